@@ -1,0 +1,132 @@
+"""The order of a run, and the command line.
+
+    python -m benchmarks                   all works, all peers that are installed; about 15 minutes
+    python -m benchmarks --quick           a smoke run of a few seconds: River and the standard library only
+    python -m benchmarks --only submit,map --peers loky,ray
+    python -m benchmarks --readme          a full run, then the table in README.md and docs/benchmarks.svg
+    python -m benchmarks --from results.json --readme PATH     the same from an earlier run
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from . import report, turns
+from .peers import PEERS, STANDARD, River
+from .works import WORKS
+
+LATEST = Path(__file__).parent / "results" / "latest.json"
+
+
+def main(argv=None):
+    options = parse(argv)
+    data = json.loads(options.stored.read_text(encoding="utf-8")) if options.stored else measure(options)
+    if options.stored:
+        print(report.whole_text(data))
+    if options.json:
+        write(options.json, json.dumps(data, indent=1) + "\n")
+    if options.svg:
+        write(options.svg, report.picture(data))
+    if options.readme:
+        report.rewrite_readme(options.readme, data)
+        write(options.readme.parent / "docs" / "benchmarks.svg", report.picture(data))
+    return 0
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="small sizes, one round, River and the standard library")
+    add("--only", type=names(WORKS), help=f"these works: {', '.join(WORKS)}")
+    add("--peers", type=names(PEERS), help=f"River beside these: {', '.join(PEERS)} (any part of a name)")
+    add("--workers", type=int, default=2, help="processes in each pool (default 2)")
+    add("--rounds", type=int, help="how often the peers take turns (default 5; slow peers fewer)")
+    add("--json", type=Path, help=f"where the figures go (a complete run: {LATEST.name} in results/)")
+    add("--svg", type=Path, help="where the picture goes (default: beside the JSON)")
+    readme = turns.ROOT / "README.md"
+    add("--readme", type=Path, nargs="?", const=readme, help="rewrite the table in this file (README.md)")
+    add("--from", type=Path, dest="stored", help="report on this JSON instead of measuring")
+    options = parser.parse_args(argv)
+    partly = options.quick or options.only or options.peers
+    if options.readme and partly and not options.stored:
+        parser.error("--readme needs a complete run: leave out --quick, --only and --peers")
+    if options.workers < 1 or (options.rounds is not None and options.rounds < 1):
+        parser.error("--workers and --rounds are at least 1")
+    options.rounds = options.rounds or (1 if options.quick else 5)
+    if not options.json and not partly and not options.stored:
+        options.json = LATEST
+    if options.json and not options.svg:
+        options.svg = options.json.with_suffix(".svg")
+    return options
+
+
+def names(table):
+    """An argument type: parts of names, with commas, to the names in `table`; an exact name wins."""
+
+    def convert(text):
+        found = []
+        for part in filter(None, text.split(",")):
+            hits = [part] if part in table else [name for name in table if part.lower() in name.lower()]
+            if not hits:
+                raise argparse.ArgumentTypeError(f"no {part!r}; there are: {', '.join(table)}")
+            found += hits
+        return found
+
+    return convert
+
+
+def measure(options):
+    present, absent = choose(options)
+    data = report.begin(
+        workers=options.workers,
+        rounds=options.rounds,
+        quick=options.quick,
+        peers={peer.name: peer.version() for peer in present} | absent,
+    )
+    print(report.heading(data))
+    began = time.monotonic()
+    for work in WORKS.values():
+        if options.only and work.name not in options.only:
+            continue
+        measured = [peer for peer in present if takes_part(peer, work)]
+        records = turns.take_turns(work, measured, options.workers, options.rounds, options.quick, tell)
+        tell("")
+        report.add(data, work, records)
+        print(report.work_text(data, work.name), flush=True)
+    data["run"]["seconds"] = round(time.monotonic() - began)
+    print(report.closing(data))
+    return data
+
+
+def choose(options):
+    """The peers to measure, River first; and, by name, why the others are not measured."""
+    wanted = set(options.peers or (STANDARD if options.quick else PEERS)) | {River.name}
+    present = [peer for peer in PEERS.values() if peer.name in wanted and peer.installed()]
+    absent = {name: None for name in PEERS if name in wanted and not PEERS[name].installed()}
+    return present, absent
+
+
+def takes_part(peer, work):
+    if work.only and peer.name not in work.only:
+        return False
+    return not peer.only or work.name in peer.only
+
+
+def tell(text):
+    """What is going on, on one line that the next one replaces; only where somebody watches."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,428 @@
+"""From samples to ratios, and from ratios to text, README table and picture.
+
+    samples --add--> data (what the JSON holds) --work_text, table, picture--> what people read
+
+Rule 1: nothing is measured here, and whatever is shown comes from `data`: an old JSON gives the same report.
+Rule 2: a ratio compares two samples of the same round; it is shown as median (smallest-largest).
+"""
+
+import datetime
+import math
+import os
+import platform
+import re
+import statistics
+from html import escape
+from pathlib import Path
+
+import psutil
+
+from .peers import River
+
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+ME = River.name
+
+
+# ---- samples to data
+
+
+def begin(workers, rounds, quick, peers):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    run = {"workers": workers, "rounds": rounds, "quick": quick, "began": now.isoformat(timespec="seconds")}
+    return {"machine": machine(), "run": run, "peers": peers, "works": {}}
+
+
+def machine():
+    """What the figures depend on, and nothing that tells whose machine it is."""
+    return {
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory": psutil.virtual_memory().total,
+        "system": system(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "load before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def cpu_model():
+    try:
+        return re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
+
+
+def system():
+    kernel = f"{platform.system()} {platform.release()}"
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
+    except (OSError, KeyError):
+        return kernel
+
+
+def add(data, work, records):
+    """Puts the records of one work (see turns.take_turns) into `data`, with medians, ratios and targets."""
+    mine = records.get(ME, {}).get("samples", [])
+    peers = {}
+    for name, record in records.items():
+        samples = record.pop("samples")
+        peers[name] = record | {
+            "figures": {figure: summary([s[figure] for s in samples]) for figure in work.figures if samples},
+            "ratios": {figure: ratios(samples, mine, figure) for figure in work.figures if samples and mine},
+        }
+    results = {"title": work.title, "peers": peers, "units": work.figures}
+    data["works"][work.name] = results | {"targets": [judge(target, work, peers) for target in work.targets]}
+
+
+def ratios(samples, mine, figure):
+    """How many times the peer's figure is River's, round by round."""
+    pairs = zip(samples, mine, strict=False)  # slow peers take part in fewer rounds
+    quotients = [theirs[figure] / ours[figure] for theirs, ours in pairs if ours[figure]]
+    return summary(quotients) if quotients else None
+
+
+def summary(samples):
+    return {
+        "median": statistics.median(samples), "min": min(samples), "max": max(samples), "samples": samples
+    }  # fmt: skip
+
+
+def judge(target, work, peers):
+    """Whether River reached the target; `met` is None when it was not measured."""
+    figure = target.figure or work.main
+    which = f" ({figure})" if figure != work.main or target.kind == "share" and len(work.figures) > 1 else ""
+    peer = target.peer or ME
+    if target.kind == "limit":
+        found = peers.get(ME, {}).get("figures", {}).get(figure)
+        text = f"<= {quantity(target.bound, work.figures[figure])}{which}"
+        shown = found and spread(found, work.figures[figure])
+    else:
+        found = peers.get(peer, {}).get("ratios", {}).get(figure)
+        if found and target.kind == "share":
+            found = {"median": 1 / found["median"], "min": 1 / found["max"], "max": 1 / found["min"]}
+        text = f"{'>=' if target.kind == 'speedup' else '<='} {target.bound:g}x {peer}{which}"
+        shown = found and spread(found)
+    met = None
+    if found:
+        met = found["median"] >= target.bound if target.kind == "speedup" else found["median"] <= target.bound
+    return {
+        "text": text, "kind": target.kind, "bound": target.bound, "peer": target.peer, "figure": figure,
+        "value": found and found["median"], "shown": shown or "", "met": met,
+    }  # fmt: skip
+
+
+# ---- figures to words
+
+
+def quantity(value, unit):
+    """A figure with its unit, three digits."""
+    if unit == "s":
+        return scaled(value, (("s", 1), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)))
+    if unit == "B":
+        return scaled(value, (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)))
+    if unit == "x":
+        return times(value)
+    return f"{value:g} {unit}"
+
+
+def scaled(value, steps):
+    name, step = next(((name, step) for name, step in steps if value >= step), steps[-1])
+    return f"{digits(value / step)} {name}"
+
+
+def times(value):
+    return f"{digits(value)}x"
+
+
+def digits(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def spread(found, unit="x"):
+    low, high = (quantity(found[key], unit) for key in ("min", "max"))
+    middle = quantity(found["median"], unit)
+    return middle if low == high else f"{middle} ({low.split(' ')[0].rstrip('x')}-{high.rstrip('x')})"
+
+
+def verdict(target):
+    word = {True: "met", False: "MISSED", None: "not measured"}[target["met"]]
+    return f"{target['shown']} {word}".strip()
+
+
+# ---- text
+
+
+def heading(data):
+    found, run = data["machine"], data["run"]
+    absent = [name for name, version in data["peers"].items() if version is None]
+    lines = [machine_text(data), f"{run['workers']} workers, {run['rounds']} rounds in turn"]
+    lines += [f"  {name} {version}" for name, version in data["peers"].items() if version is not None]
+    lines += [f"not installed: {', '.join(absent)}"] if absent else []
+    if found["load before"] and found["load before"] > 0.5:
+        lines.append(f"other work runs on this machine (load {found['load before']}): expect a wide spread")
+    return "\n".join(lines) + "\n"
+
+
+def machine_text(data):
+    found = data["machine"]
+    memory = quantity(found["memory"], "B")
+    return f"{found['cpu']}, {found['cores']} cores, {memory}; {found['system']}; {found['python']}"
+
+
+def work_text(data, name):
+    """One work: a line per peer and figure, then the targets."""
+    work = data["works"][name]
+    lines = [f"{name}: {work['title']}"]
+    for peer, record in work["peers"].items():
+        lines += [peer_text(work, peer, record, figure) for figure in record["figures"]]
+        if "error" in record:
+            lines.append(f"  {peer:<30} failed: {record['error']}")
+        if "left behind" in record:
+            lines.append(f"  {'':<30} left {record['left behind']} processes behind")
+    lines += [f"  {t['text']}: {verdict(t)}" for t in work["targets"]]
+    return "\n".join(lines) + "\n"
+
+
+def peer_text(work, peer, record, figure):
+    main = next(iter(work["units"]))
+    label = peer if figure == main else ""
+    value = quantity(record["figures"][figure]["median"], work["units"][figure])
+    ratio = record["ratios"].get(figure)
+    against = "" if peer == ME or not ratio else f"{spread(ratio)} River's"
+    note = record.get("note", "") if figure != main else ""
+    count = f"{record['tasks']:,}" if figure == main else ""
+    return f"  {label:<30} {count:>9} {figure:>8} {value:>12}  {against}{note}".rstrip()
+
+
+def closing(data):
+    """The targets in one line, and those that were missed in full."""
+    judged = [(name, target) for name, work in data["works"].items() for target in work["targets"]]
+    missed = [(name, target) for name, target in judged if target["met"] is False]
+    met = sum(target["met"] is True for _, target in judged)
+    lines = [f"targets: {met} met, {len(missed)} missed, {len(judged) - met - len(missed)} not measured"]
+    return "\n".join(lines + [f"  missed: {name} {t['text']}: {t['shown']}" for name, t in missed])
+
+
+def whole_text(data):
+    return "\n".join([heading(data), *(work_text(data, name) for name in data["works"]), closing(data)])
+
+
+# ---- README
+
+
+def rewrite_readme(path, data):
+    """Puts the table between the two markers of the file; ValueError if they are not there."""
+    text = path.read_text(encoding="utf-8")
+    start, end = text.find(BEGIN), text.find(END)
+    if start < 0 or end < start:
+        raise ValueError(f"{path} has no place for the table: add the lines {BEGIN} and {END} to it")
+    path.write_text(f"{text[:start]}{BEGIN}\n{readme_part(data)}\n{text[end:]}", encoding="utf-8")
+
+
+def readme_part(data):
+    run = data["run"]
+    missed = [
+        f"{data['works'][name]['title']} ({target['text']}: {target['shown']})"
+        for name in data["works"]
+        for target in data["works"][name]["targets"]
+        if target["met"] is False
+    ]
+    parts = [
+        "![River beside its peers](docs/benchmarks.svg)",
+        table(data),
+        "How many times as long as River each package takes (for memory: how many times as much it needs):"
+        f" the median of up to {run['rounds']} rounds in which all took turns, {run['workers']} workers each."
+        f" Measured {run['began'][:10]} on: {machine_text(data)}.",
+        "Not as good as we want it: " + "; ".join(missed) + "." if missed else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def table(data):
+    """Markdown: a row for each work, a column for River's own figure and one for each peer."""
+    rows = [(name, figure) for name, figure in shown_figures(data) if name != "scheduler"]
+    # A variant of a peer, "Pool (spawn)", takes part in one work only: it shares the peer's column.
+    columns = [peer for peer, version in data["peers"].items() if version and peer != ME and " (" not in peer]
+    names = [re.sub(r"(?=[.]|Executor)", "<br>", peer) for peer in columns]
+    lines = ["| | River | " + " | ".join(names) + " |", "|---|" + "---:|" * (len(columns) + 1)]
+    for name, figure in rows:
+        work = data["works"][name]
+        own = work["peers"].get(ME, {"figures": {}})["figures"].get(figure)
+        cells = [quantity(own["median"], work["units"][figure]) if own else "-"]
+        cells += [cell(work, peer, figure) for peer in columns]
+        lines.append(f"| {title(work, figure)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(work, peer, figure):
+    record = work["peers"].get(peer, {})
+    variant = next((name for name in work["peers"] if name.startswith(f"{peer} (")), None)
+    found = [work["peers"][name]["ratios"].get(figure) for name in (peer, variant) if name in work["peers"]]
+    shown = [times(ratio["median"]) for ratio in found if ratio]
+    if len(shown) == 2:
+        return f"{shown[0]} (spawn: {shown[1]})"
+    return shown[0] if shown else "failed" if "error" in record else "-"
+
+
+def title(work, figure):
+    return f"{work['title']}, {figure}" if figure in ("p50", "p99") else work["title"]
+
+
+def shown_figures(data):
+    """The (work, figure) pairs worth a row: each work's main one, and the tail of the round trip."""
+    for name, work in data["works"].items():
+        main = next(iter(work["units"]))
+        yield name, main
+        if "p99" in work["units"]:
+            yield name, "p99"
+
+
+# ---- the picture: cards with bars on one logarithmic scale, River at 1x
+
+WIDTH, GAP, LABEL, VALUE = 960, 20, 152, 66
+ROW, HEAD, FOOT = 17, 48, 22
+CARD = (WIDTH - GAP) / 2
+STYLE = """
+  text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #57606a }
+  .title { font-size: 14px; font-weight: 600; fill: #1f2328 } .big { font-size: 20px }
+  .end { text-anchor: end } .mid { text-anchor: middle } .small { font-size: 10.5px }
+  .card { fill: #818b981a; stroke: #818b9840 } .grid { stroke: #818b9833 }
+  .one { stroke: #0a7d8c; stroke-width: 1.5 }
+  .ahead { fill: #14919f } .behind { fill: #d9822b } .whisker { stroke: #1f2328; opacity: .55 }
+  .goal { stroke: #8250df; stroke-width: 2 } .good { fill: #14919f } .bad { fill: #d9822b; font-weight: 600 }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #9198a1 } .title { fill: #f0f6fc } .whisker { stroke: #f0f6fc } .goal { stroke: #ab7df8 }
+    .one { stroke: #39c5cf } .ahead { fill: #1b9aa8 }
+  }"""
+
+
+def picture(data):
+    """An SVG that reads on light and on dark ground; no script, no font, no library needed."""
+    cards = [card for name, figure in shown_figures(data) if (card := card_of(data, name, figure))["rows"]]
+    scale = Scale([row["ratio"] for card in cards for row in card["rows"]])
+    parts, bottoms = [], [84.0, 84.0]
+    for card in cards:
+        column = bottoms.index(min(bottoms))
+        parts.append(draw_card(card, scale, column * (CARD + GAP), bottoms[column]))
+        bottoms[column] += height(card) + GAP
+    total = max(bottoms) + 4
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total:.0f}" width="{WIDTH}"'
+            f' height="{total:.0f}" role="img" aria-label="River beside its peers">',
+            f"<style>{STYLE}\n</style>",
+            label(0, 24, "River beside its peers", "title big"),
+            label(0, 45, "How many times as long as River each takes (bar: median; line: smallest, largest)"),
+            label(0, 62, machine_text(data), "small"),
+            *legend(),
+            *parts,
+            "</svg>\n",
+        ]
+    )
+
+
+def legend():
+    x = WIDTH - 256
+    yield f'<rect class="ahead" x="{x}" y="14" width="14" height="9" rx="2"/>'
+    yield label(x + 19, 22, "River needs less", "small")
+    yield f'<rect class="behind" x="{x + 112}" y="14" width="14" height="9" rx="2"/>'
+    yield label(x + 131, 22, "more", "small")
+    yield upright("goal", x + 174, 12, 25)
+    yield label(x + 180, 22, "to be reached", "small")
+
+
+class Scale:
+    """Positions of ratios between `left` and `right` of a card, logarithmic, powers of ten marked."""
+
+    left, right = LABEL, CARD - VALUE
+
+    def __init__(self, ratios):
+        finite = [value for ratio in ratios for value in (ratio["min"], ratio["max"]) if value > 0] or [1]
+        self.low = min(-0.3, math.log10(min(finite)))
+        self.high = max(1.0, math.log10(max(finite)))
+
+    def __call__(self, value):
+        part = (math.log10(value) - self.low) / (self.high - self.low) if value > 0 else 0
+        return self.left + (self.right - self.left) * min(max(part, 0), 1)
+
+    def marks(self):
+        return [10.0**power for power in range(math.ceil(self.low), math.floor(self.high) + 1)]
+
+
+def card_of(data, name, figure):
+    work = data["works"][name]
+    own = work["peers"].get(ME, {"figures": {}})["figures"].get(figure)
+    rows = [
+        {"peer": peer, "ratio": record["ratios"][figure], "goal": goal(work, peer, figure)}
+        for peer, record in work["peers"].items()
+        if peer != ME and record["ratios"].get(figure)
+    ]
+    limits = [target for target in work["targets"] if target["kind"] == "limit" and target["met"] is not None]
+    value = quantity(own["median"], work["units"][figure]) if own else ""
+    return {"title": title(work, figure), "own": f"River: {value}", "rows": rows, "limits": limits}
+
+
+def goal(work, peer, figure):
+    """Where the bar must end for the target against this peer: (ratio, is it met); None without a target."""
+    for target in work["targets"]:
+        if (target["peer"], target["figure"]) == (peer, figure):
+            return target["bound"] if target["kind"] == "speedup" else 1 / target["bound"], target["met"]
+    return None
+
+
+def height(card):
+    return HEAD + ROW * len(card["rows"]) + FOOT
+
+
+def draw_card(card, scale, x, y):
+    base = HEAD + ROW * len(card["rows"])
+    parts = [f'<g transform="translate({x:.0f} {y:.0f})">']
+    parts.append(f'<rect class="card" width="{CARD:.0f}" height="{height(card)}" rx="8"/>')
+    parts.append(label(14, 23, card["title"], "title"))
+    parts.append(label(14, 39, card["own"], "small"))
+    if card["limits"]:
+        words = "; ".join(f"{t['text']}: {t['shown'].split(' (')[0]}" for t in card["limits"])
+        good = all(target["met"] for target in card["limits"])
+        parts.append(label(CARD - 14, 39, words, f"small end {'good' if good else 'bad'}"))
+    for mark in scale.marks():
+        parts.append(upright("one" if mark == 1 else "grid", scale(mark), HEAD, base))
+        parts.append(label(scale(mark), base + 14, power_of_ten(mark), "small mid"))
+    for number, row in enumerate(card["rows"]):
+        parts += draw_row(row, scale, HEAD + ROW * number)
+    return "\n".join([*parts, "</g>"])
+
+
+def draw_row(row, scale, y):
+    ratio, one = row["ratio"], scale(1)
+    end, middle = scale(ratio["median"]), y + ROW / 2
+    yield label(LABEL - 10, y + 12.5, short(row["peer"]), "end")
+    yield (
+        f'<rect class="{"ahead" if end >= one else "behind"}" x="{min(one, end):.1f}" y="{y + 3}"'
+        f' width="{max(abs(end - one), 1):.1f}" height="{ROW - 6}" rx="2"/>'
+    )
+    low, high = scale(ratio["min"]), scale(ratio["max"])
+    yield f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>'
+    kind = ""
+    if row["goal"]:
+        bound, met = row["goal"]
+        kind = "good" if met else "bad"
+        yield upright("goal", scale(bound), y + 1, y + ROW - 1)
+    mark = {"": "", "good": " \u2713", "bad": " \u2717"}[kind]
+    yield label(CARD - 10, y + 12.5, times(ratio["median"]) + mark, f"end {kind}")
+
+
+def upright(kind, x, top, bottom):
+    return f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'
+
+
+def power_of_ten(value):
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}x"
+
+
+def short(name):
+    """Fits into the margin of a card."""
+    return name.replace("multiprocessing.", "mp.").replace("ProcessPoolExecutor (", "Executor (")
+
+
+def label(x, y, text, kind=""):
+    attribute = f' class="{kind.strip()}"' if kind.strip() else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}"{attribute}>{escape(text)}</text>'

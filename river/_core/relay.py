@@ -1,0 +1,244 @@
+"""Who reads: the thread that waits for an answer reads it itself; a background thread reads while nobody waits.
+
+Handing an answer from a reading thread to a waiting one costs about 45 us, more than all the rest of a round trip.
+So there is one baton.  A waiter that finds it free takes it and reads until it has what it wants; others who wait are
+told by it.  When nobody has read for a TICK, the background thread takes over, and gives way to the next waiter.
+
+The same relay serves the driver (waiters: callers of `result()`) and a VM (waiter: the main thread, for its next task).
+
+May not: know what is read.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from typing import Any, Callable
+
+# How long a result may lie unread after the last waiter left; while there is activity the background thread looks
+# once a TICK whether it is needed.  Shorter costs switches between threads, longer delays callbacks.
+TICK = 0.002
+# Empty looks before sleeping.  A peer on another core answers a small task within 10-20 us, and sleeping costs more.
+SPIN = 30 if (os.cpu_count() or 1) > 1 else 0
+
+_set_handler: Any = getattr(signal.signal, "__wrapped__", signal.signal)  # without its conversions to enums
+
+
+class Poller:
+    """Waits for descriptors to become readable or writable: epoll where there is one, else poll, else select."""
+
+    def __init__(self) -> None:
+        self._wants: dict[int, bool] = {}
+        if hasattr(select, "epoll"):
+            self._poll: Any = select.epoll()
+            self._in, self._out, self._scale = select.EPOLLIN, select.EPOLLOUT, 1.0
+        elif hasattr(select, "poll"):
+            self._poll = select.poll()
+            self._in, self._out, self._scale = select.POLLIN, select.POLLOUT, 1000.0
+        else:
+            self._poll = None
+
+    def watch(self, descriptor: int, writing: bool = False) -> None:
+        """Wait for it to be readable, and writable too if `writing`."""
+        known = self._wants.get(descriptor)
+        self._wants[descriptor] = writing
+        if self._poll is not None and known is not writing:
+            events = self._in | self._out if writing else self._in
+            (self._poll.register if known is None else self._poll.modify)(descriptor, events)
+
+    def forget(self, descriptor: int) -> None:
+        if self._wants.pop(descriptor, None) is not None and self._poll is not None:
+            self._poll.unregister(descriptor)
+
+    def wait(self, timeout: float | None, spin: int = 0) -> list[int]:
+        """The descriptors that are ready (or have ended), after at most `timeout` seconds."""
+        if self._poll is None:
+            writers = [d for d, writing in self._wants.items() if writing]
+            readable, writable, _ = select.select(list(self._wants), writers, [], timeout)
+            return list({*readable, *writable})
+        poll = self._poll.poll
+        for _ in range(spin):
+            if ready := poll(0):
+                return [descriptor for descriptor, _ in ready]
+        ready = poll(None if timeout is None else max(0.0, timeout) * self._scale)
+        return [descriptor for descriptor, _ in ready]
+
+    def close(self) -> None:
+        if hasattr(self._poll, "close"):
+            self._poll.close()
+
+
+class Relay:
+    """One baton for all who wait on the same lines.
+
+    `turn(timeout, spin)` looks at the lines once, waiting up to `timeout` seconds, and handles what came;
+    `interrupt()` makes a turn that waits return at once, from any thread.
+    """
+
+    def __init__(self, turn: Callable[[float | None, int], None], interrupt: Callable[[], None], name: str) -> None:
+        self._turn = turn
+        self._interrupt = interrupt
+        self._baton = threading.Lock()
+        self._holder = 0
+        self._waiters: list[tuple[threading.Lock, Callable[[], Any]]] = []
+        self._bell = threading.Lock()  # locked: not rung
+        self._bell.acquire()
+        self._in_background = False
+        self._asleep = False  # the background thread waits for the bell without a time limit
+        self._changes = 0  # how often the baton was taken
+        self._closed = False
+        self._thread = threading.Thread(target=self._stand_by, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool:
+        """Wait until `ready()`; False if that took longer than `timeout` seconds, or the relay was closed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not ready():
+            if self._closed or (deadline is not None and time.monotonic() >= deadline):
+                return bool(ready())
+            if not self._read(ready, deadline):
+                self._follow(ready, deadline)
+        return True
+
+    def _read(self, ready: Callable[[], Any], deadline: float | None) -> bool:
+        """Take the baton and read until `ready()`; False if another thread has it.
+
+        Ctrl-C waits until a turn is complete, so that none is left half done.
+        """
+        pressed: list[Any] = []
+        previous = self._hold_off(pressed)
+        has_baton = self._baton.acquire(False)
+        try:
+            if has_baton:
+                self._changes += 1
+                self._holder = threading.get_ident()
+                self._read_on(ready, deadline, pressed)
+        finally:
+            if has_baton:
+                self._holder = 0
+                self._baton.release()
+                self._pass_on()
+            if previous is not None:
+                _set_handler(signal.SIGINT, previous)
+        if pressed:
+            previous(*pressed)
+        return has_baton
+
+    def _read_on(self, ready: Callable[[], Any], deadline: float | None, pressed: list[Any]) -> None:
+        while not ready() and not pressed and not self._closed:
+            timeout = None if deadline is None else deadline - time.monotonic()
+            if timeout is not None and timeout <= 0:
+                return
+            self._turn(timeout, SPIN)
+            if self._waiters:
+                self._tell()
+
+    def _hold_off(self, pressed: list[Any]) -> Any:
+        """Keep SIGINT until the turn is over; returns the handler to restore, None where there is nothing to do."""
+        if threading.current_thread() is not threading.main_thread():
+            return None
+
+        def note(number: int, frame: Any) -> None:
+            pressed[:] = number, frame
+            self._interrupt()
+
+        previous = signal.getsignal(signal.SIGINT)
+        if not callable(previous):
+            return None
+        _set_handler(signal.SIGINT, note)
+        return previous
+
+    def _follow(self, ready: Callable[[], Any], deadline: float | None) -> None:
+        """Somebody else reads: wait to be told, or to be next."""
+        told = threading.Lock()
+        told.acquire()
+        entry = (told, ready)
+        self._waiters.append(entry)
+        try:
+            if self._in_background:
+                self._interrupt()
+            if not ready() and self._baton.locked():
+                told.acquire(True, -1 if deadline is None else max(0.0, deadline - time.monotonic()))
+        finally:
+            try:
+                self._waiters.remove(entry)
+            except ValueError:
+                pass
+
+    def _tell(self) -> None:
+        for entry in list(self._waiters):
+            if entry[1]():
+                self._wake(entry)
+
+    def _wake(self, entry: tuple[threading.Lock, Callable[[], Any]]) -> None:
+        try:
+            self._waiters.remove(entry)
+        except ValueError:
+            return  # it has left by itself
+        entry[0].release()
+
+    def _pass_on(self) -> None:
+        """The baton is free: wake the next waiter, or the background thread if it sleeps."""
+        for entry in self._waiters[:1]:
+            self._wake(entry)
+        if self._asleep:
+            self._ring()
+
+    def _ring(self) -> None:
+        try:
+            self._bell.release()
+        except RuntimeError:
+            pass  # it has been rung already
+
+    def _stand_by(self) -> None:
+        seen = -1
+        while not self._closed:
+            changes = self._changes
+            if changes == seen and self._baton.locked():
+                # The same thread has been reading for a whole TICK; it will ring when it stops.
+                self._asleep = True
+                if self._baton.locked():
+                    self._bell.acquire()
+                self._asleep = False
+                seen = -1
+                continue
+            if changes == seen and not self._waiters and self._baton.acquire(False):
+                self._take_over()
+                seen = -1
+                continue
+            seen = changes
+            self._bell.acquire(True, TICK)
+
+    def _take_over(self) -> None:
+        self._holder = threading.get_ident()
+        self._in_background = True
+        try:
+            while not self._waiters and not self._closed:
+                self._turn(None, 0)
+        finally:
+            self._in_background = False
+            self._holder = 0
+            self._baton.release()
+            self._pass_on()
+
+    def close(self) -> None:
+        """Let all waiters go and the background thread end; nobody takes a turn after this."""
+        self._closed = True
+        self._ring()
+        self._interrupt()
+        for entry in list(self._waiters):
+            self._wake(entry)
+        if self._thread.ident is not None and threading.current_thread() is not self._thread:
+            self._thread.join()
+        if not self.is_mine:
+            self._baton.acquire(True, 10)  # for good; whoever reads now has been interrupted
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether the calling thread holds the baton (it is inside a turn)."""
+        return self._holder == threading.get_ident()

@@ -1,0 +1,453 @@
+"""What to do next: tasks, VMs and retries, as a pure record.
+
+    submitted --> queued --Send--> sent --finished--> settled
+                    ^               |
+                    +-- lost, returned (not begun, or may be tried again)
+
+Rule 1: events come in (past tense), instructions go out (imperative); nothing else leaves, nothing is done here.
+Rule 2: no socket, thread, clock or random number; `now` is an argument.
+Rule 3: every task is settled exactly once: by Resolve, Fail or Split, or by `cancelled` returning True.
+Rule 4: the cost of an event does not grow with the number of VMs or tasks that it does not concern.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Iterable, NamedTuple, Sequence, Union
+
+# A VM has one task running and enough waiting to hide the way of a result to the driver and of a task back, about
+# this many seconds of work.  More would let tasks wait behind a long one while another VM idles.
+AHEAD = 0.001
+# And never more than this, however short the tasks: from here on frames are long enough to cost nothing.
+MOST_CREDIT = 128
+# Submitting sends at once while a VM has fewer tasks than this; the others wait here and travel many to a frame.
+FEW = 2
+# So many VMs in a row may end before they are ready, or without having finished anything, until we give up.
+PATIENCE = 5
+
+
+class Task:
+    """One call, or one chunk of a map.  The scheduler reads the first line of slots and carries the others along."""
+
+    __slots__ = (
+        *("deaths", "number", "retries", "size", "timeout", "vm"),
+        *("attempt", "function", "items", "mode", "offset", "pickled", "sink"),
+    )
+
+    def __init__(self, number: int, size: int = 1, retries: int = 1, timeout: float | None = None) -> None:
+        self.number = number
+        self.size = size
+        self.retries = retries
+        self.timeout = timeout
+        self.deaths = 0
+        self.attempt = 1
+        self.vm: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<task {self.number} size={self.size} deaths={self.deaths} vm={self.vm}>"
+
+
+class Send(NamedTuple):
+    """Send these tasks to the VM, in this order."""
+
+    vm: str
+    tasks: list[Task]
+
+
+class Resolve(NamedTuple):
+    """Hand the outcomes that were just reported to these tasks, in order; None stands for one nobody waits for."""
+
+    tasks: list[Task | None]
+
+
+class Fail(NamedTuple):
+    """Give the task up: reason is 'lost', 'timeout' or 'broken'; vm is where it was."""
+
+    task: Task
+    reason: str
+    vm: str | None
+
+
+class Split(NamedTuple):
+    """A chunk's VM died at the chunk's item `index`: submit the parts, so that only that item bears the blame."""
+
+    task: Task
+    index: int
+    vm: str
+
+
+class Start(NamedTuple):
+    """Start so many VMs."""
+
+    count: int
+
+
+class Stop(NamedTuple):
+    """Let the VM end when it has done what it has (which is nothing)."""
+
+    vm: str
+
+
+class End(NamedTuple):
+    """Kill the VM now."""
+
+    vm: str
+
+
+class Revoke(NamedTuple):
+    """Ask the VM for the tasks that it has not begun."""
+
+    vm: str
+
+
+class GiveUp(NamedTuple):
+    """VMs cannot be kept alive; `why` says what happened to them."""
+
+    why: str
+
+
+Instruction = Union[Send, Resolve, Fail, Split, Start, Stop, End, Revoke, GiveUp]
+
+
+class VM:
+    """What the scheduler knows of one VM."""
+
+    __slots__ = ("credit", "doomed", "is_asked", "is_leaving", "is_ready", "left", "name", "tasks", "timed")
+
+    def __init__(self, name: str, lifetime: int | None) -> None:
+        self.name = name
+        self.tasks: dict[int, Task] = {}  # in the order sent; the first is the one that runs
+        self.credit = FEW
+        self.left = lifetime  # tasks until it is replaced; None: no limit
+        self.timed: float | None = None  # deadline of its task; a task with a timeout is alone on its VM
+        self.doomed: set[int] = set()  # to be stopped even if begun
+        self.is_ready = False
+        self.is_asked = False  # a Revoke is on its way
+        self.is_leaving = False
+
+
+class Scheduler:
+    """The record of one program's tasks and VMs; see the module for its rules."""
+
+    def __init__(self, wanted: int, lifetime: int | None = None) -> None:
+        self.wanted = wanted
+        self.lifetime = lifetime
+        self.vms: dict[str, VM] = {}
+        self.tasks: dict[int, Task] = {}  # all that are not settled
+        self.queue: deque[Task] = deque()
+        self.done = self.lost_vms = 0
+        self._queued = 0  # the queue without those cancelled in it
+        self._roomy: dict[str, VM] = {}  # VMs with fewer than FEW tasks, the least recently used first
+        self._laden: dict[str, VM] = {}  # VMs with tasks that wait behind another
+        self._timed: dict[str, VM] = {}  # VMs that run against a deadline
+        self._credit = 0  # of all VMs
+        self._setbacks = 0  # VMs lost in a row without any work done
+        self._unfit = 0
+        self.broken = ""
+
+    # -- what others may ask ------------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many more tasks it would like to have queued, so that no VM waits for the next one."""
+        return max(0, self._credit - self._queued)
+
+    def is_low(self) -> bool:
+        """Whether it is time to queue more; asked after every result, so that feeding goes in batches."""
+        return 2 * self._queued < self._credit
+
+    def next_deadline(self) -> float | None:
+        return min((vm.timed for vm in self._timed.values() if vm.timed is not None), default=None)
+
+    def is_queued(self, number: int) -> bool:
+        task = self.tasks.get(number)
+        return task is not None and task.vm is None
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def opened(self) -> list[Instruction]:
+        """The program begins: start the VMs."""
+        return self._restaff([])
+
+    def submitted(self, task: Task, now: float = 0.0) -> list[Instruction]:
+        """A task came."""
+        if self.broken:
+            return [Fail(task, "broken", None)]
+        self.tasks[task.number] = task
+        if self._queued or not self._roomy:
+            self.queue.append(task)
+            self._queued += 1
+            return []
+        for vm in self._roomy.values():
+            if self._may_take(vm, task):
+                self._assign(vm, task, now)
+                return [Send(vm.name, [task])]
+        self.queue.append(task)
+        self._queued += 1
+        return []
+
+    def resubmitted(self, tasks: Iterable[Task], now: float = 0.0) -> list[Instruction]:
+        """Tasks go before all others: parts of a chunk, or a task to be tried again."""
+        todo: list[Instruction] = []
+        for task in reversed(list(tasks)):
+            if self.broken:
+                todo.append(Fail(task, "broken", None))
+                continue
+            self.tasks[task.number] = task
+            self._requeue(task)
+        return self._distribute(todo, now)
+
+    def started(self, name: str, now: float = 0.0) -> list[Instruction]:
+        """A VM was started and will take tasks; it need not be up yet."""
+        vm = self.vms[name] = VM(name, self.lifetime)
+        self._credit += vm.credit
+        self._place(vm)
+        return self._refill(vm, [], now)
+
+    def readied(self, name: str, now: float = 0.0) -> list[Instruction]:
+        """A VM is up and has run its initializer."""
+        vm = self.vms.get(name)
+        if vm is None:
+            return []
+        vm.is_ready = True
+        self._unfit = 0
+        return self._refill(vm, [], now)
+
+    def finished(self, name: str, outcomes: Sequence[tuple[int, float]], now: float = 0.0) -> list[Instruction]:
+        """A VM reported outcomes: (task number, seconds it took), in the order that the tasks ran."""
+        vm = self.vms.get(name)
+        resolved: list[Task | None] = []
+        seconds = 0.0
+        pop, own = self.tasks.pop, vm.tasks if vm else {}
+        for number, took in outcomes:
+            # A VM that was declared lost may still have its say; the task may run elsewhere by now.
+            if own.pop(number, None) is not None:
+                resolved.append(pop(number, None))
+            else:
+                resolved.append(None)
+            seconds += took
+        todo: list[Instruction] = [Resolve(resolved)]
+        if vm is None:
+            return todo
+        self.done += len(outcomes)
+        self._setbacks = 0
+        if vm.timed is not None:
+            vm.timed = None
+            self._timed.pop(name, None)
+        pace = seconds / len(outcomes) if outcomes else AHEAD
+        credit = min(MOST_CREDIT, 1 + int(AHEAD / pace)) if pace > 0 else MOST_CREDIT
+        self._credit += credit - vm.credit
+        vm.credit = credit
+        return self._refill(vm, todo, now)
+
+    def returned(self, name: str, numbers: Iterable[int], now: float = 0.0) -> list[Instruction]:
+        """A VM gave back tasks that it had not begun."""
+        vm = self.vms.get(name)
+        if vm is None:
+            return []
+        vm.is_asked = False
+        todo: list[Instruction] = []
+        back = [vm.tasks.pop(number) for number in numbers if number in vm.tasks]
+        for task in reversed(back):
+            if vm.left is not None:
+                vm.left += 1
+            if task.number in self.tasks:
+                self._requeue(task)
+        if any(number in vm.tasks for number in vm.doomed):
+            todo.append(End(name))
+        vm.doomed.clear()
+        self._place(vm)
+        return self._distribute(todo, now)
+
+    def lost(
+        self, name: str, running: int | None, index: int = 0, blame: bool = True, now: float = 0.0
+    ) -> list[Instruction]:
+        """A VM is gone.  It was at item `index` of task `running`; what it had reported came before this.
+
+        `blame` is False when the VM was ended for a reason that is not the running task's.
+        """
+        vm = self.vms.pop(name, None)
+        if vm is None:
+            return []
+        self._credit -= vm.credit
+        for group in (self._roomy, self._laden, self._timed):
+            group.pop(name, None)
+        todo: list[Instruction] = []
+        if not vm.is_leaving:
+            self.lost_vms += 1
+            if running is None and blame:
+                self._setbacks += 1
+        for task in reversed(list(vm.tasks.values())):
+            if task.number not in self.tasks:
+                continue  # cancelled, or given up
+            if task.number == running and blame:
+                task.deaths += 1
+                if task.size > 1:
+                    del self.tasks[task.number]
+                    todo.append(Split(task, index, name))
+                    continue
+                if task.deaths > task.retries:
+                    del self.tasks[task.number]
+                    todo.append(Fail(task, "lost", name))
+                    continue
+            task.attempt += task.number == running
+            self._requeue(task)
+        if self._setbacks > max(PATIENCE, 2 * self.wanted):
+            return self._give_up(f"{self._setbacks} VMs in a row ended without having done anything", todo)
+        return self._distribute(self._restaff(todo), now)
+
+    def unfit(self, name: str) -> list[Instruction]:
+        """A VM's initializer raised.  Twice in a row is no accident."""
+        vm = self.vms.get(name)
+        if vm is not None:
+            vm.is_leaving = True
+            self._roomy.pop(name, None)
+        self._unfit += 1
+        return self._give_up("the initializer failed", []) if self._unfit > 1 else []
+
+    def retired(self, name: str, now: float = 0.0) -> list[Instruction]:
+        """A VM wants to be replaced (it has grown too large); it has finished all that it was sent, or gives it back."""
+        vm = self.vms.get(name)
+        if vm is None or vm.is_leaving:
+            return []
+        vm.left = 0
+        self._place(vm)
+        return self._refill(vm, [], now)
+
+    def cancelled(self, number: int, running: bool) -> tuple[bool, list[Instruction]]:
+        """The caller does not want a task any more.  True: it will not run, or (`running`) it is being stopped."""
+        task = self.tasks.get(number)
+        if task is None:
+            return False, []
+        if task.vm is None:
+            del self.tasks[number]
+            self._queued -= 1
+            return True, []
+        if not running:
+            return False, []
+        del self.tasks[number]
+        vm = self.vms[task.vm]
+        if next(iter(vm.tasks)) == number:
+            return True, [End(vm.name)]
+        vm.doomed.add(number)
+        return True, self._revoke(vm, [])
+
+    def expired(self, now: float) -> list[Instruction]:
+        """Time has passed: stop the tasks whose time is up."""
+        todo: list[Instruction] = []
+        for vm in [vm for vm in self._timed.values() if vm.timed is not None and vm.timed <= now]:
+            vm.timed = None
+            del self._timed[vm.name]
+            for task in vm.tasks.values():
+                if self.tasks.pop(task.number, None):
+                    todo.append(Fail(task, "timeout", vm.name))
+            todo.append(End(vm.name))
+        return todo
+
+    def gave_up(self, why: str) -> list[Instruction]:
+        """Something that no retry can mend happened outside."""
+        return self._give_up(why, [])
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _restaff(self, todo: list[Instruction]) -> list[Instruction]:
+        """Replacements are decided by the live count only, so that none is ever missed."""
+        staying = sum(not vm.is_leaving for vm in self.vms.values()) if self.vms else 0
+        missing = self.wanted - staying
+        if missing > 0 and not self.broken:
+            todo.append(Start(missing))
+        return todo
+
+    def _give_up(self, why: str, todo: list[Instruction]) -> list[Instruction]:
+        self.broken = why
+        todo += [Fail(task, "broken", task.vm) for task in self.tasks.values()]
+        self.tasks.clear()
+        self.queue.clear()
+        self._queued = 0
+        todo.append(GiveUp(why))
+        return todo
+
+    def _may_take(self, vm: VM, task: Task) -> bool:
+        if vm.left is not None and vm.left <= 0:
+            return False
+        return task.timeout is None or (vm.is_ready and not vm.tasks)
+
+    def _assign(self, vm: VM, task: Task, now: float) -> None:
+        vm.tasks[task.number] = task
+        task.vm = vm.name
+        if vm.left is not None:
+            vm.left -= 1
+        if task.timeout is not None:
+            vm.timed = now + task.timeout
+            self._timed[vm.name] = vm
+        self._place(vm)
+
+    def _place(self, vm: VM) -> None:
+        """Keep the groups true after a VM's tasks have changed."""
+        name, count = vm.name, len(vm.tasks)
+        self._roomy.pop(name, None)
+        if count < FEW and not vm.is_leaving and vm.timed is None and (vm.left is None or vm.left > 0):
+            self._roomy[name] = vm
+        if count > 1:
+            self._laden[name] = vm
+        else:
+            self._laden.pop(name, None)
+
+    def _requeue(self, task: Task) -> None:
+        task.vm = None
+        self.queue.appendleft(task)
+        self._queued += 1
+
+    def _take(self, vm: VM, most: int, now: float) -> list[Task]:
+        """Up to `most` tasks from the queue, now assigned to `vm`."""
+        taken: list[Task] = []
+        while self.queue and len(taken) < most:
+            task = self.queue[0]
+            if self.tasks.get(task.number) is not task or task.vm is not None:
+                self.queue.popleft()  # cancelled while it waited
+                continue
+            if vm.timed is not None or not self._may_take(vm, task):
+                break
+            self.queue.popleft()
+            self._queued -= 1
+            self._assign(vm, task, now)
+            taken.append(task)
+        return taken
+
+    def _refill(self, vm: VM, todo: list[Instruction], now: float) -> list[Instruction]:
+        """Bring a VM up to its credit; what is left when there is too little for all is shared."""
+        if vm.is_leaving:
+            return todo
+        if vm.left is not None and vm.left <= 0:
+            if not vm.tasks:
+                vm.is_leaving = True
+                self._roomy.pop(vm.name, None)
+                todo.append(Stop(vm.name))
+                return self._restaff(todo)
+            return todo
+        share = -(-self._queued // len(self.vms))
+        taken = self._take(vm, min(vm.credit - len(vm.tasks), share), now)
+        if taken:
+            todo.append(Send(vm.name, taken))
+        elif not vm.tasks:
+            self._place(vm)
+            for laden in self._laden.values():
+                return self._revoke(laden, todo)
+        else:
+            self._place(vm)
+        return todo
+
+    def _distribute(self, todo: list[Instruction], now: float) -> list[Instruction]:
+        """Tasks have come back: give them to VMs with room."""
+        for vm in list(self._roomy.values()) if self._queued else ():
+            taken = self._take(vm, min(FEW - len(vm.tasks), -(-self._queued // len(self._roomy) or 1)), now)
+            if taken:
+                todo.append(Send(vm.name, taken))
+            if not self._queued:
+                break
+        return todo
+
+    def _revoke(self, vm: VM, todo: list[Instruction]) -> list[Instruction]:
+        if not vm.is_asked:
+            vm.is_asked = True
+            todo.append(Revoke(vm.name))
+        return todo

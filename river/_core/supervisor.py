@@ -1,0 +1,347 @@
+"""The supervisor: a small process on each machine that starts its VMs, sees them end, and outlives them.
+
+    driver --START, SIGNAL--> supervisor --fork--> VM, VM, ...
+           <--STARTED, EXITED--
+
+It has one thread and runs no user code, so it may fork, and a busy VM cannot keep it from anything.  When the driver
+is gone it kills what it started and ends: no orphans, ever.  A VM's stderr passes through it, so that the last lines
+before a death can be told.
+
+May import only the standard library and its neighbours; may not block, except while it waits for everything at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+from typing import Any
+
+from . import worker
+from .connection import Connection
+from .wire import Kind
+
+_TAIL = 4096  # bytes of a VM's last words that are kept
+_MOST_OUTPUT = 1 << 20  # beyond this the VMs have to wait until stderr is read
+_MEMORY_PERIOD = 0.1  # seconds between two looks at VMs with a hard memory limit
+_PR_SET_PDEATHSIG = 1
+
+
+class _VM:
+    """What the supervisor keeps of a VM that it started."""
+
+    def __init__(self, name: str, pid: int, cell: mmap.mmap, output: int, limit: int | None) -> None:
+        self.name = name
+        self.pid = pid
+        self.cell = cell
+        self.output = output
+        self.limit = limit
+        self.tail = b""
+        self.over: int | None = None  # bytes it occupied when it was killed for its memory
+
+
+class Supervisor:
+    """All VMs of one driver on one machine."""
+
+    def __init__(self, connection: Connection, driver: int, inherited: Any = None) -> None:
+        self._line = connection
+        self._driver = driver
+        self._inherited = inherited
+        self._vms: dict[int, _VM] = {}  # by pid
+        self._unwritten = b""
+        self._ooms = _oom_kills()
+        self._wake_in, self._wake_out = os.pipe()
+        for end in (self._wake_in, self._wake_out):
+            os.set_blocking(end, False)
+        self._driver_handle = _open_process(driver)
+        self._libc = _libc()
+
+    def run(self) -> None:
+        """Serve until the driver is gone or has closed the line, then end all VMs."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the driver
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+        gc.freeze()  # what is here now is shared with the VMs as long as nobody touches it
+        try:
+            while self._serve():
+                pass
+        finally:
+            for vm in list(self._vms.values()):
+                _kill_group(vm.pid, signal.SIGKILL)
+
+    def _serve(self) -> bool:
+        poller = select.poll()
+        poller.register(self._line.number, select.POLLIN | (select.POLLOUT if self._line.waiting else 0))
+        poller.register(self._wake_in, select.POLLIN)
+        if self._driver_handle >= 0:
+            poller.register(self._driver_handle, select.POLLIN)
+        if self._unwritten:
+            poller.register(2, select.POLLOUT)
+        if len(self._unwritten) < _MOST_OUTPUT:
+            for vm in self._vms.values():
+                if vm.output >= 0:
+                    poller.register(vm.output, select.POLLIN)
+        has_limits = any(vm.limit for vm in self._vms.values())
+        ready = {number for number, _ in poller.poll(_MEMORY_PERIOD * 1000 if has_limits else None)}
+        if self._driver_handle in ready or os.getppid() != self._driver:
+            return False
+        if 2 in ready:
+            self._write()
+        for vm in list(self._vms.values()):
+            if vm.output in ready:
+                self._read_output(vm)
+        if has_limits:
+            self._check_memory()
+        if self._line.number in ready and not self._listen():
+            return False
+        if self._wake_in in ready:
+            os.read(self._wake_in, 4096)
+        self._reap()
+        return True
+
+    def _listen(self) -> bool:
+        self._line.flush()
+        try:
+            frames = self._line.receive()
+        except EOFError:
+            return False
+        for frame, descriptors in frames or ():
+            message = pickle.loads(frame.payload)
+            if frame.kind == Kind.START:
+                self._start(message[0], message[1], descriptors[0])
+            elif frame.kind == Kind.SIGNAL:
+                for vm in self._vms.values():
+                    if vm.name == message[0]:
+                        _kill_group(vm.pid, message[1])
+        return True
+
+    # -- starting and ending VMs --------------------------------------------------------------------------------
+
+    def _start(self, name: str, options: dict[str, Any], line: int) -> None:
+        cell = mmap.mmap(-1, worker.CELL_SIZE)  # shared with the child, and readable after its death
+        output, theirs = os.pipe()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                self._become_vm(parent, theirs, output)
+                code = worker.main(Connection(socket.socket(fileno=line)), cell, options, self._inherited)
+            except SystemExit as error:
+                code = error.code if isinstance(error.code, int) else 1
+            except BaseException:  # noqa: BLE001 - a fault in River; the driver gets these lines with WorkerLost
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        try:
+            os.setpgid(pid, pid)  # the child does it too: whoever comes first
+        except OSError:
+            pass
+        os.close(line)
+        os.close(theirs)
+        os.set_blocking(output, False)
+        self._vms[pid] = _VM(name, pid, cell, output, options.get("hard_memory"))
+        self._send(Kind.STARTED, (name, pid))
+
+    def _become_vm(self, parent: int, theirs: int, output: int) -> None:
+        os.setpgid(0, 0)
+        if self._libc is not None:
+            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (self._wake_in, self._wake_out, self._driver_handle, output):
+            if number >= 0:
+                os.close(number)
+        for vm in self._vms.values():
+            if vm.output >= 0:
+                os.close(vm.output)
+        self._line.close()
+        os.dup2(theirs, 2)
+        os.close(theirs)
+        import faulthandler
+
+        faulthandler.enable(2)  # a segmentation fault then tells where
+
+    def _reap(self) -> None:
+        """Report every VM that has ended."""
+        for pid in list(self._vms):
+            try:
+                seen = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                seen = None
+                self._vms.pop(pid)
+                continue
+            if seen is None:
+                continue
+            if seen.si_code != os.CLD_EXITED or seen.si_status:
+                _kill_group(pid, signal.SIGKILL)  # what its task had started; the zombie still guards the number
+            _, status, usage = os.wait4(pid, 0)
+            self._report(self._vms.pop(pid), os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+
+    def _report(self, vm: _VM, code: int, peak: int) -> None:
+        while self._read_output(vm):
+            pass
+        number, index = worker.CELL.unpack_from(vm.cell, 0)
+        ooms = _oom_kills()
+        facts = {
+            "pid": vm.pid,
+            "code": code,
+            "running": number - 1 if number else None,
+            "index": index,
+            "peak": peak if sys.platform == "darwin" else peak * 1024,
+            "oom": code == -signal.SIGKILL and vm.over is None and ooms > self._ooms,
+            "over": vm.over,
+            "tail": vm.tail.decode(errors="replace"),
+        }
+        self._ooms = ooms
+        if vm.output >= 0:
+            os.close(vm.output)
+            vm.output = -1
+        vm.cell.close()
+        self._send(Kind.EXITED, (vm.name, facts))
+
+    def _send(self, kind: int, message: Any) -> None:
+        self._line.send(kind, pickle.dumps(message, 5))
+
+    # -- output and memory --------------------------------------------------------------------------------------
+
+    def _read_output(self, vm: _VM) -> bool:
+        try:
+            data = os.read(vm.output, 65536) if vm.output >= 0 else b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            if vm.output >= 0:
+                os.close(vm.output)
+                vm.output = -1
+            return False
+        vm.tail = (vm.tail + data)[-_TAIL:]
+        self._unwritten += data
+        self._write()
+        return True
+
+    def _write(self) -> None:
+        """Pass on what VMs wrote, without ever waiting for whoever should read it."""
+        while self._unwritten:
+            poller = select.poll()
+            poller.register(2, select.POLLOUT)
+            events = poller.poll(0)
+            if not events:
+                return
+            try:
+                # A pipe that is writable takes PIPE_BUF bytes without blocking, and no more is promised.
+                self._unwritten = self._unwritten[os.write(2, self._unwritten[: select.PIPE_BUF]) :]
+            except OSError:
+                self._unwritten = b""
+
+    def _check_memory(self) -> None:
+        for vm in self._vms.values():
+            if vm.limit and vm.over is None:
+                used = _tree_memory(vm.pid)
+                if used > vm.limit:
+                    vm.over = used
+                    _kill_group(vm.pid, signal.SIGKILL)
+
+
+def _kill_group(pid: int, number: int) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        try:
+            os.kill(pid, number)
+        except OSError:
+            pass
+
+
+def _tree_memory(pid: int) -> int:
+    """Bytes that a VM and the processes of its tasks occupy."""
+    try:
+        import psutil
+
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        return sum(p.memory_info().rss for p in family if p.is_running())
+    except Exception:  # noqa: BLE001 - no psutil on a bare machine, or the process has just ended
+        try:
+            with open(f"/proc/{pid}/statm", "rb") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+        except OSError:
+            return 0
+
+
+def _oom_kills() -> int:
+    """How often the kernel has killed for lack of memory, as far as this process may see; 0 where it may not."""
+    for path in ("/sys/fs/cgroup" + _cgroup() + "/memory.events", "/proc/vmstat"):
+        try:
+            with open(path) as file:
+                for line in file:
+                    if line.startswith("oom_kill "):
+                        return int(line.split()[1])
+        except OSError:
+            pass
+    return 0
+
+
+def _cgroup() -> str:
+    try:
+        with open("/proc/self/cgroup") as file:
+            return next((line[3:].strip() for line in file if line.startswith("0::")), "")
+    except OSError:
+        return ""
+
+
+def _open_process(pid: int) -> int:
+    """A descriptor that becomes readable when the process ends; -1 where there is no such thing."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
+
+
+def _libc() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        import ctypes
+
+        return ctypes.CDLL(None)
+    except (ImportError, OSError):
+        return None
+
+
+def serve(sock: socket.socket, driver: int, inherited: Any = None) -> None:
+    """Be a supervisor on this line until the driver is gone; does not return."""
+    code = 1
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.close(null)
+        Supervisor(Connection(sock), driver, inherited).run()
+        code = 0
+    except BaseException:  # noqa: BLE001 - tell, then end in any case
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def main(number: int) -> None:
+    """Entry of a fresh interpreter: the line to the driver is descriptor `number`."""
+    serve(socket.socket(fileno=number), os.getppid())

@@ -1,0 +1,474 @@
+"""The far side: what a VM does.
+
+    line --(whoever waits reads)--> queue --main thread--> loads, f(x), dumps --> held results --> line
+
+The main thread runs tasks, one after the other, and reads the line itself while it has none.  While a task runs, the
+relay's background thread reads: it hands back tasks that have not begun, and sends results that are still held.
+
+Law: whoever reads never runs user code and never blocks on a write; only the main thread unpickles.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import struct
+import sys
+import threading
+from collections import deque
+from time import perf_counter
+from types import ModuleType
+from typing import Any, Callable, NamedTuple, Sequence
+
+from . import serial, shm
+from .connection import Connection
+from .relay import Poller, Relay
+from .wire import MAX_DESCRIPTORS, Kind
+
+# A call's mode: how its blob is applied, and two flags.
+APPLY, APPLY_KEYWORDS, CALL_OBJECT, MAP, STARMAP = range(5)
+KEEP_GOING = 16  # an item that raises does not end its chunk
+TRACK = 32  # note the item that runs; costs 0.15 us an item
+ONCE = 64  # must not run twice: send what is held before it begins, so that a death tells exactly what had begun
+
+# An outcome's status.
+OK, ERROR, UNSENDABLE, UNREADABLE, CHUNK = range(5)
+
+# Results are held while more tasks wait, so that many share a frame; but not more than this many, nor longer than
+# this many seconds (a background thread sends them when a task takes longer).
+HOLD = 48
+HOLD_SECONDS = 0.0005
+# Beyond so many bytes that the driver has not taken, the next task has to wait.
+MOST_UNSENT = 64 << 20
+
+CELL = struct.Struct("<QQ")  # number of the task that runs, plus one; the item of it
+CELL_SIZE = 64
+
+
+class Call(NamedTuple):
+    """A task as it travels."""
+
+    number: int
+    function: int
+    mode: int
+    attempt: int
+    blob: bytes
+    buffers: tuple[tuple[int, int], ...] = ()  # (index, size): of a descriptor, or -1-index of a buffer in the frame
+
+
+class Outcome(NamedTuple):
+    """A task's result as it travels; what `blob` and `extra` hold depends on the status."""
+
+    number: int
+    seconds: float
+    status: int
+    blob: bytes | None
+    buffers: tuple[tuple[int, int], ...]
+    extra: Any
+
+
+class Current(NamedTuple):
+    """What a task may know of where it runs."""
+
+    vm: str
+    host: str
+    pid: int
+    attempt: int
+
+
+class Definition:
+    """A function that came over the line; unpacked by the first task that needs it."""
+
+    __slots__ = ("_blob", "_buffers", "_error", "_function")
+
+    def __init__(self, blob: bytes, buffers: Sequence[Any]) -> None:
+        self._blob: bytes | None = blob
+        self._buffers = buffers
+        self._function: Callable[..., Any] | None = None
+        self._error: BaseException | None = None
+
+    def get(self) -> Callable[..., Any]:
+        """The function.  Raises what unpickling it raised, each time."""
+        if self._blob is not None:
+            try:
+                self._function = serial.loads(self._blob, buffers=self._buffers)
+            except BaseException as error:  # noqa: BLE001 - it belongs to every task that calls the function
+                self._error = error
+            self._blob, self._buffers = None, ()
+        if self._error is not None:
+            raise self._error
+        return self._function  # type: ignore[return-value]
+
+
+def place(specs: Sequence[tuple[int, int]], buffers: Sequence[Any], descriptors: list[int], shared: bool) -> list[Any]:
+    """The buffers of one pickle out of a frame's buffers and descriptors (which are used up)."""
+    return [
+        buffers[-1 - index] if index < 0 else shm.attach(descriptors[index], size, shared) for index, size in specs
+    ]
+
+
+def specify(segments: Sequence[shm.Segment], buffers: list[Any], descriptors: list[int]) -> tuple[tuple[int, int], ...]:
+    """The reverse of `place`: put segments into a frame's buffers and descriptors."""
+    specs = []
+    for segment in segments:
+        if segment.descriptor >= 0 and len(descriptors) < MAX_DESCRIPTORS:
+            descriptors.append(segment.descriptor)
+            specs.append((len(descriptors) - 1, segment.size))
+        else:
+            buffers.append(segment.content())
+            specs.append((-len(buffers), segment.size))
+    return tuple(specs)
+
+
+_worker: Worker | None = None
+
+
+def current() -> Current | None:
+    """Where the calling task runs: VM, host, pid, attempt; None outside of a task."""
+    if _worker is None or _worker.attempt == 0:
+        return None
+    import socket
+
+    return Current(_worker.name, socket.gethostname(), os.getpid(), _worker.attempt)
+
+
+def is_loading() -> bool:
+    """Whether this VM is importing or unpickling for a task, but not running one."""
+    return _worker is not None and _worker.is_loading
+
+
+class Worker:
+    """One VM."""
+
+    def __init__(self, connection: Connection, cell: Any, options: dict[str, Any]) -> None:
+        self.name: str = options["name"]
+        self.attempt = 0
+        self.is_loading = False
+        self._line = connection
+        self._cell = cell
+        self._soft_limit: int | None = options.get("soft_memory")
+        self._functions: dict[int, Definition] = {}
+        self._queue: deque[tuple[Call, Definition | None, list[Any]]] = deque()
+        self._held: list[Outcome] = []
+        self._held_segments: list[shm.Segment] = []
+        self._held_since = 0.0
+        self._sending = threading.Lock()
+        self._is_stopping = False
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+        self._poller = Poller()
+        self._poller.watch(connection.number)
+        self._poller.watch(self._wake_in)
+        self._relay = Relay(self._turn, self._interrupt, "river-reader")
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def _interrupt(self) -> None:
+        try:
+            os.write(self._wake_out, b"!")
+        except OSError:
+            pass  # full: it will wake anyway
+
+    def _turn(self, timeout: float | None, spin: int) -> None:
+        if self._held:
+            self._flush()
+        self._poller.watch(self._line.number, self._line.waiting > 0)
+        for descriptor in self._poller.wait(timeout, spin):
+            if descriptor == self._wake_in:
+                os.read(self._wake_in, 4096)
+                continue
+            if self._line.waiting:
+                self._line.flush()
+            try:
+                frames = self._line.receive()
+            except EOFError:
+                os._exit(1)  # the driver is gone, and nobody else wants our results
+            for frame, descriptors in frames or ():
+                self._HANDLERS[frame.kind](self, pickle.loads(frame.payload), frame.buffers, descriptors)
+
+    def _define(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        number, blob, specs, facts, forget = payload
+        for old in forget:
+            self._functions.pop(old, None)
+        _learn(facts)
+        self._functions[number] = Definition(blob, place(specs, buffers, descriptors, shared=True))
+
+    def _data(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        number, blob, specs = payload
+        serial.hold(number, blob, place(specs, buffers, descriptors, shared=True))
+
+    def _forget(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        for number in payload:
+            serial.release(number)
+
+    def _call(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        for fields in payload:
+            call = Call(*fields)
+            placed = place(call.buffers, buffers, descriptors, shared=True) if call.buffers else []
+            self._queue.append((call, self._functions.get(call.function), placed))
+
+    def _revoke(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        self._give_back(wants_to_retire=False)
+
+    def _stop(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        self._is_stopping = True
+
+    _HANDLERS = {
+        Kind.DEFINE: _define,
+        Kind.DATA: _data,
+        Kind.FORGET: _forget,
+        Kind.CALL: _call,
+        Kind.REVOKE: _revoke,
+        Kind.STOP: _stop,
+    }
+
+    def _give_back(self, wants_to_retire: bool) -> None:
+        numbers = []
+        try:
+            while True:
+                numbers.append(self._queue.pop()[0].number)
+        except IndexError:
+            pass
+        self._flush()
+        self._line.send(Kind.RETURNED, pickle.dumps((numbers[::-1], wants_to_retire), 5))
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run tasks until told to stop; then return."""
+        self._relay.start()
+        try:
+            while True:
+                if not self._queue:
+                    self._flush()
+                    self._relay.wait(lambda: self._queue or self._is_stopping)
+                try:
+                    call, definition, buffers = self._queue.popleft()
+                except IndexError:
+                    if self._is_stopping:
+                        return
+                    continue
+                self._execute(call, definition, buffers)
+                del call, definition, buffers
+        finally:
+            self._flush()
+            self._relay.wait(lambda: not self._line.waiting, timeout=10)
+            self._relay.close()
+
+    def _execute(self, call: Call, definition: Definition | None, buffers: list[Any]) -> None:
+        if call.mode & ONCE and self._held:
+            self._flush()
+        CELL.pack_into(self._cell, 0, call.number + 1, 0)
+        self.attempt = call.attempt
+        began = perf_counter()
+        status, value, extra = self._evaluate(call, definition, buffers)
+        del buffers
+        ended = perf_counter()
+        self.attempt = 0
+        self._hold(call.number, ended - began, status, value, extra)
+        CELL.pack_into(self._cell, 0, 0, 0)
+        if self._soft_limit is not None and resident() > self._soft_limit:
+            self._give_back(wants_to_retire=True)
+        elif len(self._held) >= HOLD or ended - self._held_since > HOLD_SECONDS:
+            self._flush()
+
+    def _evaluate(self, call: Call, definition: Definition | None, buffers: list[Any]) -> tuple[int, Any, Any]:
+        mode = call.mode & 15
+        keywords: dict[str, Any] = {}
+        self.is_loading = True
+        try:
+            argument = serial.loads(call.blob, buffers=buffers)
+            if mode == CALL_OBJECT:
+                function, argument, keywords = argument
+            else:
+                assert definition is not None, f"function {call.function} never came"
+                function = definition.get()
+                if mode == APPLY_KEYWORDS:
+                    argument, keywords = argument
+        except BaseException as error:  # noqa: BLE001 - whatever a __setstate__ raises belongs to this task
+            return UNREADABLE, None, serial.dump_exception(error)
+        finally:
+            self.is_loading = False
+        if mode >= MAP:
+            return self._chunk(call.mode, function, argument)
+        try:
+            return OK, function(*argument, **keywords), None
+        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are results, too
+            return ERROR, None, serial.dump_exception(_without_us(error))
+
+    def _chunk(self, mode: int, function: Callable[..., Any], items: list[Any]) -> tuple[int, Any, Any]:
+        """A map over a chunk: its values, and (index, exception) for each item that raised."""
+        values: list[Any] = []
+        errors: list[tuple[int, Any]] = []
+        source = iter(self._tracked(items) if mode & TRACK else items)
+        results = itertools.starmap(function, source) if mode & 15 == STARMAP else map(function, source)
+        while True:
+            try:
+                values.extend(results)  # what came before an exception stays in the list
+                return CHUNK, values, errors
+            except BaseException as error:  # noqa: BLE001 - as above
+                errors.append((len(values), serial.dump_exception(_without_us(error))))
+                if not mode & KEEP_GOING:
+                    return CHUNK, values, errors
+                values.append(None)
+
+    def _tracked(self, items: list[Any]) -> Any:
+        for index, item in enumerate(items):
+            struct.pack_into("<Q", self._cell, 8, index)
+            yield item
+
+    # -- answering ----------------------------------------------------------------------------------------------
+
+    def _hold(self, number: int, seconds: float, status: int, value: Any, extra: Any) -> None:
+        """Pickle an outcome and keep it until it is worth a frame."""
+        segments: list[shm.Segment] = []
+
+        def buffer(raw: pickle.PickleBuffer) -> bool:
+            view = raw.raw()
+            if view.nbytes < shm.SHARE_FROM or len(segments) >= 16:
+                return True
+            segments.append(shm.Segment(view))
+            return False
+
+        blob = None
+        if status in (OK, CHUNK):
+            try:
+                blob = serial.dump_result(value, buffer)
+            except BaseException as error:  # noqa: BLE001 - the task fails, not the VM
+                segments.clear()
+                if status == CHUNK:
+                    blob, extra = self._salvage(value, extra)
+                else:
+                    status, extra = UNSENDABLE, _unsendable(error, value)
+        with self._sending:
+            # One list of segments for the frame: the specs are made when it is sent.
+            first = len(self._held_segments)
+            self._held_segments += segments
+            if not self._held:
+                self._held_since = perf_counter()
+            specs = tuple((first + i, s.size) for i, s in enumerate(segments))
+            self._held.append(Outcome(number, seconds, status, blob, specs, extra))
+        if segments:
+            self._flush()
+            if self._line.waiting > MOST_UNSENT:
+                self._relay.wait(lambda: self._line.waiting <= MOST_UNSENT)
+
+    def _salvage(self, values: list[Any], errors: list[tuple[int, Any]]) -> tuple[bytes, list[tuple[int, Any]]]:
+        """A chunk of which something cannot be pickled: only that item fails."""
+        kept: list[Any] = []
+        for index, value in enumerate(values):
+            try:
+                serial.dump_result(value)
+                kept.append(value)
+            except BaseException as error:  # noqa: BLE001 - as above
+                errors.append((index, (*_unsendable(error, value)[0], _unsendable(error, value)[1])))
+                kept.append(None)
+        return serial.dump_result(kept), sorted(errors, key=lambda e: e[0])
+
+    def _flush(self) -> None:
+        """Send the outcomes that are held; any thread may."""
+        with self._sending:
+            if not self._held:
+                return
+            held, segments = self._held, self._held_segments
+            self._held, self._held_segments = [], []
+            buffers: list[Any] = []
+            descriptors: list[int] = []
+            specs = specify(segments, buffers, descriptors)
+            if segments:
+                held = [o._replace(buffers=tuple(specs[i] for i, _ in o.buffers)) if o.buffers else o for o in held]
+            payload = pickle.dumps([tuple(outcome) for outcome in held], 5)
+            self._line.send(Kind.RESULT, payload, buffers, descriptors)
+
+
+def _unsendable(error: BaseException, value: Any) -> tuple[Any, str]:
+    try:
+        text = repr(value)
+    except BaseException:  # noqa: BLE001 - a __repr__ that raises
+        text = f"<{type(value).__qualname__} object>"
+    return serial.dump_exception(error), text[:1000]
+
+
+def _without_us(error: BaseException) -> BaseException:
+    """Leave River's own frames out of the traceback: the first line should be the user's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def _learn(facts: dict[str, Any]) -> None:
+    """Take over what has changed in the driver: places to import from, multiprocessing's key."""
+    for place_ in reversed(facts.get("path", ())):
+        if place_ not in sys.path:
+            sys.path.insert(0, place_)
+    if "authkey" in facts:
+        import multiprocessing.process
+
+        multiprocessing.process.current_process().authkey = facts["authkey"]
+
+
+def resident() -> int:
+    """Memory that this process occupies, in bytes."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main(connection: Connection, cell: Any, options: dict[str, Any], inherited: Any = None) -> int:
+    """Be a VM; returns its exit code.
+
+    `inherited` is (initializer, initargs) when this process was forked from the driver's memory.
+    """
+    global _worker
+    _set_up(options)
+    worker = _worker = Worker(connection, cell, options)
+    try:
+        initialize = inherited or serial.loads(options["initializer"]) if inherited or options.get("initializer") else None
+        if initialize is not None:
+            initialize[0](*initialize[1])
+    except BaseException as error:  # noqa: BLE001 - the driver decides what a failing initializer means
+        if "logging" in sys.modules:
+            sys.modules["logging"].getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+        connection.send(Kind.UNFIT, pickle.dumps(serial.dump_exception(_without_us(error)), 5))
+        return 1
+    connection.send(Kind.READY, pickle.dumps((os.getpid(),), 5))
+    worker.run()
+    _run_exit_functions()
+    return 0
+
+
+def _set_up(options: dict[str, Any]) -> None:
+    _learn(options["facts"])
+    sys.argv[:] = options["argv"]
+    if options["is_fresh"]:
+        main_module = ModuleType("__main__")
+        if options["main_file"]:
+            main_module.__file__ = options["main_file"]
+        sys.modules["__main__"] = main_module
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:  # a forked VM would draw the same numbers as its siblings
+        numpy_random.seed()
+
+
+def _run_exit_functions() -> None:
+    """What the interpreter does at its end, for tasks that rely on it."""
+    import atexit
+
+    multiprocessing_util = sys.modules.get("multiprocessing.util")
+    if multiprocessing_util is not None:
+        multiprocessing_util._exit_function()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001 - nobody reads it any more
+            pass

@@ -1,0 +1,723 @@
+"""Maps: many items through one function, in chunks that fit.
+
+    items --feed (as there is room)--> chunks = tasks --> VMs --> settle --> deliver --> list | iterator
+
+Only as much is fed as keeps the VMs busy, so a chunk's size follows what the items before it took, an endless input
+is no trouble, and an early error leaves little to be thrown away.
+
+May not: decide where a chunk runs.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import threading
+import time
+import weakref
+from collections import deque
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
+
+from . import progress as progress_
+from ._core import serial, worker
+from ._core.scheduler import Task
+from .cluster import Cluster, Function
+from .futures import Future
+
+# Work for so many seconds goes into a chunk: a chunk costs the driver about 50 us, so this keeps it below 1%, and a
+# VM that got the last one keeps the others waiting no longer than this.
+CHUNK_SECONDS = 0.008
+# A chunk is at most so many times as large as the one before: the first items may have been the quick ones.
+GROWTH = 8
+# A chunk's pickle should stay below this many bytes, and so should results that nobody has taken yet.
+CHUNK_BYTES = 1 << 20
+UNTAKEN_BYTES = 64 << 20
+# Results of an unsized input that may lie untaken, however small they are.
+UNTAKEN_ITEMS = 4096
+
+_SKIPPED: Any = object()
+_UNBOUND_CLASS_ERROR = "on_error must be 'raise', 'return' or 'skip', not {!r}"
+
+
+class Options(NamedTuple):
+    """How tasks are to be treated: seconds each may run, deaths of a VM and exceptions after which it runs again."""
+
+    timeout: float | None = None
+    retries: int = 1
+    retry_on: tuple[type[BaseException], ...] = ()
+
+    def retries_exception(self, error: BaseException | None, attempt: int) -> bool:
+        return bool(self.retry_on) and attempt <= self.retries and isinstance(error, self.retry_on)
+
+
+class Chunks:
+    """How large the next chunk should be."""
+
+    def __init__(self, fixed: int | None, vms: int) -> None:
+        self._fixed = fixed
+        self._vms = max(1, vms)
+        self._size = 1
+        self._items = 0
+        self._seconds = 0.0
+        self._bytes = 0.0  # of one item, pickled
+
+    def size(self, left: int | None) -> int:
+        """Items for the next chunk, when `left` are left (None: unknown)."""
+        if self._fixed is not None:
+            return self._fixed
+        if not self._items:
+            return 1
+        size = min(self._size * GROWTH, int(CHUNK_SECONDS * self._items / max(self._seconds, 1e-9)))
+        if self._bytes:
+            size = min(size, int(CHUNK_BYTES / self._bytes))
+        if left is not None:  # the last chunks are small, so that all VMs end together
+            size = min(size, left // (2 * self._vms))
+        self._size = max(1, size)
+        return self._size
+
+    def measured(self, items: int, seconds: float) -> None:
+        self._items += items
+        self._seconds += seconds
+
+    def pickled(self, items: int, size: int) -> None:
+        self._bytes = size / items
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether items take so little that noting each one would be felt."""
+        return self._items > 0 and self._seconds < 5e-6 * self._items
+
+
+class Job:
+    """One call of a map-like method; the sink of its tasks."""
+
+    keeps_going = True
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        function: Function,
+        source: Iterable[Any],
+        *,
+        star: bool,
+        chunksize: int | None,
+        options: Options,
+        on_error: str,
+        progress: Any,
+        is_pool: bool,
+    ) -> None:
+        if on_error not in ("raise", "return", "skip"):
+            raise ValueError(_UNBOUND_CLASS_ERROR.format(on_error))
+        self.cluster = cluster
+        self.is_pool = is_pool
+        self.length: int | None = len(source) if hasattr(source, "__len__") else None
+        self._function = function
+        self._source = iter(source)
+        self._star = star
+        self._options = options
+        self._on_error = on_error
+        if options.timeout is not None:
+            chunksize = 1  # a timeout is an item's own
+        self._chunks = Chunks(chunksize, cluster.scheduler.wanted)
+        self._shared: dict[int, Any] = {}
+        self._tasks: dict[int, Task] = {}
+        self._lock = threading.Lock()  # of what deliver changes
+        self._feeding = threading.Lock()
+        self._bell: threading.Event | None = None  # wakes the feeding thread, where there is one
+        self.fed = 0
+        self.is_fed = False
+        self.finished = 0
+        self._progress = progress_.make(progress, self.length)
+        self._told = 0
+        self._told_at = 0.0
+
+    # -- feeding ------------------------------------------------------------------------------------------------
+
+    def wants(self) -> bool:
+        """Whether it is time to feed."""
+        return not self.is_fed and self.cluster.scheduler.is_low() and self.has_window()
+
+    def has_window(self) -> bool:
+        return True
+
+    def feed(self) -> None:
+        """Submit as much as there is room for."""
+        with self._feeding:
+            while not self.is_fed and self.cluster.scheduler.room() > 0 and self.has_window():
+                if not self._feed_chunk():
+                    self._end_feed()
+
+    def _feed_chunk(self) -> bool:
+        left = None if self.length is None else self.length - self.fed
+        size = self._chunks.size(left)
+        items: list[Any] = []
+        try:
+            items.extend(itertools.islice(self._source, size))
+        except BaseException as error:  # noqa: BLE001 - the caller's iterable raised: it hears of it at that place
+            if items:
+                self._submit(items)
+            self.source_failed(error)
+            return False
+        if items:
+            self._submit(items)
+        return len(items) == size
+
+    def _submit(self, items: list[Any]) -> None:
+        offset, self.fed = self.fed, self.fed + len(items)
+        try:
+            self._send(items, offset, 1)
+        except Exception as error:  # noqa: BLE001 - only what cannot be pickled fails
+            if self.cluster.failure is not None or len(items) == 1:
+                self._fail_items(offset, len(items), error)
+                return
+            for index, item in enumerate(items):
+                try:
+                    self._send([item], offset + index, 1)
+                except Exception as error_of_item:  # noqa: BLE001 - as above
+                    self._fail_items(offset + index, 1, error_of_item)
+
+    def _fail_items(self, offset: int, size: int, error: BaseException) -> None:
+        self.deliver(offset, [None] * size, dict.fromkeys(range(size), error), size, 0)
+
+    def _send(self, items: list[Any], offset: int, attempt: int) -> None:
+        pickled = serial.dumps(items, self.cluster.context, self._shared)
+        self._chunks.pickled(len(items), len(pickled.blob) + sum(s.size for s in pickled.segments))
+        task = self._task(items, offset, attempt, pickled)
+        self._tasks[task.number] = task
+        try:
+            self.cluster.submit(task)
+        except BaseException:
+            self._tasks.pop(task.number, None)
+            raise
+
+    def _task(self, items: list[Any], offset: int, attempt: int, pickled: serial.Pickled) -> Task:
+        task = Task(self.cluster.number(), len(items), self._options.retries, self._options.timeout)
+        mode = worker.STARMAP if self._star else worker.MAP
+        if self.keeps_going:
+            mode |= worker.KEEP_GOING
+        if self._options.retries == 0:
+            mode |= worker.ONCE | worker.TRACK
+        elif not self._chunks.is_quick:
+            mode |= worker.TRACK
+        task.mode = mode
+        task.function, task.pickled, task.items = self._function, pickled, items
+        task.sink, task.offset, task.attempt = self, offset, attempt
+        return task
+
+    def _end_feed(self) -> None:
+        self.is_fed = True
+        self._source = iter(())
+        self._shared.clear()
+        self.fed_all()
+
+    def fed_all(self) -> None:
+        """All items are submitted; `fed` says how many there were."""
+
+    def source_failed(self, error: BaseException) -> None:
+        """The caller's iterable raised."""
+        raise NotImplementedError
+
+    def start_feeding(self) -> None:
+        """Feed in a thread of its own: for callers that do not wait, and iterables that may block."""
+        self._bell = threading.Event()
+        threading.Thread(target=self._keep_feeding, name="river-feeder", daemon=True).start()
+
+    def _keep_feeding(self) -> None:
+        bell = self._bell
+        assert bell is not None
+        while True:
+            bell.clear()
+            self.feed()
+            if self.is_fed:
+                return
+            if not self.wants():
+                bell.wait()
+
+    def ring(self) -> None:
+        if self._bell is not None and not self._bell.is_set() and (self.is_fed or self.wants()):
+            self._bell.set()
+
+    # -- settling (called by the cluster) -----------------------------------------------------------------------
+
+    def settle(self, task: Task, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
+        """A chunk came back."""
+        if self._tasks.pop(task.number, None) is None:
+            return
+        status, extra = outcome[2], outcome[5]
+        weight = len(outcome[3] or b"") + sum(size for _, size in outcome[4])
+        if status != worker.CHUNK or error is not None:
+            self._untransferable(task, extra, error)
+        else:
+            self._chunks.measured(task.size, outcome[1])
+            if extra:
+                self._take_errors(task, value, extra, weight)
+            else:
+                self.deliver(task.offset, value, {}, task.size, weight)
+        self.ring()
+
+    def _untransferable(self, task: Task, report: Any, error: BaseException | None) -> None:
+        """Something in the chunk could not be unpickled, there or here: find out which item it is."""
+        if task.size > 1 and task.retries:
+            self._resend(task, range(task.size), task.attempt)
+            return
+        failure = transfer_error(self.describe(task), report, error, self.is_pool)
+        self._fail_items(task.offset, task.size, failure)
+
+    def _take_errors(self, task: Task, values: list[Any], reports: list[Any], weight: int) -> None:
+        errors: dict[int, BaseException] = {}
+        again: list[int] = []
+        for index, report in reports:
+            error = rebuild(report, self.is_pool)
+            if self._options.retries_exception(error, task.attempt):
+                again.append(index)
+            else:
+                errors[index] = error
+        if not self.keeps_going and again:  # the chunk stopped there; what came after has not run
+            again = list(range(again[0], task.size))
+        if again:
+            self._resend(task, again, task.attempt + 1)
+        for first, end in _runs(task.size, set(again)):
+            self.deliver(
+                task.offset + first,
+                values[first:end],
+                {i - first: e for i, e in errors.items() if first <= i < end},
+                end - first,
+                weight,
+            )
+
+    def _resend(self, task: Task, indexes: Iterable[int], attempt: int) -> None:
+        """Items of a chunk go again, each alone."""
+        tasks = []
+        for index in indexes:
+            part = self._part(task, index, attempt)
+            if part is not None:
+                tasks.append(part)
+        self.cluster.resubmit(tasks)
+
+    def _part(self, task: Task, index: int, attempt: int) -> Task | None:
+        item = task.items[index]
+        try:
+            pickled = serial.dumps([item], self.cluster.context, self._shared)
+        except Exception as error:  # noqa: BLE001 - it was pickled before, but the item may have changed
+            self._fail_items(task.offset + index, 1, error)
+            return None
+        part = self._task([item], task.offset + index, attempt, pickled)
+        self._tasks[part.number] = part
+        return part
+
+    def split(self, task: Task, index: int, give_up: Callable[[Task], None]) -> None:
+        """The chunk's VM died at item `index` (if that was noted): all others go on, and only that one is to blame."""
+        if self._tasks.pop(task.number, None) is None:
+            return
+        tasks = []
+        for i in range(task.size):
+            part = self._part(task, i, task.attempt)
+            if part is None:
+                continue
+            if i == index and task.mode & worker.TRACK:
+                part.deaths = task.deaths
+                part.attempt += 1
+                if part.deaths > part.retries:
+                    give_up(part)
+                    continue
+            tasks.append(part)
+        self.cluster.resubmit(tasks)
+
+    def fail(self, task: Task, error: BaseException) -> None:
+        """The task was given up."""
+        if self._tasks.pop(task.number, None) is not None:
+            self._fail_items(task.offset, task.size, error)
+            self.ring()
+
+    def dropped(self, task: Task) -> None:
+        """The pool has ended."""
+        self.is_fed = True
+        self.fail(task, concurrent.futures.CancelledError())
+        self.ring()
+
+    def describe(self, task: Task) -> str:
+        """The call, for messages."""
+        name = getattr(self._function.function, "__qualname__", None) or repr(self._function.function)
+        items = task.items
+        if len(items) == 1:
+            call = _short(items[0])
+            return f"{name}{call if self._star and call.startswith('(') else f'({call})'}"
+        return f"a chunk of {len(items)} items of {name}, the first being {_short(items[0])}"
+
+    # -- delivering ---------------------------------------------------------------------------------------------
+
+    def deliver(self, offset: int, values: list[Any], errors: dict[int, BaseException], size: int, weight: int) -> None:
+        """Items from `offset` on are settled: their values, and the errors by index into them."""
+        raise NotImplementedError
+
+    def count(self, size: int, is_last: bool) -> None:
+        """Tell the progress bar, now and then."""
+        self.finished += size
+        if self._progress is None:
+            return
+        now = time.monotonic()
+        if is_last or now - self._told_at > progress_.PERIOD:
+            self.cluster.later(self._progress.update, self.finished - self._told)
+            self._told, self._told_at = self.finished, now
+            if is_last:
+                self.cluster.later(self._progress.close)
+
+    def abandon(self) -> None:
+        """Nobody wants the rest: feed no more, and take back what has not been sent."""
+        self.is_fed = True
+        for number in list(self._tasks):
+            if self.cluster.cancel(number, running=False):
+                self._tasks.pop(number, None)
+        self.ring()
+
+
+class ListJob(Job):
+    """A map whose results are wanted all together, as a list in order; resolves a future."""
+
+    def __init__(self, *args: Any, callback: Any = None, error_callback: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert self.length is not None
+        self.keeps_going = self._on_error != "raise"
+        self.future = MapFuture(self)
+        self._values: list[Any] = [None] * self.length
+        self._left = self.length
+        self._callbacks = callback, error_callback
+        if not self.length:
+            self.is_fed = True
+            self.count(0, True)
+            self._finish(self._values, None)
+
+    def deliver(self, offset: int, values: list[Any], errors: dict[int, BaseException], size: int, weight: int) -> None:
+        if self.future.done():
+            return
+        with self._lock:
+            self._values[offset : offset + len(values)] = values
+            for index, error in errors.items():
+                self._values[offset + index] = error if self._on_error == "return" else _SKIPPED
+            self._left -= size
+            left = self._left
+        if errors and self._on_error == "raise":
+            self.abandon()
+            self.count(size, True)
+            self._finish(None, errors[min(errors)])
+            return
+        self.count(size, left == 0)
+        if left == 0:
+            if self._on_error == "skip":
+                self._values = [v for v in self._values if v is not _SKIPPED]
+            self._finish(self._values, None)
+
+    def _finish(self, values: list[Any] | None, error: BaseException | None) -> None:
+        finish(self.cluster, self.future, values, error, self._callbacks)
+        self._values = []
+
+    def dropped(self, task: Task) -> None:
+        self.is_fed = True
+        self._tasks.pop(task.number, None)
+        self.future.finish_cancelled()
+        self.ring()
+
+    def is_over(self) -> bool:
+        return self.future.done()
+
+    def run(self) -> list[Any]:
+        """Feed and wait in the caller's thread."""
+        try:
+            while not self.future.done():
+                self.feed()
+                self.cluster.wait(lambda: self.future.done() or self.wants())
+        except BaseException:  # Ctrl-C: what was not sent need not be computed
+            self.abandon()
+            raise
+        return self.future.result()  # type: ignore[no-any-return]
+
+
+class MapFuture(Future):
+    """What `map_async` returns."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.cluster)
+        self._job = job
+
+    def running(self) -> bool:
+        return not self.done()
+
+    def cancel(self, running: bool = False) -> bool:
+        """Cancel what has not been sent; with `running`, stop the chunks that run, too."""
+        if self.done():
+            return self.cancelled()
+        if not running and any(self._owner.is_running(n) for n in list(self._job._tasks)):
+            return False
+        self._job.abandon()
+        for number in list(self._job._tasks):
+            self._owner.cancel(number, running=True)
+        return self.finish_cancelled()
+
+
+class StreamJob(Job):
+    """A map whose results are taken one by one, in order or as they come."""
+
+    def __init__(self, *args: Any, ordered: bool = True, buffersize: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ordered = ordered
+        self._buffersize = buffersize
+        self._is_bounded = buffersize is None and self.length is None
+        self._arrived: dict[int, tuple[list[Any], int]] = {}
+        self._queue: deque[tuple[list[Any], int]] = deque()
+        self._next = 0  # offset of the chunk to be taken next
+        self._settled = 0
+        self._taken = 0
+        self._untaken_bytes = 0
+        self.is_read = False
+        self._is_told_last = False
+
+    def has_window(self) -> bool:
+        untaken = self.fed - self._taken
+        if self._buffersize is not None:
+            return untaken < self._buffersize
+        if not self._is_bounded:
+            return True
+        return untaken < UNTAKEN_ITEMS and (self._untaken_bytes < UNTAKEN_BYTES or untaken < 2)
+
+    def lift_bounds(self) -> None:
+        """The pool is being joined, or nobody will take the results: do not wait for a taker."""
+        self._buffersize, self._is_bounded = None, False
+        self.ring()
+
+    def source_failed(self, error: BaseException) -> None:
+        offset, self.fed = self.fed, self.fed + 1
+        self.deliver(offset, [None], {0: error}, 1, 0)
+
+    def fed_all(self) -> None:
+        self.cluster.nudge()
+        self._tell_last()
+
+    def _tell_last(self) -> None:
+        with self._lock:
+            is_last = self.is_fed and self._settled == self.fed and not self._is_told_last
+            self._is_told_last = self._is_told_last or is_last
+        if is_last:
+            self.count(0, True)
+
+    def deliver(self, offset: int, values: list[Any], errors: dict[int, BaseException], size: int, weight: int) -> None:
+        for index, error in errors.items():
+            values[index] = _Raised(error) if self._on_error == "raise" else error if self._on_error == "return" else _SKIPPED
+        with self._lock:
+            self._settled += size
+            self._untaken_bytes += weight
+            if not self._ordered:
+                self._queue.append((values, weight))
+            else:
+                self._arrived[offset] = values, weight
+                while self._next in self._arrived:
+                    chunk = self._arrived.pop(self._next)
+                    self._next += len(chunk[0])
+                    self._queue.append(chunk)
+        self.count(size, False)
+        if self.is_fed:
+            self._tell_last()
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._settled = self.fed  # nothing more is awaited
+        super().abandon()
+        self.cluster.nudge()
+
+    def is_over(self) -> bool:
+        return self.is_fed and self._settled >= self.fed
+
+    def is_ready(self) -> bool:
+        return bool(self._queue) or self.is_over()
+
+    def take(self) -> list[Any] | None:
+        """The next chunk of results; None when there are no more.  Call when `is_ready`."""
+        self.is_read = True
+        try:
+            values, weight = self._queue.popleft()
+        except IndexError:
+            return None
+        with self._lock:
+            self._taken += len(values)
+            self._untaken_bytes -= weight
+        self.ring()
+        return values
+
+
+class MapIterator:
+    """What `imap` and its relatives return; an iterator, an async iterator, and multiprocessing's `next(timeout)`."""
+
+    def __init__(self, job: StreamJob) -> None:
+        self._job = job
+        self._values: Iterator[Any] = iter(())
+        self._finalizer = weakref.finalize(self, _dropped, job)
+        self._finalizer.atexit = False
+
+    def __iter__(self) -> MapIterator:
+        return self
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next result.  Raises StopIteration at the end, TimeoutError after `timeout` seconds, and what the item
+        raised; the iterator goes on after that."""
+        while True:
+            for value in self._values:
+                if value is _SKIPPED:
+                    continue
+                if type(value) is _Raised:
+                    try:
+                        raise value.error
+                    finally:
+                        del value
+                return value
+            if not self._job.is_ready() and not self._job.cluster.wait(self._job.is_ready, timeout):
+                if self._job.is_ready():
+                    continue
+                if self._job.cluster.is_closed:
+                    raise StopIteration
+                from .errors import TimeoutError
+
+                raise TimeoutError(f"no result within {timeout} s")
+            values = self._job.take()
+            if values is None:
+                raise StopIteration
+            self._values = iter(values)
+
+    def __aiter__(self) -> MapIterator:
+        return self
+
+    async def __anext__(self) -> Any:
+        import asyncio
+
+        if not self._job.is_ready():  # else it takes no time
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, self._job.cluster.wait, self._job.is_ready)
+        try:
+            return self.next()
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+def _dropped(job: StreamJob) -> None:
+    """An iterator is gone.  Whoever took some results and left wants no more; whoever took none wants the effects."""
+    if job.is_read and not job.is_fed:
+        job.abandon()
+    else:
+        job.lift_bounds()
+
+
+class _Raised:
+    """Marks an item that raised, among values that may be exceptions themselves."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class TaskFuture(Future):
+    """What `submit` and `apply_async` return; the sink of its task."""
+
+    def __init__(self, cluster: Cluster, options: Options, is_pool: bool, callbacks: Any = None) -> None:
+        self._owner = cluster
+        self._options = options
+        self.is_pool = is_pool
+        self._callbacks = callbacks
+
+    def settle(self, task: Task, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
+        """The task came back."""
+        status = outcome[2]
+        if error is not None or status == worker.UNREADABLE:
+            self._finish(None, transfer_error(self.describe(task), outcome[5], error, self.is_pool))
+        elif status == worker.OK:
+            if self._callbacks is None:
+                self.finish(value, None)
+            else:
+                self._finish(value, None)
+        else:
+            report = outcome[5] if status == worker.ERROR else (*outcome[5][0], outcome[5][1])
+            caught = rebuild(report, self.is_pool)
+            if self._options.retries_exception(caught, task.attempt):
+                task.attempt += 1
+                self._owner.resubmit([task])  # type: ignore[attr-defined]
+            else:
+                self._finish(None, caught)
+
+    def _finish(self, value: Any, error: BaseException | None) -> None:
+        finish(self._owner, self, value, error, self._callbacks)
+
+    def fail(self, task: Task, error: BaseException) -> None:
+        """The task was given up."""
+        self._finish(None, error)
+
+    def dropped(self, task: Task) -> None:
+        """The pool has ended without running it."""
+        self.finish_cancelled()
+
+    def describe(self, task: Task) -> str:
+        """The call, for messages."""
+        function, args, keywords = task.items
+        name = getattr(function, "__qualname__", None) or repr(function)
+        parts = [_short(a) for a in args] + [f"{k}={_short(v)}" for k, v in keywords.items()]
+        return f"{name}({', '.join(parts)})"
+
+
+def finish(owner: Any, future: Future, value: Any, error: BaseException | None, callbacks: Any) -> None:
+    """Resolve a future; with multiprocessing's callbacks, only after they have run, as its users rely on."""
+    callback = (callbacks[1] if error is not None else callbacks[0]) if callbacks else None
+    if callback is None:
+        future.finish(value, error)
+    else:
+        owner.later(_call_then_finish, callback, future, value, error)
+
+
+def _call_then_finish(callback: Callable[[Any], Any], future: Future, value: Any, error: BaseException | None) -> None:
+    try:
+        callback(value if error is None else error)
+    finally:
+        future.finish(value, error)
+        future._owner.nudge()  # type: ignore[attr-defined]
+
+
+def rebuild(report: Sequence[Any], is_pool: bool) -> BaseException:
+    """The exception that a VM reported, ready to be raised here."""
+    from . import errors
+
+    blob, name, text, *value = report
+    try:
+        caught = serial.loads(blob) if blob is not None else None
+    except BaseException:  # noqa: BLE001 - its class may have gone from here; the text still tells
+        caught = None
+    if value:
+        return errors.unsendable((blob, name, text), caught, value[0], is_pool)
+    return errors.remote((blob, name, text), caught, is_pool)
+
+
+def transfer_error(call: str, report: Any, error: BaseException | None, is_pool: bool) -> BaseException:
+    """The error for what could not be unpickled: in the VM (report) or here (error)."""
+    from . import errors
+
+    if error is not None:
+        failure = errors.TransferError(f"the result of {call} could not be unpickled: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
+    failure = errors.TransferError(f"the function or arguments of {call} could not be unpickled in the VM: {report[1]}")
+    return errors.remote(report, failure, is_pool)
+
+
+def _runs(size: int, without: set[int]) -> Iterator[tuple[int, int]]:
+    """The stretches of range(size) that have none of `without` in them."""
+    first = 0
+    for index in [*sorted(without), size]:
+        if first < index:
+            yield first, index
+        first = index + 1
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a __repr__ that raises
+        text = f"<{type(value).__qualname__} object>"
+    return text if len(text) <= 120 else text[:100] + "..." + text[-15:]

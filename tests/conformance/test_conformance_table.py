@@ -1,0 +1,72 @@
+"""The table in docs/conformance.md names only what exists, and says no more than it should."""
+
+import sys
+
+import pytest
+import test_cpython_executors
+import test_cpython_main
+import test_cpython_pool
+from conformance_table import DOCUMENT, TableError, idle_rows, read_table, row_for
+from cpython_harness import STDLIB, WHOSE, OnTrial, id_of_test, names_of_tests
+
+SUITES = [test_cpython_pool, test_cpython_executors, test_cpython_main]
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+TABLE = """
+Words, then a table, then words.
+
+| test | applies to | reason |
+|---|---|---|
+| `Some.test_one` | all | it reads a private attribute |
+| `Some.test_two` | RiverPool, fork spawn | the `a \\| b` of it |
+"""
+
+
+def variants():
+    classes = [cls for suite in SUITES for cls in suite.CLASSES if issubclass(cls, OnTrial)]
+    return [(id_of_test(cls, name), cls.words | {PYTHON}) for cls in classes for name in names_of_tests(cls)]
+
+
+def test_every_row_names_a_test_that_this_python_has():
+    missing = [suite.reason for suite in SUITES if suite.reason]
+    if missing:
+        pytest.skip(f"cannot be told here: {'; '.join(missing)}")
+    if WHOSE == STDLIB:
+        pytest.skip("the table is about River")
+
+    idle = idle_rows(read_table(DOCUMENT.read_text("utf-8")), variants(), PYTHON)
+
+    assert not idle, f"no test of Python {PYTHON} fits: {', '.join(map(str, idle))}"
+
+
+def test_a_row_holds_for_what_it_names_and_for_nothing_else():
+    rows = read_table(TABLE)
+
+    assert [row.test for row in rows] == ["Some.test_one", "Some.test_two"]
+    assert row_for(rows, "Some.test_one", {"RiverExecutor", "spawn"}) == rows[0]
+    assert row_for(rows, "Some.test_two", {"RiverPool", "spawn", "3.13"}) == rows[1]
+    assert row_for(rows, "Some.test_two", {"RiverPool", "default"}) is None
+    assert row_for(rows, "Some.test_two", {"RiverExecutor", "fork"}) is None
+    assert row_for(rows, "Some.test_three", {"RiverPool", "fork"}) is None
+
+
+@pytest.mark.parametrize("python, idle", [("3.10", []), ("3.13", ["Some.test_new"])])
+def test_a_row_for_a_test_that_does_not_exist_is_found_in_the_python_it_is_for(python, idle):
+    rows = read_table("| test | applies to | reason |\n|---|---|---|\n| `Some.test_new` | 3.13 fork | - |")
+
+    there = [("Some.test_old", {"fork", python}), ("Some.test_new", {"spawn", python})]
+
+    found = idle_rows(rows, there, python)
+
+    assert [row.test for row in found] == idle
+
+
+@pytest.mark.parametrize("text, complaint", [
+    ("no table at all", "not 0"),
+    (TABLE + TABLE, "not 2"),
+    (TABLE + "| `Some.test_three` | RiverPool | |", "a row needs"),
+    (TABLE + "| `Some.test_three` | Fork | why |", r"\['Fork'\] is nothing that a row can apply to"),
+])
+def test_a_table_that_cannot_be_meant_is_refused(text, complaint):
+    with pytest.raises(TableError, match=complaint):
+        read_table(text)

@@ -1,0 +1,156 @@
+"""What every test is held to: it leaves nothing behind.
+
+After each test no process, thread, file descriptor, file in /dev/shm or temporary file may be there that was
+not there before.  What is on its way out gets PATIENCE seconds; what stays is named, with its command line,
+stack or target, and processes are killed, so that the next test starts clean.
+
+Orphans are found too: each test has a mark of its own in the environment, which every process that is
+started from it inherits and keeps, whoever its parent is by then.
+
+A fixture of a module or session is older than the test and not looked at, so long as the test does not
+change it: a test that kills workers makes its own pool.  Linux shows everything; elsewhere there are no
+descriptors and no /dev/shm to look at.
+"""
+
+import contextlib
+import gc
+import importlib
+import multiprocessing.resource_tracker
+import multiprocessing.util
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+PATIENCE = float(os.environ.get("RIVER_TEST_PATIENCE", 5.0))
+MARK = "RIVER_TEST_MARK"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warmed_up(tmp_path_factory):
+    """Brings into being what a Python process makes once and keeps, so that no test is blamed for it."""
+    tmp_path_factory.getbasetemp()  # in the real temporary directory, not in the first test's
+    multiprocessing.util.get_temp_dir()
+    multiprocessing.resource_tracker.ensure_running()
+    for name in ("hypothesis", "numpy", "tqdm"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.monitor_interval = 0  # else the first bar starts a thread that never ends
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(warmed_up):
+    """Fails the test that leaves something behind; meanwhile gives it an empty temporary directory."""
+    mark = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        # Made here and not by tmp_path, because the path of a Unix socket may not exceed 107 characters.
+        temporary = tempfile.mkdtemp(prefix="river-")
+        patch.setattr(tempfile, "tempdir", temporary)
+        patch.setenv("TMPDIR", temporary)
+        patch.setenv(MARK, mark)
+        before = everything(mark, temporary)
+        yield
+        left = left_in_the_end(before, mark, temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+    if left:
+        pytest.fail("this test left behind\n" + "\n".join(left), pytrace=False)
+
+
+def left_in_the_end(before, mark, temporary):
+    """Descriptions of what was not there `before` and still is when patience has run out."""
+    deadline = time.monotonic() + PATIENCE
+    while left := {pair for pair in everything(mark, temporary) - before if is_of_test(*pair, mark)}:
+        if time.monotonic() > deadline:
+            return sorted(DESCRIBE[kind](thing) for kind, thing in left)
+        gc.collect()  # what hangs on a cycle only is not left; if it should have been closed, it warns
+        time.sleep(0.02)
+    return []
+
+
+def everything(mark, temporary):
+    """All there is now, as pairs of kind and thing."""
+    kinds = {
+        "process": processes(mark),
+        "thread": threads(),
+        "descriptor": descriptors(),
+        "shared memory": shared_memory(),
+        "temporary file": os.listdir(temporary),
+    }
+    return {(kind, thing) for kind, things in kinds.items() for thing in things}
+
+
+def processes(mark):
+    """Children, theirs, and orphans; a child that has ended and that nobody waited for is one as well."""
+    marked = (process for process in psutil.process_iter() if is_ours(process, mark))
+    return {*psutil.Process().children(recursive=True), *marked}
+
+
+def is_ours(process, mark):
+    try:
+        return process.pid != os.getpid() and process.environ().get(MARK) == mark
+    except psutil.Error:  # gone by now, or another user's
+        return False
+
+
+def threads():
+    """Those that run: a foreign thread once seen by Python stays in enumerate() after its end."""
+    return {thread for thread in threading.enumerate() if thread.ident in sys._current_frames()}
+
+
+def descriptors():
+    found = set()
+    for number in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+        with contextlib.suppress(OSError):  # the one that listed the folder is closed by now
+            found.add((int(number), os.readlink(f"/proc/self/fd/{number}")))
+    return found
+
+
+def shared_memory():
+    """Files and their inodes, which tell who has them mapped; names do not: glibc renames a semaphore."""
+    return [(file.path, file.inode()) for file in os.scandir("/dev/shm")] if os.path.isdir("/dev/shm") else []
+
+
+def is_of_test(kind, thing, mark):
+    """False for a file of /dev/shm that a process of somebody else has mapped: we are not alone here."""
+    for process in psutil.process_iter() if kind == "shared memory" else ():
+        with contextlib.suppress(OSError):
+            mapped = f" {thing[1]} " in Path(f"/proc/{process.pid}/maps").read_text()
+            if mapped and process.pid != os.getpid():
+                return is_ours(process, mark)
+    return True
+
+
+def describe_process(process):
+    """Names the process and ends it."""
+    try:
+        text = f"  process {process.pid} ({process.status()}): {' '.join(process.cmdline())}"
+        process.kill()
+        return text
+    except psutil.ZombieProcess:
+        return f"  process {process.pid}, which has ended, but its parent did not wait for it"
+    except psutil.Error:
+        return f"  process {process.pid}, which ended just now"
+
+
+def describe_thread(thread):
+    frame = sys._current_frames().get(thread.ident)
+    stack = "".join(traceback.format_stack(frame)[-6:]) if frame else "    ended just now\n"
+    return f"  thread {thread.name!r}{' (daemon)' if thread.daemon else ''}, at\n{stack.rstrip()}"
+
+
+DESCRIBE = {
+    "process": describe_process,
+    "thread": describe_thread,
+    "descriptor": lambda pair: f"  file descriptor {pair[0]} -> {pair[1]}",
+    "shared memory": lambda file: f"  shared memory {file[0]}",
+    "temporary file": lambda name: f"  {name} in the temporary directory",
+}

@@ -1,0 +1,187 @@
+"""The benchmarks run, report what they measured, and leave nothing behind.
+
+No test here asserts a time or a ratio of times.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numpy", reason="two of the works are about arrays")
+psutil = pytest.importorskip("psutil")
+
+ROOT = Path(__file__).parent.parent
+STANDARD = {"multiprocessing.Pool", "ProcessPoolExecutor"}
+MARKERS = "<!-- benchmarks:begin -->\nold\n<!-- benchmarks:end -->"
+
+
+def benchmarks(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def part(monkeypatch):
+    """A module of the package, which is not installed."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """One smoke run for all tests: its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    done = benchmarks("--quick", "--json", folder / "found.json")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def found(quick):
+    return json.loads((quick[0] / "found.json").read_text(encoding="utf-8"))
+
+
+# ---- a run
+
+
+@pytest.mark.timeout(240)
+def test_a_quick_run_measures_every_work(found, part):
+    assert list(found["works"]) == list(part("works").WORKS)
+
+
+@pytest.mark.timeout(240)
+def test_river_and_the_standard_library_have_a_positive_figure_in_every_work(found):
+    for name, work in found["works"].items():
+        main = next(iter(work["units"]))
+        expected = {"River"} if name == "scheduler" else {"River"} | STANDARD
+
+        assert expected <= set(work["peers"]), name
+        for peer, record in work["peers"].items():
+            assert "error" not in record, (name, peer, record["error"])
+            assert all(sample > 0 for sample in record["figures"][main]["samples"]), (name, peer)
+            assert record["ratios"][main]["min"] > 0, (name, peer)
+
+
+@pytest.mark.timeout(240)
+def test_no_measurement_leaves_a_process_behind(found):
+    left = [(name, peer) for name, work in found["works"].items() for peer in work["peers"]
+            if "left behind" in work["peers"][peer]]  # fmt: skip
+
+    assert left == []
+
+
+@pytest.mark.timeout(240)
+def test_every_target_against_the_standard_library_is_judged(found):
+    for name, work in found["works"].items():
+        for target in work["targets"]:
+            if target["peer"] in STANDARD or not target["peer"]:
+                assert target["met"] in (True, False), (name, target)
+
+
+@pytest.mark.timeout(240)
+def test_the_text_names_every_work_and_says_of_every_target_whether_it_is_met(quick, found):
+    for name, work in found["works"].items():
+        assert f"{name}: {work['title']}" in quick[1]
+        for target in work["targets"]:
+            line = next(line for line in quick[1].splitlines() if target["text"] in line)
+            assert line.endswith(("met", "MISSED", "not measured"))
+
+
+@pytest.mark.timeout(240)
+def test_the_picture_is_xml_and_shows_every_peer(quick, found):
+    picture = ElementTree.parse(quick[0] / "found.svg")
+    words = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
+    titles = {found["works"][name]["title"] for name in ("submit", "map", "import")}
+
+    assert {"mp.Pool", "ProcessPoolExecutor"} | titles <= words
+
+
+# ---- the README
+
+
+@pytest.mark.timeout(240)
+def test_the_table_replaces_what_is_between_the_markers_and_nothing_else(quick, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{MARKERS}\nafter\n")
+    done = benchmarks("--from", quick[0] / "found.json", "--readme", readme)
+    text = readme.read_text(encoding="utf-8")
+
+    assert done.returncode == 0, done.stderr
+    assert text.startswith("before\n<!-- benchmarks:begin -->\n")
+    assert text.endswith("<!-- benchmarks:end -->\nafter\n")
+    assert "| no-op tasks, a future each |" in text and "old" not in text
+    assert ElementTree.parse(tmp_path / "docs" / "benchmarks.svg").getroot().tag.endswith("svg")
+
+
+@pytest.mark.timeout(240)
+def test_a_readme_without_markers_is_left_alone_and_the_error_says_what_to_add(quick, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here\n")
+    done = benchmarks("--from", quick[0] / "found.json", "--readme", readme)
+
+    assert done.returncode != 0 and "add the lines <!-- benchmarks:begin -->" in done.stderr
+    assert readme.read_text() == "nothing here\n"
+
+
+def test_a_partial_run_cannot_become_the_readme():
+    done = benchmarks("--quick", "--readme")
+
+    assert done.returncode == 2 and "complete run" in done.stderr
+
+
+# ---- what goes wrong
+
+
+def test_a_peer_that_fails_is_reported_with_its_error_and_the_others_go_on(part):
+    works, turns, peers = part("works"), part("turns"), part("peers")
+    fails = type("Fails", (peers.Pool,), {"name": "no such peer"})
+    records = turns.take_turns(works.WORKS["submit"], [fails, peers.Pool], 1, 2, True, lambda text: None)
+
+    assert "KeyError" in records["no such peer"]["error"] and records["no such peer"]["samples"] == []
+    assert len(records["multiprocessing.Pool"]["samples"]) == 2
+
+
+def test_a_peer_that_hangs_is_ended_and_reported(part, monkeypatch):
+    turns = part("turns")
+    monkeypatch.setattr(turns, "TIMEOUT", 0.5)
+    answer = turns.measure("multiprocessing.Pool", "skewed", 1_000_000, 1)
+
+    assert "no answer within 0.5 s" in answer["error"]
+
+
+def test_a_process_that_a_measurement_left_in_a_session_of_its_own_is_found_and_killed(part, monkeypatch):
+    turns = part("turns")
+    monkeypatch.setattr(turns, "GRACE", 0.1)
+    command = [sys.executable, "-c", "input()"]
+    env = os.environ | {turns.MARK: "left by a test"}
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, start_new_session=True) as stray:
+        assert turns.sweep("left by a test") == 1
+        assert not psutil.pid_exists(stray.pid)
+    assert turns.sweep("left by a test") == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound", "theirs", "met"),
+    [
+        ("speedup", 6, 6.0, True),
+        ("speedup", 6, 5.9, False),
+        ("share", 0.5, 2.0, True),
+        ("share", 0.5, 1.9, False),
+    ],
+)
+def test_a_target_is_met_at_its_bound_and_missed_beyond_it(part, kind, bound, theirs, met):
+    works, report = part("works"), part("report")
+    work = works.Work("w", "w", None, 1, 1, {"each": "s"}, (works.Target(kind, bound, "peer"),))
+    data = {"works": {}}
+    records = {"River": {"samples": [{"each": 1.0}]}, "peer": {"samples": [{"each": theirs}]}}
+    report.add(data, work, records)
+
+    assert data["works"]["w"]["targets"][0]["met"] is met

@@ -1,0 +1,172 @@
+"""The layers of the house: a module imports only from a strictly lower line of this table.
+
+Two groups are held to more.  PURE modules decide: they are given time, chance and bytes, and import nothing
+that could fetch them.  BOOT modules are what a bare remote Python starts from: the standard library and each
+other, nothing else.
+
+An import inside a function or under TYPE_CHECKING counts like any other.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+RIVER = Path(__file__).parents[1] / "river"
+
+# Low to high.  A module that is not in the table fails the test: give it a line.
+LAYERS = [
+    ["river._core", "river.errors"],
+    ["river._core.wire", "river._core.scheduler", "river._core.shm", "river._core.relay"],
+    ["river._core.serial", "river._core.connection"],
+    ["river._core.worker"],
+    ["river._core.supervisor"],
+    ["river.launchers", "river.launchers.local"],
+    ["river.cluster"],
+    ["river.futures", "river.maps", "river.progress", "river.pool"],
+    ["river.cli", "river"],
+]
+
+HEIGHT = {name: number for number, line in enumerate(LAYERS) for name in line}
+
+VALUES = {"__future__", "collections", "dataclasses", "enum", "itertools", "typing"}
+PURE = {
+    "river._core.wire": {*VALUES, "struct"},
+    "river._core.scheduler": {*VALUES, "heapq"},
+}
+
+BOOT = {
+    "river.errors",
+    "river._core",
+    "river._core.wire",
+    "river._core.serial",
+    "river._core.relay",
+    "river._core.connection",
+    "river._core.shm",
+    "river._core.supervisor",
+    "river._core.worker",
+}
+# What they may import besides, but inside a function only: by then it has come over, or they can do without.
+LAZY = {"river._core.serial": {"cloudpickle"}, "river._core.supervisor": {"psutil"}}
+
+
+def test_every_module_has_one_line_and_every_line_names_modules():
+    listed, there = sorted(name for line in LAYERS for name in line), sorted(sources())
+
+    assert listed == there, f"only in the table or only in river/: {sorted(set(listed) ^ set(there))}"
+    assert BOOT | set(PURE) | set(LAZY) <= set(there)
+
+
+def test_a_module_imports_only_from_a_lower_line():
+    broken = violations(sources())
+
+    assert not broken, "\n".join(broken)
+
+
+def violations(modules):
+    """What breaks the rules in `modules` (name -> source), one sentence each."""
+    return [
+        f"{name}, line {number}: imports {target}, {broken}"
+        for name, source in modules.items()
+        for number, target, inside in imports(name, source, modules)
+        for broken in [rule_broken(name, target, inside)]
+        if broken
+    ]
+
+
+def rule_broken(name, target, inside):
+    """Which rule the import of `target` in `name` breaks, or None."""
+    package = target.partition(".")[0]
+    if package == "river" and HEIGHT.get(target, len(LAYERS)) >= HEIGHT.get(name, -1):
+        return "which is not on a lower line"
+    if name in PURE and package != "river" and package not in PURE[name]:
+        return "but is pure"
+    if name not in BOOT or target in BOOT or package in sys.stdlib_module_names:
+        return None
+    if inside and package in LAZY.get(name, ()):
+        return None
+    return "but boots a bare Python"
+
+
+def imports(name, source, modules):
+    """The imports of one module, as (line number, module's full name, whether it is inside a function)."""
+    tree = ast.parse(source)
+    inner = {id(node) for function in ast.walk(tree) if is_function(function) for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        for target in targets(node, name, modules):
+            yield node.lineno, target, id(node) in inner
+
+
+def is_function(node):
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def targets(node, name, modules):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    origin = node.module or ""
+    if node.level:
+        parts = name.split(".") + ["__init__"] * is_package(name, modules)
+        origin = ".".join(parts[: -node.level] + ([node.module] if node.module else []))
+    full_names = (f"{origin}.{alias.name}" for alias in node.names)
+    return [full if full in modules else origin for full in full_names]
+
+
+def is_package(name, modules):
+    return any(other.startswith(name + ".") for other in modules)
+
+
+def sources():
+    """The source of every module of River, by its full name."""
+    return {
+        name_of(file): file.read_text()
+        for file in sorted(RIVER.rglob("*.py"))
+    }
+
+
+def name_of(file):
+    return ".".join(file.relative_to(RIVER.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+# The check itself, on a house of empty modules: each of these would be a violation.
+HOUSE = dict.fromkeys(HEIGHT, "")
+BREACHES = [
+    ("river._core.wire", "import river.pool", "lower line"),
+    ("river._core.wire", "from river import pool", "lower line"),
+    ("river._core.wire", "from river import RiverPool", "lower line"),
+    ("river._core.wire", "from .. import pool", "lower line"),
+    ("river._core.wire", "from ..pool import RiverPool", "lower line"),
+    ("river._core.wire", "from . import serial", "lower line"),
+    ("river._core.wire", "from river._core.serial import dumps", "lower line"),
+    ("river._core.wire", "def f():\n    from river import pool", "lower line"),
+    ("river._core.wire", "if TYPE_CHECKING:\n    import river.pool", "lower line"),
+    ("river._core.wire", "import pickle", "pure"),
+    ("river._core.scheduler", "import time", "pure"),
+    ("river._core.scheduler", "def f():\n    import threading", "pure"),
+    ("river._core.scheduler", "from os import path", "pure"),
+    ("river._core.worker", "import psutil", "bare Python"),
+    ("river._core.worker", "def f():\n    import cloudpickle", "bare Python"),
+    ("river._core.serial", "import cloudpickle", "bare Python"),
+]
+
+
+@pytest.mark.parametrize(("name", "source", "rule"), BREACHES)
+def test_the_check_sees_a_breach(name, source, rule):
+    found = violations({**HOUSE, name: source})
+
+    assert [rule in sentence and name in sentence for sentence in found] == [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("river._core.serial", "def f():\n    import cloudpickle"),
+        ("river._core.worker", "import os, socket\nfrom . import wire\nfrom ..errors import RiverError"),
+        ("river.pool", "import river.cluster\nimport psutil"),
+    ],
+)
+def test_the_check_lets_the_rest_pass(name, source):
+    assert violations({**HOUSE, name: source}) == []

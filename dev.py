@@ -24,6 +24,10 @@ VENV = os.path.join(ROOT, f".venv-{sys.version_info[0]}.{sys.version_info[1]}")
 PYTHON = os.path.join(VENV, "bin", "python")
 
 EXTRAS = {"demo": "progress", "test": "progress,test,lint"}
+CHECKS = {
+    "style": ["ruff", "check", "--output-format=concise"],
+    "types": ["mypy", "--strict", "river"],
+}
 
 
 def main(argv):
@@ -45,7 +49,7 @@ def demo(rest):
 def test(rest):
     """All three, whatever the first two find; pytest last, so that its summary is the last line."""
     failed = 0
-    for name, arguments in (("style", ["ruff", "check"]), ("types", ["mypy", "--strict", "river"])):
+    for name, arguments in CHECKS.items():
         code = run("-m", *arguments)
         say(f"{name} FAILED; so does this command, whatever the tests say" if code else f"{name} passed")
         failed = failed or code

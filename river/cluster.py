@@ -11,6 +11,7 @@ Rule 2: whoever reads runs no user code but unpickling of results; callbacks hav
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
 import os
 import pickle
@@ -94,7 +95,7 @@ class Cluster:
         env: dict[str, str] | None = None,
         threads: int | None = None,
     ) -> None:
-        self._pid = os.getpid()
+        self._is_orphan = False  # True in a forked child: VMs are the parent's
         self._lock = threading.Lock()
         self._changed = threading.Condition()  # VMs have come or gone
         self._fork = start == "fork" or (start == "auto" and local.may_fork())
@@ -107,7 +108,7 @@ class Cluster:
         self._vms: dict[str, RemoteVM] = {}
         self._lines: dict[int, Machine | RemoteVM] = {}
         self._functions: dict[int, Function] = {}
-        self._numbers = iter(range(1, sys.maxsize)).__next__
+        self.number = itertools.count(1).__next__  # for a task, a function, an object or a VM; never used again
         self._poller = Poller()
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
@@ -171,7 +172,7 @@ class Cluster:
             if machine is None or self._is_closed:
                 return
             ours, theirs = pair()
-            vm = RemoteVM(f"local/{self._numbers()}", Connection(ours))
+            vm = RemoteVM(f"local/{self.number()}", Connection(ours))
             vm.facts = self._options["facts"]
             message = pickle.dumps((vm.name, {**self._options, "name": vm.name}), 5)
             machine.line.send(Kind.START, message, (), [theirs.fileno()])
@@ -198,25 +199,22 @@ class Cluster:
         `keep` remembers it by identity, until a global that it reads is bound anew.
         """
         known = self._functions.get(id(function))
-        if known is not None and known.function is function and known.pickled.is_fresh():
+        if known is not None and known.function is function and (not known.pickled.watch or known.pickled.is_fresh()):
             return known
-        made = Function(self._numbers(), function, serial.dumps(function, self.context))
+        made = Function(self.number(), function, serial.dumps(function, self.context))
         if keep:
             while len(self._functions) >= _MOST_FUNCTIONS:
                 self._functions.pop(next(iter(self._functions)))
             self._functions[id(function)] = made
         return made
 
-    def number(self) -> int:
-        """A number for a task, a function or an object; never used again."""
-        return self._numbers()
-
     def submit(self, task: Task) -> None:
         """Let a task run; its sink hears of it exactly once.
 
         Raises RuntimeError when the cluster is closed, BrokenProcessPool when it cannot keep VMs alive.
         """
-        self._check_open()
+        if self.refuses:
+            self.check_open()
         with self._lock:
             todo = self.scheduler.submitted(task, time.monotonic() if task.timeout is not None else 0.0)
         if todo:
@@ -225,17 +223,22 @@ class Cluster:
     def resubmit(self, tasks: Iterable[Task]) -> None:
         self._act(self._decide(self.scheduler.resubmitted, tasks))
 
-    def _check_open(self) -> None:
-        if self._is_closed or os.getpid() != self._pid:
-            if os.getpid() != self._pid:
-                raise RuntimeError("this pool belongs to the parent process; make another one after fork()")
+    def check_open(self) -> None:
+        """Raise what `submit` would: RuntimeError when closed, BrokenProcessPool when broken."""
+        if self._is_orphan:
+            raise RuntimeError("this pool belongs to the parent process; make another one after fork()")
+        if self._is_closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if self._failure is not None:
-            raise self._failure_copy()
+            raise self.failure_copy()
+
+    @property
+    def refuses(self) -> bool:
+        return self._is_closed or self._failure is not None
 
     def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool:
         """Wait until `ready()`, reading the lines meanwhile; False when `timeout` seconds have passed."""
-        if os.getpid() != self._pid:
+        if self._is_orphan:
             raise RuntimeError("this result belongs to the parent process; a forked child cannot wait for it")
         return self._relay.wait(ready, timeout)
 
@@ -330,8 +333,11 @@ class Cluster:
             if frame.kind == Kind.RESULT:
                 self._take_results(vm, payload, frame.buffers, descriptors)
             elif frame.kind == Kind.RETURNED:
-                numbers, wants_to_retire = payload
-                self._act(self._decide(self.scheduler.returned, vm.name, numbers))
+                numbers, cut, wants_to_retire = payload
+                task = self.scheduler.tasks.get(cut[0]) if cut else None
+                if task is not None and task.vm == vm.name:
+                    task.sink.cut(task, cut[1])
+                self._act(self._decide(self.scheduler.returned, vm.name, numbers, time.monotonic()))
                 if wants_to_retire:
                     self._act(self._decide(self.scheduler.retired, vm.name))
             elif frame.kind == Kind.READY:
@@ -341,6 +347,10 @@ class Cluster:
         return bool(frames)
 
     def _take_results(self, vm: RemoteVM, outcomes: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        if any(outcome[2] == worker.CHUNK for outcome in outcomes):
+            outcomes = self._take_parts(vm, outcomes, buffers, descriptors)
+            if not outcomes:
+                return
         with self._lock:
             todo = self.scheduler.finished(vm.name, [(o[0], o[1]) for o in outcomes], time.monotonic())
         resolve = todo[0]
@@ -349,19 +359,36 @@ class Cluster:
         if len(todo) > 1:
             self._act(todo[1:])
         for outcome, task in zip(outcomes, resolve.tasks):
-            _, seconds, _, blob, specs, _ = outcome
-            vm.busy += seconds
-            placed = worker.place(specs, buffers, descriptors, shared=False) if specs else ()
-            if task is None:
+            vm.busy += outcome[1]
+            if task is not None:
+                vm.done += task.size
+                self._settle(task, outcome, buffers, descriptors)
+
+    def _take_parts(self, vm: RemoteVM, outcomes: Any, buffers: list[Any], descriptors: list[int]) -> list[Any]:
+        """Hand over parts of chunks that are not finished yet; returns the outcomes that are final."""
+        final = []
+        for outcome in outcomes:
+            if outcome[2] != worker.CHUNK or outcome[5][2]:
+                final.append(outcome)
                 continue
-            vm.done += task.size
-            value, error = None, None
-            if blob is not None:
-                try:
-                    value = serial.loads(blob, buffers=placed) if placed else serial.loads(blob)
-                except BaseException as caught:  # noqa: BLE001 - only this task fails
-                    error = caught
-            task.sink.settle(task, outcome, value, error)
+            task = self.scheduler.tasks.get(outcome[0])
+            if task is not None and task.vm == vm.name:
+                self._settle(task, outcome, buffers, descriptors)
+        return final
+
+    @staticmethod
+    def _settle(task: Task, outcome: Sequence[Any], buffers: list[Any], descriptors: list[int]) -> None:
+        _, _, _, blob, specs, _ = outcome
+        value, error = None, None
+        if blob is not None:
+            try:
+                if specs:
+                    value = serial.loads(blob, buffers=worker.place(specs, buffers, descriptors, shared=False))
+                else:
+                    value = serial.loads(blob)
+            except BaseException as caught:  # noqa: BLE001 - only this task fails
+                error = caught
+        task.sink.settle(task, outcome, value, error)
 
     def _take_unfit(self, vm: RemoteVM, report: Any) -> None:
         from .errors import BrokenProcessPool, remote
@@ -528,9 +555,9 @@ class Cluster:
             return errors.TaskTimeout(f"{what} ran longer than its timeout of {task.timeout} s; {fail.vm} was ended and is replaced")
         if fail.reason == "lost":
             return errors.worker_lost(fail.vm or "", self._host, facts, what, task.deaths, task.retries)
-        return self._failure_copy()
+        return self.failure_copy()
 
-    def _failure_copy(self) -> BaseException:
+    def failure_copy(self) -> BaseException:
         """A fresh exception for each task: one object raised in several threads would mix their tracebacks."""
         from .errors import BrokenProcessPool
 
@@ -605,7 +632,7 @@ class Cluster:
     def _do_fail_all(self, todo: Sequence[Any]) -> None:
         for instruction in todo:
             if isinstance(instruction, scheduler.Fail):
-                instruction.task.sink.fail(instruction.task, self._failure_copy())
+                instruction.task.sink.fail(instruction.task, self.failure_copy())
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -629,7 +656,7 @@ class Cluster:
 
     def terminate(self) -> None:
         """End everything now; tasks that are left are cancelled.  Returns when no process is left."""
-        if os.getpid() != self._pid:
+        if self._is_orphan:
             return
         with self._lock:
             if self._is_closed:
@@ -660,6 +687,7 @@ class Cluster:
 
     def _forget_in_child(self) -> None:
         """After a fork of this process: let go of the lines, so that their ends are noticed when we die."""
+        self._is_orphan = self._is_closed = True
         for owner in list(self._lines.values()):
             try:
                 os.close(owner.line.number)

@@ -27,6 +27,9 @@ from .futures import Future
 # Work for so many seconds goes into a chunk: a chunk costs the driver about 50 us, so this keeps it below 1%, and a
 # VM that got the last one keeps the others waiting no longer than this.
 CHUNK_SECONDS = 0.008
+# Where each result is wanted as soon as it is there, quick items still travel together, this many seconds of them.
+BUNDLE_SECONDS = 0.001
+MOST_BUNDLED = 256
 # A chunk is at most so many times as large as the one before: the first items may have been the quick ones.
 GROWTH = 8
 # A chunk's pickle should stay below this many bytes, and so should results that nobody has taken yet.
@@ -51,10 +54,15 @@ class Options(NamedTuple):
 
 
 class Chunks:
-    """How large the next chunk should be."""
+    """How large the next chunk should be.
 
-    def __init__(self, fixed: int | None, vms: int) -> None:
-        self._fixed = fixed
+    A chunk is no more than a way to travel: its items are reported, taken back and blamed one by one.  So quick items
+    are bundled even where the caller asked for small chunks, except where chunks are counted (`is_strict`).
+    """
+
+    def __init__(self, wanted: int | None, vms: int, is_strict: bool) -> None:
+        self._wanted = wanted
+        self._is_strict = is_strict
         self._vms = max(1, vms)
         self._size = 1
         self._items = 0
@@ -63,17 +71,21 @@ class Chunks:
 
     def size(self, left: int | None) -> int:
         """Items for the next chunk, when `left` are left (None: unknown)."""
-        if self._fixed is not None:
-            return self._fixed
+        wanted = self._wanted
+        if wanted is not None and (self._is_strict or not self._items):
+            return wanted
         if not self._items:
             return 1
-        size = min(self._size * GROWTH, int(CHUNK_SECONDS * self._items / max(self._seconds, 1e-9)))
+        limit = CHUNK_SECONDS if wanted is None else BUNDLE_SECONDS
+        size = min(self._size * GROWTH, int(limit * self._items / max(self._seconds, 1e-9)))
+        if wanted is not None:
+            size = min(size, MOST_BUNDLED)
         if self._bytes:
             size = min(size, int(CHUNK_BYTES / self._bytes))
         if left is not None:  # the last chunks are small, so that all VMs end together
             size = min(size, left // (2 * self._vms))
         self._size = max(1, size)
-        return self._size
+        return max(self._size, wanted or 1)
 
     def measured(self, items: int, seconds: float) -> None:
         self._items += items
@@ -92,6 +104,7 @@ class Job:
     """One call of a map-like method; the sink of its tasks."""
 
     keeps_going = True
+    is_prompt = False
 
     def __init__(
         self,
@@ -118,7 +131,8 @@ class Job:
         self._on_error = on_error
         if options.timeout is not None:
             chunksize = 1  # a timeout is an item's own
-        self._chunks = Chunks(chunksize, cluster.scheduler.wanted)
+        is_strict = options.timeout is not None or cluster.scheduler.lifetime is not None
+        self._chunks = Chunks(chunksize, cluster.scheduler.wanted, is_strict)
         self._shared: dict[int, Any] = {}
         self._tasks: dict[int, Task] = {}
         self._lock = threading.Lock()  # of what deliver changes
@@ -195,13 +209,15 @@ class Job:
         mode = worker.STARMAP if self._star else worker.MAP
         if self.keeps_going:
             mode |= worker.KEEP_GOING
+        if self.is_prompt:
+            mode |= worker.PROMPT
         if self._options.retries == 0:
             mode |= worker.ONCE | worker.TRACK
         elif not self._chunks.is_quick:
             mode |= worker.TRACK
         task.mode = mode
         task.function, task.pickled, task.items = self._function, pickled, items
-        task.sink, task.offset, task.attempt = self, offset, attempt
+        task.sink, task.offset, task.attempt, task.reported = self, offset, attempt, 0
         return task
 
     def _end_feed(self) -> None:
@@ -240,30 +256,34 @@ class Job:
     # -- settling (called by the cluster) -----------------------------------------------------------------------
 
     def settle(self, task: Task, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
-        """A chunk came back."""
-        if self._tasks.pop(task.number, None) is None:
+        """A chunk came back, or a part of it."""
+        if task.number not in self._tasks:
             return
-        status, extra = outcome[2], outcome[5]
-        weight = len(outcome[3] or b"") + sum(size for _, size in outcome[4])
-        if status != worker.CHUNK or error is not None:
-            self._untransferable(task, extra, error)
+        if outcome[2] != worker.CHUNK or error is not None:
+            del self._tasks[task.number]
+            self._untransferable(task, outcome[5], error)
         else:
-            self._chunks.measured(task.size, outcome[1])
-            if extra:
-                self._take_errors(task, value, extra, weight)
-            else:
-                self.deliver(task.offset, value, {}, task.size, weight)
+            start, reports, is_last = outcome[5]
+            if is_last:
+                del self._tasks[task.number]
+                self._chunks.measured(task.size, outcome[1])
+            task.reported = start + len(value)
+            weight = len(outcome[3]) + sum(size for _, size in outcome[4])
+            if reports:
+                self._take_errors(task, start, value, reports, weight)
+            elif value:
+                self.deliver(task.offset + start, value, {}, len(value), weight)
         self.ring()
 
     def _untransferable(self, task: Task, report: Any, error: BaseException | None) -> None:
         """Something in the chunk could not be unpickled, there or here: find out which item it is."""
         if task.size > 1 and task.retries:
-            self._resend(task, range(task.size), task.attempt)
+            self._resend(task, range(task.reported, task.size), task.attempt)
             return
         failure = transfer_error(self.describe(task), report, error, self.is_pool)
-        self._fail_items(task.offset, task.size, failure)
+        self._fail_items(task.offset + task.reported, task.size - task.reported, failure)
 
-    def _take_errors(self, task: Task, values: list[Any], reports: list[Any], weight: int) -> None:
+    def _take_errors(self, task: Task, start: int, values: list[Any], reports: list[Any], weight: int) -> None:
         errors: dict[int, BaseException] = {}
         again: list[int] = []
         for index, report in reports:
@@ -272,46 +292,50 @@ class Job:
                 again.append(index)
             else:
                 errors[index] = error
-        if not self.keeps_going and again:  # the chunk stopped there; what came after has not run
-            again = list(range(again[0], task.size))
+        end = start + len(values)
+        if not self.keeps_going:  # the chunk stopped at the item that raised; what comes after it has not run
+            values = [*values, None]
+            end = task.size if again else end + 1
+            again = list(range(again[0], task.size)) if again else again
         if again:
             self._resend(task, again, task.attempt + 1)
-        for first, end in _runs(task.size, set(again)):
-            self.deliver(
-                task.offset + first,
-                values[first:end],
-                {i - first: e for i, e in errors.items() if first <= i < end},
-                end - first,
-                weight,
-            )
+        for first, last in _runs(start, end, set(again)):
+            here = {i - first: e for i, e in errors.items() if first <= i < last}
+            self.deliver(task.offset + first, values[first - start : last - start], here, last - first, weight)
 
     def _resend(self, task: Task, indexes: Iterable[int], attempt: int) -> None:
         """Items of a chunk go again, each alone."""
-        tasks = []
-        for index in indexes:
-            part = self._part(task, index, attempt)
-            if part is not None:
-                tasks.append(part)
-        self.cluster.resubmit(tasks)
+        parts = [self._part(task, index, index + 1, attempt) for index in indexes]
+        self.cluster.resubmit([part for part in parts if part is not None])
 
-    def _part(self, task: Task, index: int, attempt: int) -> Task | None:
-        item = task.items[index]
+    def _part(self, task: Task, first: int, end: int, attempt: int) -> Task | None:
+        items = task.items[first:end]
         try:
-            pickled = serial.dumps([item], self.cluster.context, self._shared)
+            pickled = serial.dumps(items, self.cluster.context, self._shared)
         except Exception as error:  # noqa: BLE001 - it was pickled before, but the item may have changed
-            self._fail_items(task.offset + index, 1, error)
+            self._fail_items(task.offset + first, end - first, error)
             return None
-        part = self._task([item], task.offset + index, attempt, pickled)
+        part = self._task(items, task.offset + first, attempt, pickled)
         self._tasks[part.number] = part
         return part
+
+    def cut(self, task: Task, index: int) -> None:
+        """A VM gave back the items from `index` on: share them among the VMs."""
+        if task.number not in self._tasks or not index < task.size:
+            return
+        share = -(-(task.size - index) // max(1, len(self.cluster.scheduler.vms)))
+        parts = [self._part(task, i, min(i + share, task.size), task.attempt) for i in range(index, task.size, share)]
+        task.size = index
+        del task.items[index:]
+        self.cluster.resubmit([part for part in parts if part is not None])
 
     def split(self, task: Task, index: int, give_up: Callable[[Task], None]) -> None:
         """The chunk's VM died at item `index` (if that was noted): all others go on, and only that one is to blame."""
         if self._tasks.pop(task.number, None) is None:
             return
-        tasks = []
-        for i in range(task.size):
-            part = self._part(task, i, task.attempt)
+        parts = []
+        for i in range(task.reported, task.size):
+            part = self._part(task, i, i + 1, task.attempt)
             if part is None:
                 continue
             if i == index and task.mode & worker.TRACK:
@@ -320,13 +344,13 @@ class Job:
                 if part.deaths > part.retries:
                     give_up(part)
                     continue
-            tasks.append(part)
-        self.cluster.resubmit(tasks)
+            parts.append(part)
+        self.cluster.resubmit(parts)
 
     def fail(self, task: Task, error: BaseException) -> None:
         """The task was given up."""
         if self._tasks.pop(task.number, None) is not None:
-            self._fail_items(task.offset, task.size, error)
+            self._fail_items(task.offset + task.reported, task.size - task.reported, error)
             self.ring()
 
     def dropped(self, task: Task) -> None:
@@ -456,6 +480,8 @@ class MapFuture(Future):
 
 class StreamJob(Job):
     """A map whose results are taken one by one, in order or as they come."""
+
+    is_prompt = True
 
     def __init__(self, *args: Any, ordered: bool = True, buffersize: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -706,10 +732,9 @@ def transfer_error(call: str, report: Any, error: BaseException | None, is_pool:
     return errors.remote(report, failure, is_pool)
 
 
-def _runs(size: int, without: set[int]) -> Iterator[tuple[int, int]]:
-    """The stretches of range(size) that have none of `without` in them."""
-    first = 0
-    for index in [*sorted(without), size]:
+def _runs(first: int, end: int, without: set[int]) -> Iterator[tuple[int, int]]:
+    """The stretches of range(first, end) that have none of `without` in them."""
+    for index in [*sorted(without), end]:
         if first < index:
             yield first, index
         first = index + 1

@@ -13,7 +13,6 @@ May not: know VMs' lines, frames, or why a task runs where it does.
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import signal
 import sys
 import threading
@@ -253,7 +252,7 @@ class _Base(concurrent.futures.Executor):
         if self._state != _RUN:
             raise ValueError("Pool not running")
         if self._cluster.failure is not None:
-            raise self._cluster._failure_copy()
+            raise self._cluster.failure_copy()
 
     def _start(self, job: Job, feeds_itself: bool = False) -> None:
         self._jobs.add(job)
@@ -537,7 +536,8 @@ def _submit(cluster: Cluster, options: Options, fn: Any, args: tuple[Any, ...], 
     future.number = task.number
     task.sink = future
     task.items = fn, args, kwargs
-    cluster._check_open()
+    if cluster.refuses:
+        cluster.check_open()
     try:
         task.function, task.mode, task.pickled = _pickle_call(cluster, fn, args, kwargs)
     except Exception as error:  # noqa: BLE001 - both faces tell it by the future
@@ -721,7 +721,7 @@ def _forget(cluster: weakref.ref[Cluster], number: int) -> None:
 def _in_background(pool: _Base) -> None:
     """Let a pool that nobody holds any more finish what it was asked for as an executor, then end."""
     cluster, jobs = pool._cluster, [job for job in pool._open_jobs if not job.is_pool]
-    if sys.is_finalizing() or cluster.is_closed or os.getpid() != cluster._pid:
+    if sys.is_finalizing() or cluster.is_closed :
         return
 
     def finish() -> None:

@@ -31,7 +31,7 @@ class Task:
 
     __slots__ = (
         *("deaths", "number", "retries", "size", "timeout", "vm"),
-        *("attempt", "function", "items", "mode", "offset", "pickled", "sink"),
+        *("attempt", "function", "items", "mode", "offset", "pickled", "reported", "sink"),
     )
 
     def __init__(self, number: int, size: int = 1, retries: int = 1, timeout: float | None = None) -> None:
@@ -138,7 +138,7 @@ class Scheduler:
         self.done = self.lost_vms = 0
         self._queued = 0  # the queue without those cancelled in it
         self._roomy: dict[str, VM] = {}  # VMs with fewer than FEW tasks, the least recently used first
-        self._laden: dict[str, VM] = {}  # VMs with tasks that wait behind another
+        self._laden: dict[str, VM] = {}  # VMs with something that waits behind something else
         self._timed: dict[str, VM] = {}  # VMs that run against a deadline
         self._credit = 0  # of all VMs
         self._setbacks = 0  # VMs lost in a row without any work done
@@ -387,7 +387,7 @@ class Scheduler:
         self._roomy.pop(name, None)
         if count < FEW and not vm.is_leaving and vm.timed is None and (vm.left is None or vm.left > 0):
             self._roomy[name] = vm
-        if count > 1:
+        if count > 1 or (count and next(iter(vm.tasks.values())).size > 1):
             self._laden[name] = vm
         else:
             self._laden.pop(name, None)

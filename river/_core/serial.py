@@ -34,6 +34,8 @@ PROTOCOL = 5
 _MOST_BUFFERS = 16
 # So many buffers of one map are remembered, in case the next items hold them too.
 _MOST_SHARED = 8
+# Up to so many items it is cheaper to look at each than to make a pickler that asks about none of them.
+_FEW = 64
 PLAIN = frozenset((int, float, str, bytes, bool, complex, type(None)))
 _MISSING = object()
 
@@ -109,6 +111,8 @@ def dumps(obj: Any, context: Context, shared: dict[int, tuple[Any, shm.Segment]]
 
     Raises what the object's own reduction raises; TypeError or PicklingError for what cannot be pickled.
     """
+    if type(obj) in (list, tuple) and len(obj) <= _FEW and PLAIN.issuperset(map(type, obj)):
+        return Pickled(pickle.dumps(obj, PROTOCOL))
     try:
         return _Job(context, shared).run(_Light, obj)
     except Exception:  # noqa: BLE001 - whatever it was, cloudpickle gets its turn and its error is the real one

@@ -20,7 +20,7 @@ import threading
 from collections import deque
 from time import perf_counter
 from types import ModuleType
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 from . import serial, shm
 from .connection import Connection
@@ -31,10 +31,14 @@ from .wire import MAX_DESCRIPTORS, Kind
 APPLY, APPLY_KEYWORDS, CALL_OBJECT, MAP, STARMAP = range(5)
 KEEP_GOING = 16  # an item that raises does not end its chunk
 TRACK = 32  # note the item that runs; costs 0.15 us an item
+PROMPT = 128  # somebody may wait for each item: report a chunk in parts
 ONCE = 64  # must not run twice: send what is held before it begins, so that a death tells exactly what had begun
 
 # An outcome's status.
 OK, ERROR, UNSENDABLE, UNREADABLE, CHUNK = range(5)
+
+# What is held is sent before this many items of a chunk are done.
+_PART = 64
 
 # Results are held while more tasks wait, so that many share a frame; but not more than this many, nor longer than
 # this many seconds (a background thread sends them when a task takes longer).
@@ -45,6 +49,7 @@ MOST_UNSENT = 64 << 20
 
 CELL = struct.Struct("<QQ")  # number of the task that runs, plus one; the item of it
 CELL_SIZE = 64
+_INDEX = struct.Struct("<Q")
 
 
 class Call(NamedTuple):
@@ -139,6 +144,31 @@ def is_loading() -> bool:
     return _worker is not None and _worker.is_loading
 
 
+class Run:
+    """A chunk that is being worked through.  Its last items may be given back at any time, by another thread."""
+
+    __slots__ = ("errors", "items", "number", "reported", "size", "values")
+
+    def __init__(self, number: int, items: list[Any]) -> None:
+        self.number = number
+        self.size = len(items)
+        self.items = deque(items)  # taken from the left by the main thread, from the right by whoever gives back
+        self.values: list[Any] = []
+        self.errors: list[tuple[int, Any]] = []
+        self.reported = 0  # so many values have been sent or are held
+
+    def give_back(self) -> int:
+        """Take back what has not begun; returns the index where that starts."""
+        index = self.size
+        try:
+            while True:
+                self.items.pop()
+                index -= 1
+        except IndexError:
+            self.size = index
+            return index
+
+
 class Worker:
     """One VM."""
 
@@ -151,6 +181,7 @@ class Worker:
         self._soft_limit: int | None = options.get("soft_memory")
         self._functions: dict[int, Definition] = {}
         self._queue: deque[tuple[Call, Definition | None, list[Any]]] = deque()
+        self._run: Run | None = None
         self._held: list[Outcome] = []
         self._held_segments: list[shm.Segment] = []
         self._held_since = 0.0
@@ -173,6 +204,8 @@ class Worker:
             pass  # full: it will wake anyway
 
     def _turn(self, timeout: float | None, spin: int) -> None:
+        if self._run is not None:
+            self._hold_plain_part()
         if self._held:
             self._flush()
         self._poller.watch(self._line.number, self._line.waiting > 0)
@@ -226,14 +259,24 @@ class Worker:
     }
 
     def _give_back(self, wants_to_retire: bool) -> None:
-        numbers = []
-        try:
-            while True:
-                numbers.append(self._queue.pop()[0].number)
-        except IndexError:
-            pass
+        """Return the tasks that have not begun, and the rest of the chunk that has.
+
+        All under one lock: the driver must hear of the rest before it hears that the chunk is done.
+        """
         self._flush()
-        self._line.send(Kind.RETURNED, pickle.dumps((numbers[::-1], wants_to_retire), 5))
+        with self._sending:
+            numbers: list[int] = []
+            try:
+                while True:
+                    numbers.append(self._queue.pop()[0].number)
+            except IndexError:
+                pass
+            run, cut = self._run, None
+            if run is not None:
+                size = run.size
+                index = run.give_back()
+                cut = (run.number, index) if index < size else None
+            self._line.send(Kind.RETURNED, pickle.dumps((numbers[::-1], cut, wants_to_retire), 5))
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -293,78 +336,137 @@ class Worker:
         finally:
             self.is_loading = False
         if mode >= MAP:
-            return self._chunk(call.mode, function, argument)
+            return CHUNK, self._work_through(call, function, argument), None
         try:
             return OK, function(*argument, **keywords), None
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are results, too
             return ERROR, None, serial.dump_exception(_without_us(error))
 
-    def _chunk(self, mode: int, function: Callable[..., Any], items: list[Any]) -> tuple[int, Any, Any]:
-        """A map over a chunk: its values, and (index, exception) for each item that raised."""
-        values: list[Any] = []
-        errors: list[tuple[int, Any]] = []
-        source = iter(self._tracked(items) if mode & TRACK else items)
+    def _work_through(self, call: Call, function: Callable[..., Any], items: list[Any]) -> Run:
+        """A map over a chunk."""
+        mode = call.mode
+        run = self._run = Run(call.number, items)
+        items.clear()
+        source = self._items(run, mode)
         results = itertools.starmap(function, source) if mode & 15 == STARMAP else map(function, source)
         while True:
             try:
-                values.extend(results)  # what came before an exception stays in the list
-                return CHUNK, values, errors
+                if mode & PROMPT:
+                    self._report_often(run, results)
+                else:
+                    run.values.extend(results)  # what came before an exception stays in the list
+                break
             except BaseException as error:  # noqa: BLE001 - as above
-                errors.append((len(values), serial.dump_exception(_without_us(error))))
+                run.errors.append((len(run.values), serial.dump_exception(_without_us(error))))
                 if not mode & KEEP_GOING:
-                    return CHUNK, values, errors
-                values.append(None)
+                    break
+                run.values.append(None)
+                source = self._items(run, mode)
+                results = itertools.starmap(function, source) if mode & 15 == STARMAP else map(function, source)
+        self._run = None
+        return run
 
-    def _tracked(self, items: list[Any]) -> Any:
-        for index, item in enumerate(items):
-            struct.pack_into("<Q", self._cell, 8, index)
-            yield item
+    def _items(self, run: Run, mode: int) -> Iterator[Any]:
+        take = run.items.popleft
+        index = len(run.values)
+        try:
+            if not mode & TRACK:
+                while True:
+                    yield take()
+            while True:
+                item = take()
+                _INDEX.pack_into(self._cell, 8, index)
+                index += 1
+                yield item
+        except IndexError:  # taken or given back, all of them (what the function raises does not come here)
+            return
+
+    def _report_often(self, run: Run, results: Iterator[Any]) -> None:
+        append = run.values.append
+        last = perf_counter()
+        for value in results:
+            append(value)
+            del value
+            now = perf_counter()
+            if now - last > HOLD_SECONDS or len(run.values) - run.reported >= _PART:
+                self._hold_part(run, is_last=False)
+                self._flush()
+                last = now
 
     # -- answering ----------------------------------------------------------------------------------------------
 
     def _hold(self, number: int, seconds: float, status: int, value: Any, extra: Any) -> None:
         """Pickle an outcome and keep it until it is worth a frame."""
+        if status == CHUNK:
+            self._hold_part(value, is_last=True, seconds=seconds)
+            return
         segments: list[shm.Segment] = []
-
-        def buffer(raw: pickle.PickleBuffer) -> bool:
-            view = raw.raw()
-            if view.nbytes < shm.SHARE_FROM or len(segments) >= 16:
-                return True
-            segments.append(shm.Segment(view))
-            return False
-
         blob = None
-        if status in (OK, CHUNK):
+        if status == OK:
             try:
-                blob = serial.dump_result(value, buffer)
+                blob = serial.dump_result(value, _collector(segments))
             except BaseException as error:  # noqa: BLE001 - the task fails, not the VM
                 segments.clear()
-                if status == CHUNK:
-                    blob, extra = self._salvage(value, extra)
-                else:
-                    status, extra = UNSENDABLE, _unsendable(error, value)
+                status, extra = UNSENDABLE, _unsendable(error, value)
         with self._sending:
-            # One list of segments for the frame: the specs are made when it is sent.
-            first = len(self._held_segments)
-            self._held_segments += segments
-            if not self._held:
-                self._held_since = perf_counter()
-            specs = tuple((first + i, s.size) for i, s in enumerate(segments))
-            self._held.append(Outcome(number, seconds, status, blob, specs, extra))
+            self._keep(Outcome(number, seconds, status, blob, (), extra), segments)
+        self._push(segments)
+
+    def _hold_part(self, run: Run, is_last: bool, seconds: float = 0.0) -> None:
+        """Keep what a chunk has come to since the last time (main thread)."""
+        with self._sending:
+            start, values = run.reported, run.values[run.reported :]
+            run.reported += len(values)
+        errors = [e for e in run.errors if e[0] >= start]
+        segments: list[shm.Segment] = []
+        try:
+            blob = serial.dump_result(values, _collector(segments))
+        except BaseException:  # noqa: BLE001 - find out which; only that item fails
+            segments.clear()
+            blob, errors = self._salvage(values, errors, start)
+        with self._sending:
+            self._keep(Outcome(run.number, seconds, CHUNK, blob, (), (start, errors, is_last)), segments)
+        self._push(segments)
+
+    def _hold_plain_part(self) -> None:
+        """Keep what the running chunk has come to, if pickling that runs no user code (any thread)."""
+        run = self._run
+        if run is None:
+            return
+        with self._sending:
+            start, values = run.reported, run.values[run.reported :]
+            if not values or any(e[0] >= start for e in run.errors) or not serial.is_plain(values):
+                return
+            run.reported += len(values)
+            self._keep(Outcome(run.number, 0.0, CHUNK, pickle.dumps(values, 5), (), (start, [], False)), [])
+
+    def _keep(self, outcome: Outcome, segments: list[shm.Segment]) -> None:
+        # One list of segments for the frame: the final specs are made when it is sent.
+        first = len(self._held_segments)
+        self._held_segments += segments
+        if not self._held:
+            self._held_since = perf_counter()
+        if segments:
+            outcome = outcome._replace(buffers=tuple((first + i, s.size) for i, s in enumerate(segments)))
+        self._held.append(outcome)
+
+    def _push(self, segments: list[shm.Segment]) -> None:
+        """Large results go at once, and not faster than the driver takes them."""
         if segments:
             self._flush()
-            if self._line.waiting > MOST_UNSENT:
-                self._relay.wait(lambda: self._line.waiting <= MOST_UNSENT)
+        if self._line.waiting > MOST_UNSENT:
+            self._relay.wait(lambda: self._line.waiting <= MOST_UNSENT)
 
-    def _salvage(self, values: list[Any], errors: list[tuple[int, Any]]) -> tuple[bytes, list[tuple[int, Any]]]:
-        """A chunk of which something cannot be pickled: only that item fails."""
+    def _salvage(self, values: list[Any], errors: list[tuple[int, Any]], start: int) -> tuple[bytes, list[tuple[int, Any]]]:
+        """Values of which something cannot be pickled: only that item fails."""
         kept: list[Any] = []
-        for index, value in enumerate(values):
+        for index, value in enumerate(values, start):
             try:
                 serial.dump_result(value)
                 kept.append(value)
             except BaseException as error:  # noqa: BLE001 - as above
-                errors.append((index, (*_unsendable(error, value)[0], _unsendable(error, value)[1])))
+                report, text = _unsendable(error, value)
+                errors.append((index, (*report, text)))
                 kept.append(None)
         return serial.dump_result(kept), sorted(errors, key=lambda e: e[0])
 
@@ -382,6 +484,19 @@ class Worker:
                 held = [o._replace(buffers=tuple(specs[i] for i, _ in o.buffers)) if o.buffers else o for o in held]
             payload = pickle.dumps([tuple(outcome) for outcome in held], 5)
             self._line.send(Kind.RESULT, payload, buffers, descriptors)
+
+
+def _collector(segments: list[shm.Segment]) -> Callable[[pickle.PickleBuffer], bool]:
+    """A buffer callback that moves large buffers to shared memory."""
+
+    def buffer(raw: pickle.PickleBuffer) -> bool:
+        view = raw.raw()
+        if view.nbytes < shm.SHARE_FROM or len(segments) >= 16:
+            return True
+        segments.append(shm.Segment(view))
+        return False
+
+    return buffer
 
 
 def _unsendable(error: BaseException, value: Any) -> tuple[Any, str]:

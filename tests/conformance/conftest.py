@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(__file__))  # workers that start afresh impor
 _ledger, os.environ["RIVER_CONFORMANCE_LEDGER"] = tempfile.mkstemp(prefix="river-ledger-")
 os.close(_ledger)
 
-from cpython_harness import STDLIB, WHOSE, OnTrial, id_of_test, uses  # noqa: E402 - it needs the ledger
+from cpython_harness import STDLIB, WHOSE, OnTrial, alive, end_pools, id_of_test, uses  # noqa: E402 - it needs the ledger
 
 SECONDS = 60  # for one test, set-up and tear-down included; CPython's longest takes about 10
 PATIENCE = 5.0  # seconds until a process must be gone
@@ -69,9 +69,11 @@ def nothing_left_behind(request):
     from test import support
 
     support.environment_altered = False
-    before = uses()
+    before, older = uses(), set(alive)
     yield
-    if request.node.stash.get(PASSED, False):
+    if not request.node.stash.get(PASSED, False):
+        end_pools(set(alive) - older)  # what failed here should not be heard of in the next test
+    else:
         assert request.cls.shares_a_pool or uses() > before, "this test made no pool: it proves nothing"
         assert not support.environment_altered, "this test left a thread or a child: see its warnings"
 

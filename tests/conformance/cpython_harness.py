@@ -17,6 +17,7 @@ RIVER_CONFORMANCE_OF=stdlib puts the standard library's own classes on trial: th
 
 import concurrent.futures
 import concurrent.futures.process
+import functools
 import importlib
 import logging
 import multiprocessing
@@ -27,6 +28,7 @@ import pkgutil
 import signal
 import sys
 import unittest
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +100,7 @@ def counted_pool(base, method):
     class Counted(base):
         def __init__(self, *args, **kwargs):
             note_use()
+            alive.add(self)
             if method != DEFAULT and len(args) < 5:  # the fifth is the context
                 kwargs.setdefault("context", multiprocessing.get_context(method))
             super().__init__(*args, **kwargs)
@@ -111,6 +114,7 @@ def counted_executor(base, method):
     class Counted(base):
         def __init__(self, *args, **kwargs):
             note_use()
+            alive.add(self)
             if method == DEFAULT:
                 kwargs.pop("mp_context", None)
             super().__init__(*args, **kwargs)
@@ -121,11 +125,20 @@ def counted_executor(base, method):
 COUNTED = {"pool": counted_pool, "executor": counted_executor}
 
 
+alive = weakref.WeakSet()
+
+
 def publish(face, base, method):
     """Makes the counted class findable by name, for pickle; __name__ stays, as tests print it in scripts."""
     counted = COUNTED[face](base, method)
     counted.__name__, counted.__qualname__ = base.__name__, f"{face}_{base.__name__}_{method}"
     globals()[counted.__qualname__] = counted
+
+
+def end_pools(pools):
+    for pool in pools:
+        end = getattr(pool, "terminate", None) or functools.partial(pool.shutdown, False, cancel_futures=True)
+        end()
 
 
 # --- the ledger ---

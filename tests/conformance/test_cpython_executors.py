@@ -92,18 +92,22 @@ def future_variants(subject):
 
 def future_patches(cls):
     """Puts our class where the modules have Future, and futures of our class where they have made some."""
-    ours = future_class(cls.subject)
-    return [STOP_HELPERS, *(mock.patch.object(module, name, ours if value is Future else remade(value, ours))
+    pool = cls.subject.type(1)
+    ours = future_class(pool)
+    return [STOP_HELPERS, Bracket(lambda: None, pool.shutdown), *(mock.patch.object(module, name, ours if value is Future else remade(value, ours))
                             for module in modules for name, value in list(vars(module).items())
                             if value is Future or type(value) is Future)]
 
 
-def future_class(subject):
-    """The class of River's futures, under the name that the test of repr() expects."""
-    with subject.type(1) as executor:
-        future = executor.submit(int)
-        future.result()
-    return type("Future", (type(future),), {})
+def future_class(pool):
+    """The class of the pool's futures, made without arguments, and under the name that the test of repr() expects."""
+    future = pool.submit(int)
+    future.result()
+    if WHOSE == STDLIB:
+        return type("Future", (type(future),), {})
+    from river import futures
+
+    return type("Future", (futures.Future,), {"__init__": lambda self: super(type(self), self).__init__(future._owner)})
 
 
 def remade(future, cls):

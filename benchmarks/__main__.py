@@ -1,6 +1,6 @@
 """The order of a run, and the command line.
 
-    python -m benchmarks                   all works, all peers that are installed; about 15 minutes
+    python -m benchmarks                   all works, all peers that are installed; about a quarter of an hour
     python -m benchmarks --quick           a smoke run of a few seconds: River and the standard library only
     python -m benchmarks --only submit,map --peers loky,ray
     python -m benchmarks --readme          a full run, then the table in README.md and docs/benchmarks.svg

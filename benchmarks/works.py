@@ -178,9 +178,9 @@ def shared(peer, size):
 
 
 def durations(count):
-    """Log-normal around 3 ms, and one item 50 times the mean, after the middle; always the same ones."""
+    """Log-normal around 10 ms, and one item 50 times the mean, after the middle; always the same ones."""
     chance = random.Random(2006)
-    seconds = [0.003 * chance.lognormvariate(0, 1) for _ in range(count)]
+    seconds = [0.01 * chance.lognormvariate(0, 1) for _ in range(count)]
     seconds[count * 3 // 5] = 50 * statistics.mean(seconds)
     return seconds
 
@@ -353,7 +353,7 @@ TABLE = (
         (limit(1.2, "over"),),
     ),
     Work(
-        "skewed", "uneven tasks: time over the best possible", skewed, 400, 20, {"over": "x"}, (limit(1.1),),
+        "skewed", "uneven tasks: time over the best possible", skewed, 200, 8, {"over": "x"}, (limit(1.1),),
     ),
     Work(
         "script", "whole program: import, pool, map of 8, exit", script, 5, 1, {"whole": "s"},

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "RiverPool": "river.pool",
-    "RiverExecutor": "river.pool",
+    "RiverExecutor": "river.executor",
     "Future": "river.futures",
     "current": "river._core.worker",
     "cpu_count": "river._core.cpus",
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from .errors import TimeoutError as TimeoutError
     from .errors import TransferError as TransferError
     from .errors import WorkerLost as WorkerLost
+    from .executor import RiverExecutor as RiverExecutor
     from .futures import Future as Future
-    from .pool import RiverExecutor as RiverExecutor
     from .pool import RiverPool as RiverPool
 
 

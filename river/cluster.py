@@ -15,65 +15,27 @@ import itertools
 import logging
 import os
 import pickle
-import queue
 import signal
 import socket
 import sys
 import threading
 import time
 import weakref
-from collections import OrderedDict, deque
-from typing import Any, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from ._core import cpus, scheduler, serial, worker
+from ._core import calls, cpus, reference, scheduler, serial
 from ._core.connection import Connection, pair
 from ._core.relay import Poller, Relay
 from ._core.scheduler import Scheduler, Task
 from ._core.wire import Kind, ProtocolError
+from .callbacks import Callbacks
 from .launchers import local
-
-# So many functions are kept in a VM; a program that makes a new lambda for every call must not fill it.
-_MOST_FUNCTIONS = 256
+from .machine import MOST_FUNCTIONS, Function, Machine, RemoteVM, facts_of_driver
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
 _is_exiting = False
-
-
-class Function:
-    """A function as its VMs get it: once each."""
-
-    __slots__ = ("function", "number", "pickled")
-
-    def __init__(self, number: int, function: Any, pickled: serial.Pickled) -> None:
-        self.number = number
-        self.function = function
-        self.pickled = pickled
-
-
-class Machine:
-    """This machine's supervisor."""
-
-    def __init__(self, name: str, sock: socket.socket, process: local.Process) -> None:
-        self.name = name
-        self.line = Connection(sock)
-        self.process = process
-
-
-class RemoteVM:
-    """The driver's end of a VM."""
-
-    def __init__(self, name: str, line: Connection) -> None:
-        self.name = name
-        self.line = line
-        self.pid = 0
-        self.lock = threading.Lock()  # keeps a function's definition before the calls that name it
-        self.functions: OrderedDict[int, None] = OrderedDict()
-        self.data: set[int] = set()
-        self.facts: dict[str, Any] = {}  # what it has been told of us
-        self.is_ended = False  # its line has ended; its supervisor will say why
-        self.code: int | None = None
-        self.done = 0
-        self.busy = 0.0
 
 
 class Cluster:
@@ -101,7 +63,7 @@ class Cluster:
         self._fork = start == "fork" or (start == "auto" and local.may_fork())
         self._initialize = (initializer, tuple(initargs)) if initializer is not None else None
         inherited = dict(sys.modules["__main__"].__dict__) if self._fork else None
-        self.context = serial.Context(inherited)
+        self.context = reference.Context(inherited)
         self._env = {**cpus.thread_limits(vms, threads), **(env or {})}
         self._options = self._describe(memory)
         self.scheduler = Scheduler(vms, lifetime)
@@ -115,7 +77,7 @@ class Cluster:
         os.set_blocking(self._wake_out, False)
         self._poller.watch(self._wake_in)
         self._relay = Relay(self._turn, self._interrupt, "river-reader")
-        self._callbacks = _Callbacks()
+        self._callbacks = Callbacks()
         self._launches = 0
         self._machine: Machine | None = None
         self._is_closed = self._is_stopping = False
@@ -138,7 +100,7 @@ class Cluster:
             "argv": list(sys.argv),
             "is_fresh": not self._fork,
             "main_file": getattr(main, "__file__", None),
-            "facts": self._facts(),
+            "facts": facts_of_driver(),
         }
         if memory:
             options["soft_memory"], options["hard_memory"] = memory
@@ -148,14 +110,6 @@ class Cluster:
                 pickled = serial.Pickled(pickle.dumps(self._initialize, 5))
             options["initializer"] = pickled.blob
         return options
-
-    @staticmethod
-    def _facts() -> dict[str, Any]:
-        facts: dict[str, Any] = {"path": tuple(p if p else os.getcwd() for p in sys.path if isinstance(p, str))}
-        process = sys.modules.get("multiprocessing.process")
-        if process is not None:
-            facts["authkey"] = bytes(process.current_process().authkey)
-        return facts
 
     # -- starting -----------------------------------------------------------------------------------------------
 
@@ -172,8 +126,7 @@ class Cluster:
             if machine is None or self._is_closed:
                 return
             ours, theirs = pair()
-            vm = RemoteVM(f"local/{self.number()}", Connection(ours))
-            vm.facts = self._options["facts"]
+            vm = RemoteVM(f"local/{self.number()}", Connection(ours), self._options["facts"])
             message = pickle.dumps((vm.name, {**self._options, "name": vm.name}), 5)
             machine.line.send(Kind.START, message, (), [theirs.fileno()])
             theirs.close()
@@ -203,7 +156,7 @@ class Cluster:
             return known
         made = Function(self.number(), function, serial.dumps(function, self.context))
         if keep:
-            while len(self._functions) >= _MOST_FUNCTIONS:
+            while len(self._functions) >= MOST_FUNCTIONS:
                 self._functions.pop(next(iter(self._functions)))
             self._functions[id(function)] = made
         return made
@@ -347,7 +300,7 @@ class Cluster:
         return bool(frames)
 
     def _take_results(self, vm: RemoteVM, outcomes: Any, buffers: list[Any], descriptors: list[int]) -> None:
-        if any(outcome[2] == worker.CHUNK for outcome in outcomes):
+        if any(outcome[2] == calls.CHUNK for outcome in outcomes):
             outcomes = self._take_parts(vm, outcomes, buffers, descriptors)
             if not outcomes:
                 return
@@ -358,7 +311,7 @@ class Cluster:
         # New work goes out first: the VM computes while the results of its last tasks are unpickled here.
         if len(todo) > 1:
             self._act(todo[1:])
-        for outcome, task in zip(outcomes, resolve.tasks):
+        for outcome, task in zip(outcomes, resolve.tasks, strict=True):
             vm.busy += outcome[1]
             if task is not None:
                 vm.done += task.size
@@ -368,7 +321,7 @@ class Cluster:
         """Hand over parts of chunks that are not finished yet; returns the outcomes that are final."""
         final = []
         for outcome in outcomes:
-            if outcome[2] != worker.CHUNK or outcome[5][2]:
+            if outcome[2] != calls.CHUNK or outcome[5][2]:
                 final.append(outcome)
                 continue
             task = self.scheduler.tasks.get(outcome[0])
@@ -383,7 +336,7 @@ class Cluster:
         if blob is not None:
             try:
                 if specs:
-                    value = serial.loads(blob, buffers=worker.place(specs, buffers, descriptors, shared=False))
+                    value = serial.loads(blob, buffers=calls.place(specs, buffers, descriptors, shared=False))
                 else:
                     value = serial.loads(blob)
             except BaseException as caught:  # noqa: BLE001 - only this task fails
@@ -396,7 +349,9 @@ class Cluster:
         with self._lock:
             todo = self.scheduler.unfit(vm.name)
         if self._failure is None and todo:
-            failure = BrokenProcessPool(f"the initializer failed in {vm.name}, and did so again in a second VM: {report[1]}")
+            failure = BrokenProcessPool(
+                f"the initializer failed in {vm.name}, and did so again in a second VM: {report[1]}"
+            )
             self._failure = remote(report, failure, is_pool=True)
         self._act(todo)
 
@@ -427,7 +382,12 @@ class Cluster:
         vm.code = facts["code"]
         self._remove(vm)
         todo = self._decide(
-            self.scheduler.lost, vm.name, facts["running"], facts["index"], facts["code"] != 0, time.monotonic()
+            self.scheduler.lost,
+            vm.name,
+            facts["running"],
+            facts["index"],
+            facts["code"] != 0,
+            time.monotonic(),
         )
         self._act(todo, facts)
 
@@ -477,26 +437,9 @@ class Cluster:
 
     def _do_send(self, send: scheduler.Send, facts: Any) -> None:
         vm = self._vms.get(send.vm)
-        if vm is None:
-            return  # lost meanwhile; its tasks are elsewhere by now
-        buffers: list[Any] = []
-        descriptors: list[int] = []
-        calls = []
-        with vm.lock:
-            for task in send.tasks:
-                function, pickled = task.function, task.pickled
-                if function is not None and function.number not in vm.functions:
-                    self._define(vm, function)
-                for handle in pickled.handles:
-                    if handle.number not in vm.data:
-                        self._provide(vm, handle)
-                if pickled.segments:
-                    specs = worker.specify(pickled.segments, buffers, descriptors)
-                    calls.append((task.number, function.number if function else 0, task.mode, task.attempt, pickled.blob, specs))
-                else:
-                    calls.append((task.number, function.number if function else 0, task.mode, task.attempt, pickled.blob))
-            vm.line.send(Kind.CALL, pickle.dumps(calls, 5), buffers, descriptors)
-        self._check_waiting(vm)
+        if vm is not None:  # else it was lost meanwhile, and its tasks are elsewhere by now
+            vm.send(send.tasks)
+            self._check_waiting(vm)
 
     def _check_waiting(self, vm: RemoteVM) -> None:
         """Let the reader flush what the line did not take."""
@@ -508,40 +451,10 @@ class Cluster:
             if not self._relay.is_mine:
                 self._interrupt()
 
-    def _define(self, vm: RemoteVM, function: Function) -> None:
-        buffers: list[Any] = []
-        descriptors: list[int] = []
-        specs = worker.specify(function.pickled.segments, buffers, descriptors)
-        forget = [vm.functions.popitem(last=False)[0]] if len(vm.functions) >= _MOST_FUNCTIONS else []
-        vm.functions[function.number] = None
-        for handle in function.pickled.handles:
-            if handle.number not in vm.data:
-                self._provide(vm, handle)
-        facts = self._facts()
-        if facts == vm.facts:
-            facts = {}
-        else:
-            vm.facts = facts
-        message = (function.number, function.pickled.blob, specs, facts, forget)
-        vm.line.send(Kind.DEFINE, pickle.dumps(message, 5), buffers, descriptors)
-
-    def _provide(self, vm: RemoteVM, handle: Any) -> None:
-        buffers: list[Any] = []
-        descriptors: list[int] = []
-        vm.data.add(handle.number)
-        for inner in handle.pickled.handles:
-            if inner.number not in vm.data:
-                self._provide(vm, inner)
-        specs = worker.specify(handle.pickled.segments, buffers, descriptors)
-        vm.line.send(Kind.DATA, pickle.dumps((handle.number, handle.pickled.blob, specs), 5), buffers, descriptors)
-
     def forget(self, number: int) -> None:
         """No handle names this object any more: VMs may drop it."""
         for vm in self.vms():
-            with vm.lock:
-                if number in vm.data:
-                    vm.data.discard(number)
-                    vm.line.send(Kind.FORGET, pickle.dumps([number], 5))
+            vm.forget(number)
 
     def _do_fail(self, fail: scheduler.Fail, facts: Any) -> None:
         fail.task.sink.fail(fail.task, self._reason(fail, facts))
@@ -552,7 +465,9 @@ class Cluster:
         task = fail.task
         what = task.sink.describe(task)
         if fail.reason == "timeout":
-            return errors.TaskTimeout(f"{what} ran longer than its timeout of {task.timeout} s; {fail.vm} was ended and is replaced")
+            return errors.TaskTimeout(
+                f"{what} ran longer than its timeout of {task.timeout} s; {fail.vm} was ended and is replaced"
+            )
         if fail.reason == "lost":
             return errors.worker_lost(fail.vm or "", self._host, facts, what, task.deaths, task.retries)
         return self.failure_copy()
@@ -567,10 +482,12 @@ class Cluster:
         return error
 
     def _do_split(self, split: scheduler.Split, facts: Any) -> None:
-        split.task.sink.split(split.task, split.index, lambda task: self._do_fail(scheduler.Fail(task, "lost", split.vm), facts))
+        split.task.sink.split(
+            split.task, split.item, lambda task: self._do_fail(scheduler.Fail(task, "lost", split.vm), facts)
+        )
 
     def _do_start(self, start: scheduler.Start, facts: Any) -> None:
-        self._start_vms(start.count)
+        self._start_vms(start.vms)
 
     def _do_stop(self, stop: scheduler.Stop, facts: Any) -> None:
         vm = self._vms.get(stop.vm)
@@ -615,7 +532,9 @@ class Cluster:
         if self._failure is None:
             from .errors import BrokenProcessPool
 
-            self._failure = BrokenProcessPool(f"the pool is broken: it was interrupted by {error!r} in the middle of its books")
+            self._failure = BrokenProcessPool(
+                f"the pool is broken: it was interrupted by {error!r} in the middle of its books"
+            )
             self._failure.__cause__ = error
         self._do_fail_all(self._decide(self.scheduler.gave_up, "interrupted"))
 
@@ -693,38 +612,6 @@ class Cluster:
                 os.close(owner.line.number)
             except OSError:
                 pass
-
-
-class _Callbacks:
-    """A thread for callbacks of the user's, started when the first one comes."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-
-    def put(self, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="river-callbacks", daemon=True)
-                    self._thread.start()
-        self._queue.put((call, args))
-
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            call, args = item
-            try:
-                call(*args)
-            except BaseException:  # noqa: BLE001 - one callback's fault must not keep the others from running
-                logging.getLogger("river").exception("a callback raised: %r", call)
-            del item, call, args
-
-    def close(self) -> None:
-        """Run what is queued, then end the thread."""
-        if self._thread is not None and threading.current_thread() is not self._thread:
-            self._queue.put(None)
-            self._thread.join()
 
 
 def _after_fork_in_child() -> None:

@@ -20,7 +20,7 @@ import concurrent.futures
 import multiprocessing
 import signal
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
-from multiprocessing.pool import MaybeEncodingError, RemoteTraceback
+from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]
 from typing import Any
 
 __all__ = [
@@ -121,7 +121,8 @@ def remote(report: tuple[Any, str, str], value: BaseException | None, is_pool: b
     """The exception of a task as its caller sees it: with the far traceback as its cause, in the face's own class."""
     _, name, text = report
     error = value if value is not None else RemoteError(f"{name}\n(the exception itself could not be sent)")
-    error.__cause__ = (RemoteTraceback if is_pool else _RemoteTraceback)(f'\n"""\n{text}"""')
+    kind: Any = RemoteTraceback if is_pool else _RemoteTraceback
+    error.__cause__ = kind(f'\n"""\n{text}"""')
     return error
 
 

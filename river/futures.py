@@ -10,8 +10,9 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import threading
+from collections.abc import Callable, Generator
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import Any, Callable, Generator, Protocol
+from typing import Any, Protocol
 
 # Guards the birth of conditions and the change of state of those futures that have none.  One for all: it is held for
 # a few bytecodes, in which nothing is allocated.
@@ -58,7 +59,7 @@ class Future(concurrent.futures.Future[Any]):
                 if self._made is None:
                     self._waiters = waiters
                     self._made = condition
-        return self._made  # type: ignore[return-value]
+        return self._made
 
     # -- concurrent.futures.Future ------------------------------------------------------------------------------
 

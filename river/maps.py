@@ -16,88 +16,25 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import Any
 
 from . import progress as progress_
-from ._core import serial, worker
+from ._core import calls, serial
 from ._core.scheduler import Task
-from .cluster import Cluster, Function
+from .chunks import Chunks
+from .cluster import Cluster
 from .futures import Future
+from .machine import Function
+from .tasks import Options, finish, rebuild, short, transfer_error
 
-# Work for so many seconds goes into a chunk: a chunk costs the driver about 50 us, so this keeps it below 1%, and a
-# VM that got the last one keeps the others waiting no longer than this.
-CHUNK_SECONDS = 0.008
-# Where each result is wanted as soon as it is there, quick items still travel together, this many seconds of them.
-BUNDLE_SECONDS = 0.001
-MOST_BUNDLED = 256
-# A chunk is at most so many times as large as the one before: the first items may have been the quick ones.
-GROWTH = 8
-# A chunk's pickle should stay below this many bytes, and so should results that nobody has taken yet.
-CHUNK_BYTES = 1 << 20
+# Results that nobody has taken yet should stay below this many bytes.
 UNTAKEN_BYTES = 64 << 20
 # Results of an unsized input that may lie untaken, however small they are.
 UNTAKEN_ITEMS = 4096
 
 _SKIPPED: Any = object()
 _UNBOUND_CLASS_ERROR = "on_error must be 'raise', 'return' or 'skip', not {!r}"
-
-
-class Options(NamedTuple):
-    """How tasks are to be treated: seconds each may run, deaths of a VM and exceptions after which it runs again."""
-
-    timeout: float | None = None
-    retries: int = 1
-    retry_on: tuple[type[BaseException], ...] = ()
-
-    def retries_exception(self, error: BaseException | None, attempt: int) -> bool:
-        return bool(self.retry_on) and attempt <= self.retries and isinstance(error, self.retry_on)
-
-
-class Chunks:
-    """How large the next chunk should be.
-
-    A chunk is no more than a way to travel: its items are reported, taken back and blamed one by one.  So quick items
-    are bundled even where the caller asked for small chunks, except where chunks are counted (`is_strict`).
-    """
-
-    def __init__(self, wanted: int | None, vms: int, is_strict: bool) -> None:
-        self._wanted = wanted
-        self._is_strict = is_strict
-        self._vms = max(1, vms)
-        self._size = 1
-        self._items = 0
-        self._seconds = 0.0
-        self._bytes = 0.0  # of one item, pickled
-
-    def size(self, left: int | None) -> int:
-        """Items for the next chunk, when `left` are left (None: unknown)."""
-        wanted = self._wanted
-        if wanted is not None and (self._is_strict or not self._items):
-            return wanted
-        if not self._items:
-            return 1
-        limit = CHUNK_SECONDS if wanted is None else BUNDLE_SECONDS
-        size = min(self._size * GROWTH, int(limit * self._items / max(self._seconds, 1e-9)))
-        if wanted is not None:
-            size = min(size, MOST_BUNDLED)
-        if self._bytes:
-            size = min(size, int(CHUNK_BYTES / self._bytes))
-        if left is not None:  # the last chunks are small, so that all VMs end together
-            size = min(size, left // (2 * self._vms))
-        self._size = max(1, size)
-        return max(self._size, wanted or 1)
-
-    def measured(self, items: int, seconds: float) -> None:
-        self._items += items
-        self._seconds += seconds
-
-    def pickled(self, items: int, size: int) -> None:
-        self._bytes = size / items
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether items take so little that noting each one would be felt."""
-        return self._items > 0 and self._seconds < 5e-6 * self._items
 
 
 class Job:
@@ -123,7 +60,7 @@ class Job:
             raise ValueError(_UNBOUND_CLASS_ERROR.format(on_error))
         self.cluster = cluster
         self.is_pool = is_pool
-        self.length: int | None = len(source) if hasattr(source, "__len__") else None
+        self.length: int | None = len(source) if isinstance(source, Sized) else None
         self._function = function
         self._source = iter(source)
         self._star = star
@@ -206,15 +143,15 @@ class Job:
 
     def _task(self, items: list[Any], offset: int, attempt: int, pickled: serial.Pickled) -> Task:
         task = Task(self.cluster.number(), len(items), self._options.retries, self._options.timeout)
-        mode = worker.STARMAP if self._star else worker.MAP
+        mode = calls.STARMAP if self._star else calls.MAP
         if self.keeps_going:
-            mode |= worker.KEEP_GOING
+            mode |= calls.KEEP_GOING
         if self.is_prompt:
-            mode |= worker.PROMPT
+            mode |= calls.PROMPT
         if self._options.retries == 0:
-            mode |= worker.ONCE | worker.TRACK
+            mode |= calls.ONCE | calls.TRACK
         elif not self._chunks.is_quick:
-            mode |= worker.TRACK
+            mode |= calls.TRACK
         task.mode = mode
         task.function, task.pickled, task.items = self._function, pickled, items
         task.sink, task.offset, task.attempt, task.reported = self, offset, attempt, 0
@@ -259,7 +196,7 @@ class Job:
         """A chunk came back, or a part of it."""
         if task.number not in self._tasks:
             return
-        if outcome[2] != worker.CHUNK or error is not None:
+        if outcome[2] != calls.CHUNK or error is not None:
             del self._tasks[task.number]
             self._untransferable(task, outcome[5], error)
         else:
@@ -338,7 +275,7 @@ class Job:
             part = self._part(task, i, i + 1, task.attempt)
             if part is None:
                 continue
-            if i == index and task.mode & worker.TRACK:
+            if i == index and task.mode & calls.TRACK:
                 part.deaths = task.deaths
                 part.attempt += 1
                 if part.deaths > part.retries:
@@ -364,9 +301,9 @@ class Job:
         name = getattr(self._function.function, "__qualname__", None) or repr(self._function.function)
         items = task.items
         if len(items) == 1:
-            call = _short(items[0])
+            call = short(items[0])
             return f"{name}{call if self._star and call.startswith('(') else f'({call})'}"
-        return f"a chunk of {len(items)} items of {name}, the first being {_short(items[0])}"
+        return f"a chunk of {len(items)} items of {name}, the first being {short(items[0])}"
 
     # -- delivering ---------------------------------------------------------------------------------------------
 
@@ -527,7 +464,9 @@ class StreamJob(Job):
 
     def deliver(self, offset: int, values: list[Any], errors: dict[int, BaseException], size: int, weight: int) -> None:
         for index, error in errors.items():
-            values[index] = _Raised(error) if self._on_error == "raise" else error if self._on_error == "return" else _SKIPPED
+            values[index] = (
+                _Raised(error) if self._on_error == "raise" else error if self._on_error == "return" else _SKIPPED
+            )
         with self._lock:
             self._settled += size
             self._untaken_bytes += weight
@@ -642,107 +581,9 @@ class _Raised:
         self.error = error
 
 
-class TaskFuture(Future):
-    """What `submit` and `apply_async` return; the sink of its task."""
-
-    def __init__(self, cluster: Cluster, options: Options, is_pool: bool, callbacks: Any = None) -> None:
-        self._owner = cluster
-        self._options = options
-        self.is_pool = is_pool
-        self._callbacks = callbacks
-
-    def settle(self, task: Task, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
-        """The task came back."""
-        status = outcome[2]
-        if error is not None or status == worker.UNREADABLE:
-            self._finish(None, transfer_error(self.describe(task), outcome[5], error, self.is_pool))
-        elif status == worker.OK:
-            if self._callbacks is None:
-                self.finish(value, None)
-            else:
-                self._finish(value, None)
-        else:
-            report = outcome[5] if status == worker.ERROR else (*outcome[5][0], outcome[5][1])
-            caught = rebuild(report, self.is_pool)
-            if self._options.retries_exception(caught, task.attempt):
-                task.attempt += 1
-                self._owner.resubmit([task])  # type: ignore[attr-defined]
-            else:
-                self._finish(None, caught)
-
-    def _finish(self, value: Any, error: BaseException | None) -> None:
-        finish(self._owner, self, value, error, self._callbacks)
-
-    def fail(self, task: Task, error: BaseException) -> None:
-        """The task was given up."""
-        self._finish(None, error)
-
-    def dropped(self, task: Task) -> None:
-        """The pool has ended without running it."""
-        self.finish_cancelled()
-
-    def describe(self, task: Task) -> str:
-        """The call, for messages."""
-        function, args, keywords = task.items
-        name = getattr(function, "__qualname__", None) or repr(function)
-        parts = [_short(a) for a in args] + [f"{k}={_short(v)}" for k, v in keywords.items()]
-        return f"{name}({', '.join(parts)})"
-
-
-def finish(owner: Any, future: Future, value: Any, error: BaseException | None, callbacks: Any) -> None:
-    """Resolve a future; with multiprocessing's callbacks, only after they have run, as its users rely on."""
-    callback = (callbacks[1] if error is not None else callbacks[0]) if callbacks else None
-    if callback is None:
-        future.finish(value, error)
-    else:
-        owner.later(_call_then_finish, callback, future, value, error)
-
-
-def _call_then_finish(callback: Callable[[Any], Any], future: Future, value: Any, error: BaseException | None) -> None:
-    try:
-        callback(value if error is None else error)
-    finally:
-        future.finish(value, error)
-        future._owner.nudge()  # type: ignore[attr-defined]
-
-
-def rebuild(report: Sequence[Any], is_pool: bool) -> BaseException:
-    """The exception that a VM reported, ready to be raised here."""
-    from . import errors
-
-    blob, name, text, *value = report
-    try:
-        caught = serial.loads(blob) if blob is not None else None
-    except BaseException:  # noqa: BLE001 - its class may have gone from here; the text still tells
-        caught = None
-    if value:
-        return errors.unsendable((blob, name, text), caught, value[0], is_pool)
-    return errors.remote((blob, name, text), caught, is_pool)
-
-
-def transfer_error(call: str, report: Any, error: BaseException | None, is_pool: bool) -> BaseException:
-    """The error for what could not be unpickled: in the VM (report) or here (error)."""
-    from . import errors
-
-    if error is not None:
-        failure = errors.TransferError(f"the result of {call} could not be unpickled: {type(error).__name__}: {error}")
-        failure.__cause__ = error
-        return failure
-    failure = errors.TransferError(f"the function or arguments of {call} could not be unpickled in the VM: {report[1]}")
-    return errors.remote(report, failure, is_pool)
-
-
 def _runs(first: int, end: int, without: set[int]) -> Iterator[tuple[int, int]]:
     """The stretches of range(first, end) that have none of `without` in them."""
     for index in [*sorted(without), end]:
         if first < index:
             yield first, index
         first = index + 1
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - a __repr__ that raises
-        text = f"<{type(value).__qualname__} object>"
-    return text if len(text) <= 120 else text[:100] + "..." + text[-15:]

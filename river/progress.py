@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Callable, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 PERIOD = 0.05
 
@@ -36,7 +37,9 @@ def make(progress: Any, total: int | None) -> Progress | None:
     if callable(progress):
         if hasattr(progress, "__self__") or progress.__class__.__name__ != "function" or _wants_two(progress):
             return _Function(progress, total)
-    raise TypeError(f"progress must be True, a tqdm-like class or object, or a function (done, total), not {progress!r}")
+    raise TypeError(
+        f"progress must be True, a tqdm-like class or object, or a function (done, total), not {progress!r}"
+    )
 
 
 def _wants_two(function: Callable[..., Any]) -> bool:

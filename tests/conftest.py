@@ -2,19 +2,15 @@
 
 After each test no process, thread, file descriptor, file in /dev/shm or temporary file may be there that was
 not there before.  What is on its way out gets PATIENCE seconds; what stays is named, with its command line,
-stack or target, and processes are killed, so that the next test starts clean.
+stack or target, and processes are killed, so that the next test starts clean.  Orphans are found too: each test
+has a mark of its own in the environment, which every process started from it inherits and keeps.
 
-Orphans are found too: each test has a mark of its own in the environment, which every process that is
-started from it inherits and keeps, whoever its parent is by then.
-
-A fixture of a module or session is older than the test and not looked at, so long as the test does not
-change it: a test that kills workers makes its own pool.  Linux shows everything; elsewhere there are no
-descriptors and no /dev/shm to look at.
+What a fixture of a module or session has made is older than the test and not looked at, so long as the test does
+not change it: a test that kills workers makes its own pool.  Only Linux shows descriptors and /dev/shm.
 """
 
 import contextlib
 import gc
-import importlib
 import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
@@ -29,6 +25,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import tqdm
 
 PATIENCE = float(os.environ.get("RIVER_TEST_PATIENCE", 5.0))
 MARK = "RIVER_TEST_MARK"
@@ -40,11 +37,7 @@ def warmed_up(tmp_path_factory):
     tmp_path_factory.getbasetemp()  # in the real temporary directory, not in the first test's
     multiprocessing.util.get_temp_dir()
     multiprocessing.resource_tracker.ensure_running()
-    for name in ("hypothesis", "numpy", "tqdm"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.monitor_interval = 0  # else the first bar starts a thread that never ends
+    tqdm.tqdm.monitor_interval = 0  # else the first bar starts a thread that never ends
 
 
 @pytest.fixture(autouse=True)
@@ -115,8 +108,9 @@ def descriptors():
 
 
 def shared_memory():
-    """Files and their inodes, which tell who has them mapped; names do not: glibc renames a semaphore."""
-    return [(file.path, file.inode()) for file in os.scandir("/dev/shm")] if os.path.isdir("/dev/shm") else []
+    """Files (a folder is joblib's) and their inodes: names do not tell who maps one, glibc renames semaphores."""
+    entries = os.scandir("/dev/shm") if os.path.isdir("/dev/shm") else ()
+    return [(entry.path, entry.inode()) for entry in entries if entry.is_file()]
 
 
 def is_of_test(kind, thing, mark):
@@ -132,13 +126,13 @@ def is_of_test(kind, thing, mark):
 def describe_process(process):
     """Names the process and ends it."""
     try:
-        text = f"  process {process.pid} ({process.status()}): {' '.join(process.cmdline())}"
+        text = f"{process.status()}: {' '.join(process.cmdline())}"
         process.kill()
-        return text
     except psutil.ZombieProcess:
-        return f"  process {process.pid}, which has ended, but its parent did not wait for it"
+        text = "which has ended, but its parent did not wait for it"
     except psutil.Error:
-        return f"  process {process.pid}, which ended just now"
+        text = "which ended just now"
+    return f"  process {process.pid}, {text}"
 
 
 def describe_thread(thread):

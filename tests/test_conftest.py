@@ -68,8 +68,8 @@ def test_what_a_fixture_ends_is_no_leak(pool):
 '''
 
 EXPECTED = {
-    "a_child": r"process \d+ \((running|sleeping|disk-sleep)\): .*sys.stdin.read",
-    "an_orphan": r"process \d+ \((running|sleeping|disk-sleep)\): .*time.sleep\(600\) orphan",
+    "a_child": r"process \d+, (running|sleeping|disk-sleep): .*sys.stdin.read",
+    "an_orphan": r"process \d+, (running|sleeping|disk-sleep): .*time.sleep\(600\) orphan",
     "a_zombie": r"process \d+, which has ended, but its parent did not wait for it",
     "a_thread": r"thread 'forgotten' \(daemon\), at\n(.*\n)*.*wait",
     "a_descriptor": r"file descriptor \d+ -> pipe:",

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 from collections import deque
-from typing import Sequence
+from collections.abc import Sequence
 
 from .wire import MAX_DESCRIPTORS, Buffer, Decoder, Frame, encode
 
@@ -101,7 +101,7 @@ class Connection:
                     for descriptor in descriptors:
                         os.close(descriptor)
                 else:
-                    pieces = []
+                    pieces: list[Buffer] = []
                     for piece, rest in unsent:
                         if rest or len(pieces) == _MOST_PIECES:
                             break

@@ -16,7 +16,8 @@ import select
 import signal
 import threading
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 # How long a result may lie unread after the last waiter left; while there is activity the background thread looks
 # once a TICK whether it is needed.  Shorter costs switches between threads, longer delays callbacks.
@@ -24,7 +25,9 @@ TICK = 0.002
 # Empty looks before sleeping.  A peer on another core answers a small task within 10-20 us, and sleeping costs more.
 SPIN = 30 if (os.cpu_count() or 1) > 1 else 0
 
-_set_handler: Any = getattr(signal.signal, "__wrapped__", signal.signal)  # without its conversions to enums
+# signal.signal without its conversions to enums, which cost more than the call itself.
+_set_handler: Any = getattr(signal.signal, "__wrapped__", signal.signal)
+_SIGINT = int(signal.SIGINT)
 
 
 class Poller:
@@ -55,15 +58,16 @@ class Poller:
 
     def wait(self, timeout: float | None, spin: int = 0) -> list[int]:
         """The descriptors that are ready (or have ended), after at most `timeout` seconds."""
-        if self._poll is None:
+        poll = self._poll
+        if poll is None:
             writers = [d for d, writing in self._wants.items() if writing]
             readable, writable, _ = select.select(list(self._wants), writers, [], timeout)
             return list({*readable, *writable})
-        poll = self._poll.poll
+        look = poll.poll
         for _ in range(spin):
-            if ready := poll(0):
+            if ready := look(0):
                 return [descriptor for descriptor, _ in ready]
-        ready = poll(None if timeout is None else max(0.0, timeout) * self._scale)
+        ready = look(None if timeout is None else max(0.0, timeout) * self._scale)
         return [descriptor for descriptor, _ in ready]
 
     def close(self) -> None:
@@ -78,7 +82,14 @@ class Relay:
     `interrupt()` makes a turn that waits return at once, from any thread.
     """
 
-    def __init__(self, turn: Callable[[float | None, int], None], interrupt: Callable[[], None], name: str) -> None:
+    def __init__(
+        self,
+        turn: Callable[[float | None, int], None],
+        interrupt: Callable[[], None],
+        name: str,
+        interruptible: bool = True,
+    ) -> None:
+        self._interruptible = interruptible  # False where SIGINT is ignored anyway
         self._turn = turn
         self._interrupt = interrupt
         self._baton = threading.Lock()
@@ -124,7 +135,7 @@ class Relay:
                 self._baton.release()
                 self._pass_on()
             if previous is not None:
-                _set_handler(signal.SIGINT, previous)
+                _set_handler(_SIGINT, previous)
         if pressed:
             previous(*pressed)
         return has_baton
@@ -140,17 +151,17 @@ class Relay:
 
     def _hold_off(self, pressed: list[Any]) -> Any:
         """Keep SIGINT until the turn is over; returns the handler to restore, None where there is nothing to do."""
-        if threading.current_thread() is not threading.main_thread():
+        if not self._interruptible or threading.get_ident() != threading.main_thread().ident:
             return None
 
         def note(number: int, frame: Any) -> None:
             pressed[:] = number, frame
             self._interrupt()
 
-        previous = signal.getsignal(signal.SIGINT)
+        previous = _set_handler(_SIGINT, note)
         if not callable(previous):
+            _set_handler(_SIGINT, previous if previous is not None else signal.SIG_DFL)
             return None
-        _set_handler(signal.SIGINT, note)
         return previous
 
     def _follow(self, ready: Callable[[], Any], deadline: float | None) -> None:

@@ -13,7 +13,8 @@ Rule 4: the cost of an event does not grow with the number of VMs or tasks that 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Iterable, NamedTuple, Sequence, Union
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 # A VM has one task running and enough waiting to hide the way of a result to the driver and of a task back, about
 # this many seconds of work.  More would let tasks wait behind a long one while another VM idles.
@@ -33,6 +34,15 @@ class Task:
         *("deaths", "number", "retries", "size", "timeout", "vm"),
         *("attempt", "function", "items", "mode", "offset", "pickled", "reported", "sink"),
     )
+
+    attempt: int  # how often it has been begun, this time included
+    function: Any
+    items: Any  # what it was made from: (function, args, keywords), or a chunk's items
+    mode: int
+    offset: int  # of a chunk in its map
+    pickled: Any
+    reported: int  # items of a chunk whose outcomes have come
+    sink: Any  # who is told of its outcome
 
     def __init__(self, number: int, size: int = 1, retries: int = 1, timeout: float | None = None) -> None:
         self.number = number
@@ -69,17 +79,17 @@ class Fail(NamedTuple):
 
 
 class Split(NamedTuple):
-    """A chunk's VM died at the chunk's item `index`: submit the parts, so that only that item bears the blame."""
+    """A chunk's VM died at this item of the chunk: submit the parts, so that only that item bears the blame."""
 
     task: Task
-    index: int
+    item: int
     vm: str
 
 
 class Start(NamedTuple):
     """Start so many VMs."""
 
-    count: int
+    vms: int
 
 
 class Stop(NamedTuple):
@@ -106,7 +116,7 @@ class GiveUp(NamedTuple):
     why: str
 
 
-Instruction = Union[Send, Resolve, Fail, Split, Start, Stop, End, Revoke, GiveUp]
+Instruction: TypeAlias = Send | Resolve | Fail | Split | Start | Stop | End | Revoke | GiveUp
 
 
 class VM:
@@ -305,7 +315,7 @@ class Scheduler:
         return self._give_up("the initializer failed", []) if self._unfit > 1 else []
 
     def retired(self, name: str, now: float = 0.0) -> list[Instruction]:
-        """A VM wants to be replaced (it has grown too large); it has finished all that it was sent, or gives it back."""
+        """A VM wants to be replaced (it has grown too large); it gives back what it has."""
         vm = self.vms.get(name)
         if vm is None or vm.is_leaving:
             return []

@@ -21,13 +21,14 @@ import copyreg
 import importlib
 import io
 import marshal
-import opcode
 import pickle
 import sys
 import types
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from . import shm
+from . import namespaces, shm
+from .reference import MISSING, Context, by_reference, global_names, is_findable, plain_annotations, used_submodules
 
 PROTOCOL = 5
 # More buffers than this in one pickle are many small things; they travel inside the pickle.
@@ -37,7 +38,6 @@ _MOST_SHARED = 8
 # Up to so many items it is cheaper to look at each than to make a pickler that asks about none of them.
 _FEW = 64
 PLAIN = frozenset((int, float, str, bytes, bool, complex, type(None)))
-_MISSING = object()
 
 loads = pickle.loads
 
@@ -74,36 +74,9 @@ class Pickled:
     def is_fresh(self) -> bool:
         """Whether every global and closure variable that went into it is still the same object."""
         for where, name, value in self.watch:
-            if (where.get(name, _MISSING) if type(where) is dict else _content(where)) is not value:
+            if (where.get(name, MISSING) if type(where) is dict else _content(where)) is not value:
                 return False
         return True
-
-
-class Context:
-    """What one driver knows of its VMs when it pickles for them.
-
-    `inherited` is the namespace of `__main__` at the moment the VMs' ancestor was forked from this process: they have
-    those very objects.  It is None where VMs are fresh interpreters.
-    """
-
-    def __init__(self, inherited: Mapping[str, Any] | None = None) -> None:
-        self.inherited = inherited
-        self._versions: dict[tuple[str, str], tuple[int, int]] = {}
-
-    def has(self, name: str, value: Any) -> bool:
-        return self.inherited is not None and self.inherited.get(name, _MISSING) is value
-
-    def version(self, module: str, name: str, blob: bytes) -> int:
-        """A number that changes when the pickled value of a global does."""
-        digest = hash(blob)
-        known, number = self._versions.get((module, name), (None, 0))
-        if known != digest:
-            number += 1
-            self._versions[module, name] = digest, number
-        return number
-
-
-# ---------------------------------------------------------------------------------------------------- driver's side
 
 
 def dumps(obj: Any, context: Context, shared: dict[int, tuple[Any, shm.Segment]] | None = None) -> Pickled:
@@ -140,9 +113,9 @@ class _Job:
         self.shipped: set[tuple[str, str]] = set()  # globals already in it: each goes once, and recursion ends
 
     def run(self, pickler: type, obj: Any) -> Pickled:
-        return Pickled(self.pickle(pickler, obj, self.buffer), self.segments, self.handles, self.watch)
+        return Pickled(self.dump(pickler, obj, self.buffer), self.segments, self.handles, self.watch)
 
-    def pickle(self, pickler: type, obj: Any, buffer: Callable[[pickle.PickleBuffer], bool]) -> bytes:
+    def dump(self, pickler: type, obj: Any, buffer: Callable[[pickle.PickleBuffer], bool]) -> bytes:
         out = io.BytesIO()
         try:
             pickler(out, self, buffer).dump(obj)
@@ -170,10 +143,6 @@ class _Job:
         return False
 
 
-def _is_small(buffer: pickle.PickleBuffer) -> bool:
-    return buffer.raw().nbytes < shm.SHARE_FROM
-
-
 class _Overrides:
     """What both picklers do with the objects they ask about (the C pickler asks for all but plain data)."""
 
@@ -187,10 +156,10 @@ class _Overrides:
             return self._function(obj)
         if kind is Handle:
             self._job.handles.append(obj)
-            return held, (obj.number,)
+            return namespaces.held, (obj.number,)
         if kind is types.CellType:
             self._job.watch.append((obj, "", _content(obj)))
-            return _cell, (), _content_state(obj), None, None, _fill_cell
+            return namespaces.make_cell, (), _content_state(obj), None, None, namespaces.fill_cell
         if kind is types.ModuleType and is_findable(obj.__name__):
             return importlib.import_module, (obj.__name__,)
         return None
@@ -203,9 +172,9 @@ class _Overrides:
         data: list[tuple[str, int, bytes, list[pickle.PickleBuffer]]] = []
         live: dict[str, Any] = {}
         for name in () if imported else sorted(global_names(code)):
-            value = namespace.get(name, _MISSING)
+            value = namespace.get(name, MISSING)
             self._job.watch.append((namespace, name, value))
-            if value is not _MISSING and (module, name) not in self._job.shipped:
+            if value is not MISSING and (module, name) not in self._job.shipped:
                 self._job.shipped.add((module, name))
                 self._global(module, name, value, data, live)
         state = {
@@ -214,15 +183,15 @@ class _Overrides:
             "data": data,
             "defaults": function.__defaults__,
             "kwdefaults": function.__kwdefaults__,
-            "annotations": _plain_annotations(function),
+            "annotations": plain_annotations(function),
             "doc": function.__doc__,
             "module": function.__module__,
             "qualname": function.__qualname__,
-            "submodules": _used_submodules(code, live.values()),
+            "submodules": used_submodules(code, live.values()),
             "file": namespace.get("__file__"),
         }
         make = (marshal.dumps(code), module, imported, function.__name__, function.__closure__)
-        return _make_function, make, state, None, None, _set_function
+        return namespaces.make_function, make, state, None, None, namespaces.set_function
 
     def _global(self, module: str, name: str, value: Any, data: list[Any], live: dict[str, Any]) -> None:
         if module == "__main__" and self._job.context.has(name, value):
@@ -233,7 +202,14 @@ class _Overrides:
         # A pickle of its own, so that the VM can leave it packed when it has this version.  Its large buffers go
         # beside it into the outer pickle, which sends them out of band.
         buffers: list[pickle.PickleBuffer] = []
-        blob = self._job.pickle(type(self), value, lambda b: _is_small(b) or bool(buffers.append(b)))
+
+        def collect(buffer: pickle.PickleBuffer) -> bool:
+            if buffer.raw().nbytes < shm.SHARE_FROM:
+                return True
+            buffers.append(buffer)
+            return False
+
+        blob = self._job.dump(type(self), value, collect)
         data.append((name, self._job.context.version(module, name, blob), blob, buffers))
 
 
@@ -267,8 +243,9 @@ def _full_pickler() -> type:
                 self._job = job
                 reduction = sys.modules.get("multiprocessing.reduction")
                 if reduction is not None:  # connections and the like, where multiprocessing is in use
-                    extra = reduction.ForkingPickler._extra_reducers  # type: ignore[attr-defined]
-                    self.dispatch_table = {**copyreg.dispatch_table, **self.dispatch_table, **extra}
+                    extra = reduction.ForkingPickler._extra_reducers
+                    own: Any = getattr(self, "dispatch_table", {})
+                    self.dispatch_table = {**copyreg.dispatch_table, **own, **extra}
 
             def reducer_override(self, obj: Any) -> Any:
                 reduced = self._reduce(obj)
@@ -282,213 +259,16 @@ def _full_pickler() -> type:
     return _full[0]
 
 
-# ------------------------------------------------------------------------------------------- what goes by reference
-
-
-def by_reference(obj: Any, context: Context) -> bool:
-    """Whether a VM finds this function or class by its module and name."""
-    module = getattr(obj, "__module__", None)
-    name = getattr(obj, "__qualname__", "")
-    if module is None or "<" in name or _lookup(sys.modules.get(module), name) is not obj:
-        return False
-    if module == "__main__":
-        return context.has(name.partition(".")[0], obj if "." not in name else _root(name)) and _is_unchanged(obj, context)
-    return is_findable(module)
-
-
-def _root(qualname: str) -> Any:
-    return getattr(sys.modules["__main__"], qualname.partition(".")[0], None)
-
-
-def _is_unchanged(obj: Any, context: Context) -> bool:
-    """Whether an inherited function still reads the globals that were inherited with it."""
-    if not isinstance(obj, types.FunctionType) or context.inherited is None:
-        return True
-    seen: set[str] = set()
-    codes = [obj.__code__]
-    while codes:
-        for name in global_names(codes.pop()) - seen:
-            seen.add(name)
-            value = obj.__globals__.get(name, _MISSING)
-            if context.inherited.get(name, _MISSING) is not value:
-                return False
-            if isinstance(value, types.FunctionType) and value.__globals__ is obj.__globals__:
-                codes.append(value.__code__)
-    return True
-
-
-def _lookup(module: Any, qualname: str) -> Any:
-    found = module
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found
-
-
-_findable: dict[str, bool] = {}
-
-
-def is_findable(name: str) -> bool:
-    """Whether another interpreter with our `sys.path` can import module `name` and get the same one."""
-    module = sys.modules.get(name)
-    spec = getattr(module, "__spec__", None)
-    if spec is None or name in ("__main__", "__mp_main__"):
-        return name == "builtins"
-    if getattr(spec, "_initializing", False):
-        return False  # it is being imported right now and makes a pool on the way: do not import it again over there
-    if name not in _findable:
-        _findable[name] = _find(name.partition(".")[0])
-    return _findable[name]
-
-
-def _find(top: str) -> bool:
-    loaded = getattr(sys.modules.get(top), "__spec__", None)
-    for finder in sys.meta_path:
-        try:
-            spec = finder.find_spec(top, None)
-        except Exception:  # noqa: BLE001 - a broken third-party finder finds nothing
-            continue
-        if spec is not None:
-            return loaded is not None and spec.origin == loaded.origin
-    return False
-
-
-_LOADS = {
-    opcode.opmap[name]: shift
-    for name, shift in {
-        "LOAD_GLOBAL": int(sys.version_info >= (3, 11)),  # since 3.11 its lowest bit says whether NULL is pushed
-        "STORE_GLOBAL": 0,
-        "DELETE_GLOBAL": 0,
-        "LOAD_NAME": 0,
-        "LOAD_FROM_DICT_OR_GLOBALS": 0,
-    }.items()
-    if name in opcode.opmap
-}
-
-
-def global_names(code: types.CodeType) -> set[str]:
-    """The names that `code`, or code inside of it, looks up among its globals."""
-    names: set[str] = set()
-    extended = 0
-    operations = code.co_code
-    for i in range(0, len(operations), 2):
-        op, arg = operations[i], operations[i + 1] | extended
-        extended = arg << 8 if op == opcode.EXTENDED_ARG else 0
-        if op in _LOADS:
-            names.add(code.co_names[arg >> _LOADS[op]])
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= global_names(constant)
-    return names
-
-
-def _used_submodules(code: types.CodeType, values: Iterable[Any]) -> list[str]:
-    """Submodules reached as attributes (`import a.b` binds only `a`), to be imported along with the function."""
-    packages = [v.__name__ for v in values if isinstance(v, types.ModuleType) and hasattr(v, "__path__")]
-    if not packages:
-        return []
-    names = _all_names(code)
-    return [
-        module
-        for module in list(sys.modules)
-        for package in packages
-        if module.startswith(package + ".") and names.issuperset(module[len(package) + 1 :].split("."))
-    ]
-
-
-def _all_names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _all_names(constant)
-    return names
-
-
-def _plain_annotations(function: types.FunctionType) -> dict[str, Any]:
-    """Annotations that are names or strings; others may drag half a program along, and no task needs them."""
-    return {k: v for k, v in function.__annotations__.items() if isinstance(v, (str, type(None)))}
-
-
 def _content(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # an empty cell
-        return _MISSING
+        return MISSING
 
 
 def _content_state(cell: Any) -> tuple[Any, ...]:
     content = _content(cell)
-    return () if content is _MISSING else (content,)
-
-
-# -------------------------------------------------------------------------------------------------------- VM's side
-
-_namespaces: dict[str, dict[str, Any]] = {}
-_versions: dict[tuple[str, str], int] = {}
-_held: dict[int, Any] = {}
-_packed: dict[int, tuple[bytes, Sequence[Any]]] = {}
-
-
-def namespace(module: str, imported: bool) -> dict[str, Any]:
-    """The one namespace that the driver's `module` has in this VM."""
-    if imported:
-        return importlib.import_module(module).__dict__
-    if module == "__main__":
-        return sys.modules["__main__"].__dict__
-    if module not in _namespaces:
-        _namespaces[module] = {"__name__": module, "__builtins__": __builtins__}
-    return _namespaces[module]
-
-
-def _make_function(code: bytes, module: str, imported: bool, name: str, closure: Any) -> types.FunctionType:
-    return types.FunctionType(marshal.loads(code), namespace(module, imported), name, None, closure)
-
-
-def _set_function(function: types.FunctionType, state: dict[str, Any]) -> None:
-    function.__dict__.update(state["dict"])
-    function.__defaults__ = state["defaults"]
-    function.__kwdefaults__ = state["kwdefaults"]
-    function.__annotations__ = state["annotations"]
-    function.__doc__ = state["doc"]
-    function.__module__ = state["module"]
-    function.__qualname__ = state["qualname"]
-    scope = function.__globals__
-    if state["file"] is not None:
-        scope.setdefault("__file__", state["file"])
-    scope.update(state["live"])
-    for name, version, blob, buffers in state["data"]:
-        if _versions.get((scope["__name__"], name)) != version:
-            scope[name] = loads(blob, buffers=buffers)
-            _versions[scope["__name__"], name] = version
-    for submodule in state["submodules"]:
-        importlib.import_module(submodule)
-
-
-def _cell() -> Any:
-    return types.CellType()
-
-
-def _fill_cell(cell: Any, content: tuple[Any, ...]) -> None:
-    if content:
-        cell.cell_contents = content[0]
-
-
-def hold(number: int, blob: bytes, buffers: Sequence[Any]) -> None:
-    """Keep an object of `pool.put`, still packed, for the tasks to come."""
-    _packed[number] = blob, buffers
-
-
-def held(number: int) -> Any:
-    """The object itself, unpacked by the first task that asks."""
-    if number in _packed:
-        blob, buffers = _packed[number]
-        _held[number] = loads(blob, buffers=buffers)
-        _packed.pop(number, None)
-    return _held[number]
-
-
-def release(number: int) -> None:
-    _held.pop(number, None)
-    _packed.pop(number, None)
+    return () if content is MISSING else (content,)
 
 
 class _ResultPickler(pickle.Pickler):

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Union
+from typing import TypeAlias
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 # From this size on a descriptor and a mapping (about 25 us) are cheaper than two copies through a socket.
 SHARE_FROM = 256 * 1024

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import NamedTuple, Sequence, Union
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC = 0x52495652  # "RVIR"
 _HEADER = struct.Struct("<BBHIQ")
@@ -156,7 +157,8 @@ class Decoder:
             raise ProtocolError(f"a frame of {sum(sizes)} bytes does not fit into memory") from None
         self._head, self._part, self._filled = (kind, descriptors), 0, 0
         self._start = start
-        for self._part, part in enumerate(self._body):
+        for index, part in enumerate(self._body):
+            self._part = index
             count = min(len(part), self._end - self._start)
             part[:count] = self._scratch[self._start : self._start + count]
             self._start += count

@@ -18,24 +18,34 @@ import struct
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from types import ModuleType
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
-from . import serial, shm
+from . import namespaces, serial, shm
+from .calls import (
+    APPLY_KEYWORDS,
+    CALL_OBJECT,
+    CHUNK,
+    ERROR,
+    KEEP_GOING,
+    MAP,
+    OK,
+    ONCE,
+    PROMPT,
+    STARMAP,
+    TRACK,
+    UNREADABLE,
+    UNSENDABLE,
+    Call,
+    Outcome,
+    place,
+    specify,
+)
 from .connection import Connection
 from .relay import Poller, Relay
-from .wire import MAX_DESCRIPTORS, Kind
-
-# A call's mode: how its blob is applied, and two flags.
-APPLY, APPLY_KEYWORDS, CALL_OBJECT, MAP, STARMAP = range(5)
-KEEP_GOING = 16  # an item that raises does not end its chunk
-TRACK = 32  # note the item that runs; costs 0.15 us an item
-PROMPT = 128  # somebody may wait for each item: report a chunk in parts
-ONCE = 64  # must not run twice: send what is held before it begins, so that a death tells exactly what had begun
-
-# An outcome's status.
-OK, ERROR, UNSENDABLE, UNREADABLE, CHUNK = range(5)
+from .wire import Kind
 
 # What is held is sent before this many items of a chunk are done.
 _PART = 64
@@ -50,28 +60,6 @@ MOST_UNSENT = 64 << 20
 CELL = struct.Struct("<QQ")  # number of the task that runs, plus one; the item of it
 CELL_SIZE = 64
 _INDEX = struct.Struct("<Q")
-
-
-class Call(NamedTuple):
-    """A task as it travels."""
-
-    number: int
-    function: int
-    mode: int
-    attempt: int
-    blob: bytes
-    buffers: tuple[tuple[int, int], ...] = ()  # (index, size): of a descriptor, or -1-index of a buffer in the frame
-
-
-class Outcome(NamedTuple):
-    """A task's result as it travels; what `blob` and `extra` hold depends on the status."""
-
-    number: int
-    seconds: float
-    status: int
-    blob: bytes | None
-    buffers: tuple[tuple[int, int], ...]
-    extra: Any
 
 
 class Current(NamedTuple):
@@ -105,26 +93,6 @@ class Definition:
         if self._error is not None:
             raise self._error
         return self._function  # type: ignore[return-value]
-
-
-def place(specs: Sequence[tuple[int, int]], buffers: Sequence[Any], descriptors: list[int], shared: bool) -> list[Any]:
-    """The buffers of one pickle out of a frame's buffers and descriptors (which are used up)."""
-    return [
-        buffers[-1 - index] if index < 0 else shm.attach(descriptors[index], size, shared) for index, size in specs
-    ]
-
-
-def specify(segments: Sequence[shm.Segment], buffers: list[Any], descriptors: list[int]) -> tuple[tuple[int, int], ...]:
-    """The reverse of `place`: put segments into a frame's buffers and descriptors."""
-    specs = []
-    for segment in segments:
-        if segment.descriptor >= 0 and len(descriptors) < MAX_DESCRIPTORS:
-            descriptors.append(segment.descriptor)
-            specs.append((len(descriptors) - 1, segment.size))
-        else:
-            buffers.append(segment.content())
-            specs.append((-len(buffers), segment.size))
-    return tuple(specs)
 
 
 _worker: Worker | None = None
@@ -193,7 +161,7 @@ class Worker:
         self._poller = Poller()
         self._poller.watch(connection.number)
         self._poller.watch(self._wake_in)
-        self._relay = Relay(self._turn, self._interrupt, "river-reader")
+        self._relay = Relay(self._turn, self._interrupt, "river-reader", interruptible=False)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -231,11 +199,11 @@ class Worker:
 
     def _data(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         number, blob, specs = payload
-        serial.hold(number, blob, place(specs, buffers, descriptors, shared=True))
+        namespaces.hold(number, blob, place(specs, buffers, descriptors, shared=True))
 
     def _forget(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         for number in payload:
-            serial.release(number)
+            namespaces.release(number)
 
     def _call(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         for fields in payload:
@@ -249,7 +217,7 @@ class Worker:
     def _stop(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         self._is_stopping = True
 
-    _HANDLERS = {
+    _HANDLERS: dict[int, Callable[..., None]] = {
         Kind.DEFINE: _define,
         Kind.DATA: _data,
         Kind.FORGET: _forget,
@@ -457,7 +425,9 @@ class Worker:
         if self._line.waiting > MOST_UNSENT:
             self._relay.wait(lambda: self._line.waiting <= MOST_UNSENT)
 
-    def _salvage(self, values: list[Any], errors: list[tuple[int, Any]], start: int) -> tuple[bytes, list[tuple[int, Any]]]:
+    def _salvage(
+        self, values: list[Any], errors: list[tuple[int, Any]], start: int
+    ) -> tuple[bytes, list[tuple[int, Any]]]:
         """Values of which something cannot be pickled: only that item fails."""
         kept: list[Any] = []
         for index, value in enumerate(values, start):
@@ -547,7 +517,9 @@ def main(connection: Connection, cell: Any, options: dict[str, Any], inherited: 
     _set_up(options)
     worker = _worker = Worker(connection, cell, options)
     try:
-        initialize = inherited or serial.loads(options["initializer"]) if inherited or options.get("initializer") else None
+        initialize = (
+            inherited or serial.loads(options["initializer"]) if inherited or options.get("initializer") else None
+        )
         if initialize is not None:
             initialize[0](*initialize[1])
     except BaseException as error:  # noqa: BLE001 - the driver decides what a failing initializer means

@@ -13,6 +13,7 @@ A test proves something only if it used what is on trial.  Every pool made on tr
 a byte to the *ledger*, a file that the environment names; conftest.py fails a test that passed without.
 
 RIVER_CONFORMANCE_OF=stdlib puts the standard library's own classes on trial: that tests this harness.
+RIVER_CONFORMANCE_METHODS="default fork" limits the start methods, for those in a hurry.
 """
 
 import concurrent.futures
@@ -40,7 +41,8 @@ LEDGER = "RIVER_CONFORMANCE_LEDGER"
 
 # No start method is named, as most people do.  The standard library's default is one of the others.
 DEFAULT = "default"
-METHODS = (*([DEFAULT] if WHOSE != STDLIB else []), *multiprocessing.get_all_start_methods())
+ALL_METHODS = (*([DEFAULT] if WHOSE != STDLIB else []), *multiprocessing.get_all_start_methods())
+METHODS = tuple(os.environ.get("RIVER_CONFORMANCE_METHODS", "").split()) or ALL_METHODS
 
 # What becomes of the scripts inside CPython's tests, which name what they test by where it is imported from.
 IN_SCRIPTS = {

@@ -10,6 +10,7 @@ import concurrent.futures
 import inspect
 import multiprocessing
 import multiprocessing.util
+import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from unittest import mock
 
@@ -19,6 +20,7 @@ from cpython_harness import (
     STDLIB,
     WHOSE,
     Bracket,
+    note_use,
     on_trial,
     on_trial_once,
     scripts_use_river,
@@ -92,22 +94,46 @@ def future_variants(subject):
 
 def future_patches(cls):
     """Puts our class where the modules have Future, and futures of our class where they have made some."""
-    pool = cls.subject.type(1)
-    ours = future_class(pool)
-    return [STOP_HELPERS, Bracket(lambda: None, pool.shutdown), *(mock.patch.object(module, name, ours if value is Future else remade(value, ours))
+    ours = future_class()
+    return [STOP_HELPERS, *(mock.patch.object(module, name, ours if value is Future else remade(value, ours))
                             for module in modules for name, value in list(vars(module).items())
                             if value is Future or type(value) is Future)]
 
 
-def future_class(pool):
-    """The class of the pool's futures, made without arguments, and under the name that the test of repr() expects."""
-    future = pool.submit(int)
-    future.result()
-    if WHOSE == STDLIB:
-        return type("Future", (type(future),), {})
+def future_class():
+    """River's futures, counted, made without arguments, under the name that the test of repr() expects."""
+    theirs, arguments = (Future, ()) if WHOSE == STDLIB else (river_future_class(), (Nobody(),))
+
+    def __init__(self):
+        note_use()
+        super(type(self), self).__init__(*arguments)
+
+    return type("Future", (theirs,), {"__init__": __init__})
+
+
+def river_future_class():
     from river import futures
 
-    return type("Future", (futures.Future,), {"__init__": lambda self: super(type(self), self).__init__(future._owner)})
+    return futures.Future
+
+
+class Nobody:
+    """Owns the futures of these tests, which have no task: does at once what a future asks of its owner."""
+
+    def wait(self, ready, timeout):
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while not ready() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return ready()
+
+    def later(self, call, *args):
+        call(*args)
+
+    def cancel(self, number, running):
+        return True
+
+    def is_running(self, number):
+        return False
 
 
 def remade(future, cls):

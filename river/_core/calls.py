@@ -1,0 +1,62 @@
+"""Calls and outcomes as they travel between driver and VM; both ends speak this.
+
+May not: run, schedule or send anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from . import shm
+from .wire import MAX_DESCRIPTORS
+
+# A call's mode: how its blob is applied, and two flags.
+APPLY, APPLY_KEYWORDS, CALL_OBJECT, MAP, STARMAP = range(5)
+KEEP_GOING = 16  # an item that raises does not end its chunk
+TRACK = 32  # note the item that runs; costs 0.15 us an item
+PROMPT = 128  # somebody may wait for each item: report a chunk in parts
+ONCE = 64  # must not run twice: send what is held before it begins, so that a death tells exactly what had begun
+
+# An outcome's status.
+OK, ERROR, UNSENDABLE, UNREADABLE, CHUNK = range(5)
+
+
+class Call(NamedTuple):
+    """A task as it travels."""
+
+    number: int
+    function: int
+    mode: int
+    attempt: int
+    blob: bytes
+    buffers: tuple[tuple[int, int], ...] = ()  # (index, size): of a descriptor, or -1-index of a buffer in the frame
+
+
+class Outcome(NamedTuple):
+    """A task's result as it travels; what `blob` and `extra` hold depends on the status."""
+
+    number: int
+    seconds: float
+    status: int
+    blob: bytes | None
+    buffers: tuple[tuple[int, int], ...]
+    extra: Any
+
+
+def place(specs: Sequence[tuple[int, int]], buffers: Sequence[Any], descriptors: list[int], shared: bool) -> list[Any]:
+    """The buffers of one pickle out of a frame's buffers and descriptors (which are used up)."""
+    return [buffers[-1 - index] if index < 0 else shm.attach(descriptors[index], size, shared) for index, size in specs]
+
+
+def specify(segments: Sequence[shm.Segment], buffers: list[Any], descriptors: list[int]) -> tuple[tuple[int, int], ...]:
+    """The reverse of `place`: put segments into a frame's buffers and descriptors."""
+    specs = []
+    for segment in segments:
+        if segment.descriptor >= 0 and len(descriptors) < MAX_DESCRIPTORS:
+            descriptors.append(segment.descriptor)
+            specs.append((len(descriptors) - 1, segment.size))
+        else:
+            buffers.append(segment.content())
+            specs.append((-len(buffers), segment.size))
+    return tuple(specs)

@@ -1,0 +1,84 @@
+"""A VM's side of functions by value: the one namespace of each driver module, and the objects of `pool.put`.
+
+The functions here are named in pickles that the driver makes (see `serial`).
+
+May not: pickle anything, or know of lines and tasks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import marshal
+import pickle
+import sys
+import types
+from collections.abc import Sequence
+from typing import Any
+
+_namespaces: dict[str, dict[str, Any]] = {}
+_versions: dict[tuple[str, str], int] = {}
+_held: dict[int, Any] = {}
+_packed: dict[int, tuple[bytes, Sequence[Any]]] = {}
+
+
+def namespace(module: str, imported: bool) -> dict[str, Any]:
+    """The one namespace that the driver's `module` has in this VM."""
+    if imported:
+        return importlib.import_module(module).__dict__
+    if module == "__main__":
+        return sys.modules["__main__"].__dict__
+    if module not in _namespaces:
+        _namespaces[module] = {"__name__": module, "__builtins__": __builtins__}
+    return _namespaces[module]
+
+
+def make_function(code: bytes, module: str, imported: bool, name: str, closure: Any) -> types.FunctionType:
+    return types.FunctionType(marshal.loads(code), namespace(module, imported), name, None, closure)
+
+
+def set_function(function: types.FunctionType, state: dict[str, Any]) -> None:
+    function.__dict__.update(state["dict"])
+    function.__defaults__ = state["defaults"]
+    function.__kwdefaults__ = state["kwdefaults"]
+    function.__annotations__ = state["annotations"]
+    function.__doc__ = state["doc"]
+    function.__module__ = state["module"]
+    function.__qualname__ = state["qualname"]
+    scope = function.__globals__
+    if state["file"] is not None:
+        scope.setdefault("__file__", state["file"])
+    scope.update(state["live"])
+    for name, version, blob, buffers in state["data"]:
+        if _versions.get((scope["__name__"], name)) != version:
+            scope[name] = pickle.loads(blob, buffers=buffers)
+            _versions[scope["__name__"], name] = version
+    for submodule in state["submodules"]:
+        importlib.import_module(submodule)
+
+
+def make_cell() -> Any:
+    return types.CellType()
+
+
+def fill_cell(cell: Any, content: tuple[Any, ...]) -> None:
+    if content:
+        cell.cell_contents = content[0]
+
+
+def hold(number: int, blob: bytes, buffers: Sequence[Any]) -> None:
+    """Keep an object of `pool.put`, still packed, for the tasks to come."""
+    _packed[number] = blob, buffers
+
+
+def held(number: int) -> Any:
+    """The object itself, unpacked by the first task that asks."""
+    if number in _packed:
+        blob, buffers = _packed[number]
+        _held[number] = pickle.loads(blob, buffers=buffers)
+        _packed.pop(number, None)
+    return _held[number]
+
+
+def release(number: int) -> None:
+    _held.pop(number, None)
+    _packed.pop(number, None)

@@ -1,0 +1,163 @@
+"""What goes by reference: functions, classes and modules that a VM finds by their names.
+
+May not: pickle or import anything.
+"""
+
+from __future__ import annotations
+
+import opcode
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MISSING: Any = object()
+
+
+class Context:
+    """What one driver knows of its VMs when it pickles for them.
+
+    `inherited` is the namespace of `__main__` at the moment the VMs' ancestor was forked from this process: they have
+    those very objects.  It is None where VMs are fresh interpreters.
+    """
+
+    def __init__(self, inherited: Mapping[str, Any] | None = None) -> None:
+        self.inherited = inherited
+        self._versions: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def has(self, name: str, value: Any) -> bool:
+        return self.inherited is not None and self.inherited.get(name, MISSING) is value
+
+    def version(self, module: str, name: str, blob: bytes) -> int:
+        """A number that changes when the pickled value of a global does."""
+        digest = hash(blob)
+        known, number = self._versions.get((module, name), (None, 0))
+        if known != digest:
+            number += 1
+            self._versions[module, name] = digest, number
+        return number
+
+
+def by_reference(obj: Any, context: Context) -> bool:
+    """Whether a VM finds this function or class by its module and name."""
+    module = getattr(obj, "__module__", None)
+    name = getattr(obj, "__qualname__", "")
+    if module is None or "<" in name or _lookup(sys.modules.get(module), name) is not obj:
+        return False
+    if module == "__main__":
+        return context.has(name.partition(".")[0], obj if "." not in name else _root(name)) and _is_unchanged(
+            obj, context
+        )
+    return is_findable(module)
+
+
+def _root(qualname: str) -> Any:
+    return getattr(sys.modules["__main__"], qualname.partition(".")[0], None)
+
+
+def _is_unchanged(obj: Any, context: Context) -> bool:
+    """Whether an inherited function still reads the globals that were inherited with it."""
+    if not isinstance(obj, types.FunctionType) or context.inherited is None:
+        return True
+    seen: set[str] = set()
+    codes = [obj.__code__]
+    while codes:
+        for name in global_names(codes.pop()) - seen:
+            seen.add(name)
+            value = obj.__globals__.get(name, MISSING)
+            if context.inherited.get(name, MISSING) is not value:
+                return False
+            if isinstance(value, types.FunctionType) and value.__globals__ is obj.__globals__:
+                codes.append(value.__code__)
+    return True
+
+
+def _lookup(module: Any, qualname: str) -> Any:
+    found = module
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+_findable: dict[str, bool] = {}
+
+
+def is_findable(name: str) -> bool:
+    """Whether another interpreter with our `sys.path` can import module `name` and get the same one."""
+    module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
+    if spec is None or name in ("__main__", "__mp_main__"):
+        return name == "builtins"
+    if getattr(spec, "_initializing", False):
+        return False  # it is being imported right now and makes a pool on the way: do not import it again over there
+    if name not in _findable:
+        _findable[name] = _find(name.partition(".")[0])
+    return _findable[name]
+
+
+def _find(top: str) -> bool:
+    loaded = getattr(sys.modules.get(top), "__spec__", None)
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(top, None)
+        except Exception:  # noqa: BLE001 - a broken third-party finder finds nothing
+            continue
+        if spec is not None:
+            return loaded is not None and spec.origin == loaded.origin
+    return False
+
+
+_LOADS = {
+    opcode.opmap[name]: shift
+    for name, shift in {
+        "LOAD_GLOBAL": int(sys.version_info >= (3, 11)),  # since 3.11 its lowest bit says whether NULL is pushed
+        "STORE_GLOBAL": 0,
+        "DELETE_GLOBAL": 0,
+        "LOAD_NAME": 0,
+        "LOAD_FROM_DICT_OR_GLOBALS": 0,
+    }.items()
+    if name in opcode.opmap
+}
+
+
+def global_names(code: types.CodeType) -> set[str]:
+    """The names that `code`, or code inside of it, looks up among its globals."""
+    names: set[str] = set()
+    extended = 0
+    operations = code.co_code
+    for i in range(0, len(operations), 2):
+        op, arg = operations[i], operations[i + 1] | extended
+        extended = arg << 8 if op == opcode.EXTENDED_ARG else 0
+        if op in _LOADS:
+            names.add(code.co_names[arg >> _LOADS[op]])
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= global_names(constant)
+    return names
+
+
+def used_submodules(code: types.CodeType, values: Iterable[Any]) -> list[str]:
+    """Submodules reached as attributes (`import a.b` binds only `a`), to be imported along with the function."""
+    packages = [v.__name__ for v in values if isinstance(v, types.ModuleType) and hasattr(v, "__path__")]
+    if not packages:
+        return []
+    names = _all_names(code)
+    return [
+        module
+        for module in list(sys.modules)
+        for package in packages
+        if module.startswith(package + ".") and names.issuperset(module[len(package) + 1 :].split("."))
+    ]
+
+
+def _all_names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _all_names(constant)
+    return names
+
+
+def plain_annotations(function: types.FunctionType) -> dict[str, Any]:
+    """Annotations that are names or strings; others may drag half a program along, and no task needs them."""
+    return {k: v for k, v in function.__annotations__.items() if isinstance(v, (str, type(None)))}

@@ -1,0 +1,507 @@
+"""RiverExecutor, and what it shares with RiverPool: submit, options, put, and the ways to end.
+
+    submit, executor's map              (here)      \\
+                                                      Options, Task or Job --> Cluster
+    apply_async, map_async, imap, ...   (pool.py)   /
+
+May not: know VMs' lines, frames, or why a task runs where it does.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal
+import sys
+import threading
+import time
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from . import arguments
+from ._core import calls, cpus, serial, worker
+from ._core.scheduler import Task
+from .cluster import Cluster, at_exit, is_exiting
+from .futures import Future
+from .machine import Function, RemoteVM
+from .maps import Job, MapIterator, StreamJob
+from .tasks import Options, TaskFuture
+
+RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
+EMPTY = serial.dump_plain(())
+_pools: weakref.WeakSet[Face] = weakref.WeakSet()
+
+
+class Statistics(NamedTuple):
+    """What a pool has done so far; `busy` and `done` are by VM: seconds of work, and items."""
+
+    done: int
+    lost: int
+    vms: tuple[str, ...]
+    pids: dict[str, int]
+    busy: dict[str, float]
+    items: dict[str, int]
+
+
+class VMProcess:
+    """A VM's process, as far as programs look at a pool's workers."""
+
+    def __init__(self, vm: RemoteVM, cluster: Cluster) -> None:
+        self._vm = vm
+        self._cluster = cluster
+        self.pid = vm.pid
+        self.name = vm.name
+        self.daemon = False
+
+    def is_alive(self) -> bool:
+        return any(vm is self._vm for vm in self._cluster.vms())
+
+    @property
+    def exitcode(self) -> int | None:
+        return None if self.is_alive() else self._vm.code
+
+    def terminate(self) -> None:
+        self._cluster.signal(self._vm.name, signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._cluster.signal(self._vm.name, signal.SIGKILL)
+
+    def join(self, timeout: float | None = None) -> None:
+        self._cluster.wait(lambda: not self.is_alive(), timeout)
+
+    def __repr__(self) -> str:
+        return f"<VM {self.name} pid={self.pid}>"
+
+
+class Life:
+    """What a pool and its views (`options()`) have in common."""
+
+    def __init__(self) -> None:
+        self.state = TERMINATE  # until all is up
+        self.open_jobs: set[Job] = set()
+        self.used_as_pool = self.used_as_executor = False
+
+
+class Face(concurrent.futures.Executor):
+    """What both faces share: the cluster, options, submit, and the ways to end."""
+
+    def __init__(
+        self,
+        vms: int | None,
+        context: Any,
+        initializer: Callable[..., Any] | None,
+        initargs: Sequence[Any],
+        lifetime: int | None,
+        *,
+        timeout: float | None = None,
+        retries: int = 1,
+        retry_on: Any = (),
+        max_memory: Any = None,
+        env: dict[str, str] | None = None,
+        threads_per_worker: int | None = None,
+    ) -> None:
+        self._life = Life()
+        self._is_view = False
+        if worker.is_loading():
+            raise RuntimeError(
+                "a pool was about to be made while a VM imports the module of its task, and so on without end; "
+                "make the pool inside of a function, or under if __name__ == '__main__':"
+            )
+        self._options = arguments.task_options(timeout, retries, retry_on)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._vm_count = vms if vms is not None else cpus.cpu_count()
+        self._initializer, self._initargs = initializer, initargs
+        self._lifetime = lifetime
+        self._cluster = Cluster(
+            self._vm_count,
+            initializer,
+            initargs,
+            start=arguments.start_method(context),
+            lifetime=lifetime,
+            memory=arguments.memory_limits(max_memory),
+            env={k: str(v) for k, v in (env or {}).items()},
+            threads=threads_per_worker,
+        )
+        self._life.state = RUN
+        _pools.add(self)
+        at_exit_once()
+
+    # -- Executor -----------------------------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Run `fn(*args, **kwargs)` in a VM; returns its future.
+
+        Raises RuntimeError after shutdown, BrokenProcessPool when the pool is broken.  What cannot be pickled is told
+        by the future.
+        """
+        if self._life.state != RUN:
+            raise RuntimeError(
+                "cannot schedule new futures after interpreter shutdown"
+                if is_exiting()
+                else "cannot schedule new futures after shutdown"
+            )
+        self._life.used_as_executor = True
+        return submit_task(self._cluster, self._options, fn, args, kwargs, False, None)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; with `cancel_futures`, cancel what has not begun; with `wait`, return when all is done."""
+        if self._life.state == TERMINATE:
+            return
+        self._life.state = CLOSE
+        if cancel_futures:
+            for task in list(self._cluster.scheduler.tasks.values()):
+                if isinstance(task.sink, TaskFuture):
+                    task.sink.cancel()
+            for job in list(self._life.open_jobs):
+                job.abandon()
+        if wait:
+            self._finish()
+        else:
+            end_in_background(self)
+
+    def terminate_workers(self) -> None:
+        """End all VMs with SIGTERM and shut down; unfinished futures fail with BrokenProcessPool."""
+        self._force(signal.SIGTERM)
+
+    def kill_workers(self) -> None:
+        """End all VMs with SIGKILL and shut down; unfinished futures fail with BrokenProcessPool."""
+        self._force(signal.SIGKILL)
+
+    def _force(self, number: int) -> None:
+        if self._life.state == TERMINATE:
+            return
+        self._life.state = CLOSE
+        self._cluster.break_off("its workers were ended by terminate_workers() or kill_workers()", number)
+        self.terminate()
+
+    # -- more than both -----------------------------------------------------------------------------------------
+
+    def options(self, *, timeout: float | None = None, retries: int | None = None, retry_on: Any = None) -> Any:
+        """This pool with other options for the calls made on what is returned.
+
+        timeout: seconds a task may run; then it is stopped (its VM is ended and replaced) and fails with TaskTimeout.
+        retries: how often a task runs again after its VM died, or after an exception of a type in `retry_on`.
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _is_view=True)
+        view._options = arguments.task_options(
+            self._options.timeout if timeout is None else timeout,
+            self._options.retries if retries is None else retries,
+            self._options.retry_on if retry_on is None else retry_on,
+        )
+        return view
+
+    def put(self, obj: Any) -> serial.Handle:
+        """Send a large object to each VM at most once.  Pass what is returned as an argument, or inside of one: the
+        task receives the object itself, which it should not change.  Forgotten when the handle is."""
+        self._check_running()
+        handle = PutHandle(self._cluster.number(), serial.dumps(obj, self._cluster.context))
+        weakref.finalize(handle, _forget, weakref.ref(self._cluster), handle.number).atexit = False
+        return handle
+
+    def statistics(self) -> Statistics:
+        """What the pool has done so far."""
+        vms = self._cluster.all_vms()
+        scheduler = self._cluster.scheduler
+        return Statistics(
+            done=scheduler.done,
+            lost=scheduler.lost_vms,
+            vms=tuple(vm.name for vm in self._cluster.vms()),
+            pids={vm.name: vm.pid for vm in vms},
+            busy={vm.name: vm.busy for vm in vms},
+            items={vm.name: vm.done for vm in vms},
+        )
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def terminate(self) -> None:
+        """End all VMs at once; unfinished work is cancelled."""
+        self._life.state = TERMINATE
+        for job in list(self._life.open_jobs):
+            job.is_fed = True
+            job.ring()
+        self._cluster.terminate()
+
+    def _finish(self) -> None:
+        """Wait for all work, then end the VMs in order."""
+        for job in list(self._life.open_jobs):
+            if isinstance(job, StreamJob):
+                job.lift_bounds()
+        self._cluster.wait(self._is_quiet)
+        self._cluster.stop()
+        self._life.state = TERMINATE
+
+    def _is_quiet(self) -> bool:
+        if self._cluster.is_closed or self._cluster.failure is not None:
+            return True
+        self._life.open_jobs -= {job for job in self._life.open_jobs if job.is_fed}
+        return not self._life.open_jobs and self._cluster.is_quiet()
+
+    def _wait_for_executor_work(self) -> None:
+        """Wait for what was submitted as to an executor, and only for that."""
+        while tasks := [t for t in list(self._cluster.scheduler.tasks.values()) if not t.sink.is_pool]:
+            for task in tasks:
+                self._cluster.wait(lambda: task.number not in self._cluster.scheduler.tasks)  # noqa: B023
+        for job in [j for j in self._life.open_jobs if not j.is_pool]:
+            self._cluster.wait(lambda: job.is_fed and not job._tasks)  # noqa: B023
+
+    def _check_running(self) -> None:
+        if self._life.state != RUN:
+            raise ValueError("Pool not running")
+        if self._cluster.failure is not None:
+            raise self._cluster.failure_copy()
+
+    def _start(self, job: Job, feeds_itself: bool = False) -> None:
+        if not job.is_fed:
+            self._life.open_jobs.add(job)
+            if not feeds_itself:
+                job.start_feeding()
+
+    # What some programs, and CPython's tests, look at.
+
+    @property
+    def _processes(self) -> Any:
+        self._cluster.wait(lambda: all(vm.pid for vm in self._cluster.vms()), 10)
+        return {vm.pid: VMProcess(vm, self._cluster) for vm in self._cluster.vms()}
+
+    @property
+    def _pool(self) -> list[VMProcess]:
+        return list(self._processes.values())
+
+    @property
+    def _max_workers(self) -> int:
+        return self._vm_count
+
+    def __reduce__(self) -> Any:
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+
+class RiverExecutor(Face):
+    """The same machinery with `concurrent.futures.ProcessPoolExecutor`'s contract in every method.
+
+    The arguments are ProcessPoolExecutor's, then those of RiverPool that it does not have.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., Any] | None = None,
+        initargs: Sequence[Any] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        **extras: Any,
+    ) -> None:
+        self._life.state = TERMINATE
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        super().__init__(
+            max_workers, mp_context, initializer, initargs, arguments.lifetime(max_tasks_per_child), **extras
+        )
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        **kw: Any,
+    ) -> Iterator[Any]:
+        """As `Executor.map` of CPython 3.14, with `buffersize=`; also progress=, on_error=, retries=, retry_on=."""
+        return executor_map(self, self._options, fn, iterables, timeout=timeout, chunksize=chunksize, **kw)
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        if kind is not None:  # an exception in the body: nobody wants the rest
+            self.terminate()
+        else:
+            self.shutdown()
+
+    def __del__(self) -> None:
+        if is_left_open(self):
+            end_in_background(self)
+
+
+class PutHandle(serial.Handle):
+    """What `put` returns."""
+
+    __slots__ = ("pickled",)
+
+    def __init__(self, number: int, pickled: serial.Pickled) -> None:
+        super().__init__(number)
+        self.pickled = pickled
+
+
+# ------------------------------------------------------------------------------------------------------- how
+
+
+def submit_task(
+    cluster: Cluster,
+    options: Options,
+    fn: Any,
+    args: tuple[Any, ...],
+    kwargs: Any,
+    is_pool: bool,
+    callbacks: Any,
+) -> TaskFuture:
+    future = TaskFuture(cluster, options, is_pool, callbacks)
+    task = Task(cluster.number(), 1, options.retries, options.timeout)
+    future.number = task.number
+    task.sink = future
+    task.items = fn, args, kwargs
+    if cluster.refuses:
+        cluster.check_open()
+    try:
+        task.function, task.mode, task.pickled = _pickle_call(cluster, fn, args, kwargs)
+    except Exception as error:  # noqa: BLE001 - both faces tell it by the future
+        future._finish(None, error)
+        return future
+    if not options.retries:
+        task.mode |= calls.ONCE
+    cluster.submit(task)
+    return future
+
+
+def _pickle_call(
+    cluster: Cluster, fn: Any, args: tuple[Any, ...], kwargs: Any
+) -> tuple[Function | None, int, serial.Pickled]:
+    if type(fn) not in _KEPT:  # a partial, a method, an object: it may have changed since the last call
+        return None, calls.CALL_OBJECT, serial.dumps((fn, args, kwargs), cluster.context)
+    function = cluster.function(fn)
+    if kwargs:
+        return function, calls.APPLY_KEYWORDS, serial.dumps((args, kwargs), cluster.context)
+    if not args:
+        return function, calls.APPLY, EMPTY
+    if serial.is_plain(args):
+        return function, calls.APPLY, serial.dump_plain(args)
+    return function, calls.APPLY, serial.dumps(args, cluster.context)
+
+
+_KEPT = frozenset((types.FunctionType, types.BuiltinFunctionType, type))
+
+
+def job_args(pool: Face, func: Any, items: Any) -> tuple[Any, ...]:
+    return pool._cluster, pool._cluster.function(func, keep=type(func) in _KEPT), items
+
+
+def job_options(options: Options, kw: dict[str, Any]) -> dict[str, Any]:
+    given = {name: kw.pop(name) for name in ("retries", "retry_on", "task_timeout") if name in kw}
+    if given:
+        options = arguments.task_options(
+            given.get("task_timeout", options.timeout),
+            given.get("retries", options.retries),
+            given.get("retry_on", options.retry_on),
+        )
+    return {
+        "options": options,
+        "on_error": kw.pop("on_error", "raise"),
+        "progress": kw.pop("progress", None),
+        **kw,
+    }
+
+
+def executor_map(
+    pool: Face,
+    options: Options,
+    fn: Callable[..., Any],
+    iterables: tuple[Any, ...],
+    *,
+    timeout: float | None = None,
+    chunksize: int | None = 1,
+    buffersize: int | None = None,
+    **kw: Any,
+) -> Iterator[Any]:
+    """`Executor.map`: collects the input at once (unless `buffersize` is given), returns a lazy iterator."""
+    if pool._life.state != RUN:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+    pool._check_running()
+    pool._life.used_as_executor = True
+    if chunksize is None:
+        chunksize = 1
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+    arguments.check_buffersize(buffersize)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if buffersize is not None and not iterables:
+        return iter(())
+    items: Any = zip(*iterables, strict=False)
+    if buffersize is None:
+        items = list(items)
+    job = StreamJob(
+        *job_args(pool, fn, items),
+        star=True,
+        chunksize=chunksize,
+        buffersize=buffersize,
+        is_pool=False,
+        **job_options(options, kw),
+    )
+    pool._start(job)
+    return _results(MapIterator(job), job, deadline)
+
+
+def _results(results: MapIterator, job: StreamJob, deadline: float | None) -> Iterator[Any]:
+    """The first exception ends it and cancels the rest, as `Executor.map` does."""
+    try:
+        while True:
+            try:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                value = results.next(left)
+            except StopIteration:
+                return
+            yield value
+            del value
+    finally:
+        job.abandon()
+
+
+def _forget(cluster: weakref.ref[Cluster], number: int) -> None:
+    """In a thread of its own: the garbage collector may come while any lock is held."""
+    known = cluster()
+    if known is not None and not known.is_closed:
+        known.later(known.forget, number)
+
+
+def is_left_open(pool: Face) -> bool:
+    """Whether a pool that is being collected was never ended."""
+    life = getattr(pool, "_life", None)
+    return life is not None and life.state == RUN and not pool._is_view
+
+
+def end_in_background(pool: Face) -> None:
+    """Let a pool that nobody holds any more finish what it was asked for as an executor, then end."""
+    cluster, jobs = pool._cluster, [job for job in pool._life.open_jobs if not job.is_pool]
+    if sys.is_finalizing() or cluster.is_closed:
+        return
+
+    def finish() -> None:
+        while tasks := [t for t in list(cluster.scheduler.tasks.values()) if not t.sink.is_pool]:
+            cluster.wait(lambda: tasks[0].number not in cluster.scheduler.tasks)
+        cluster.wait(lambda: all(job.is_fed and not job._tasks for job in jobs))
+        cluster.stop()
+
+    thread = threading.Thread(target=finish, name="river-closer", daemon=True)
+    _closers.add(thread)
+    thread.start()
+
+
+_closers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_is_registered = False
+
+
+def at_exit_once() -> None:
+    global _is_registered
+    if not _is_registered:
+        _is_registered = True
+        at_exit(_end_all)
+
+
+def _end_all() -> None:
+    """The interpreter ends: wait for what executors were asked for, as concurrent.futures does; end the rest."""
+    for pool in list(_pools):
+        if pool._life.state == RUN:
+            pool._life.state = CLOSE
+            pool._wait_for_executor_work()
+            pool.terminate()
+    for thread in list(_closers):
+        thread.join()

@@ -1,0 +1,125 @@
+"""The driver's ends of a machine and its VMs: what is sent to them, and what they already have.
+
+May not: decide what goes where, or read a line.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from ._core import calls, serial
+from ._core.connection import Connection
+from ._core.scheduler import Task
+from ._core.wire import Kind
+from .launchers import local
+
+# So many functions are kept in a VM; a program that makes a new lambda for every call must not fill it.
+MOST_FUNCTIONS = 256
+
+
+class Function:
+    """A function as its VMs get it: once each."""
+
+    __slots__ = ("function", "number", "pickled")
+
+    def __init__(self, number: int, function: Any, pickled: serial.Pickled) -> None:
+        self.number = number
+        self.function = function
+        self.pickled = pickled
+
+
+class Machine:
+    """This machine's supervisor."""
+
+    def __init__(self, name: str, sock: socket.socket, process: local.Process) -> None:
+        self.name = name
+        self.line = Connection(sock)
+        self.process = process
+
+
+class RemoteVM:
+    """The driver's end of a VM: its line, and what has been sent over it already."""
+
+    def __init__(self, name: str, line: Connection, facts: dict[str, Any]) -> None:
+        self.name = name
+        self.line = line
+        self.pid = 0
+        self.code: int | None = None
+        self.is_ended = False  # its line has ended; its supervisor will say why
+        self.done = 0
+        self.busy = 0.0
+        self._lock = threading.Lock()  # keeps a function's definition before the calls that name it
+        self._functions: OrderedDict[int, None] = OrderedDict()
+        self._data: set[int] = set()
+        self._facts = facts
+
+    def send(self, tasks: Sequence[Task]) -> None:
+        """Send tasks, and before them what they need and the VM does not have."""
+        buffers: list[Any] = []
+        descriptors: list[int] = []
+        messages: list[tuple[Any, ...]] = []
+        with self._lock:
+            for task in tasks:
+                function, pickled = task.function, task.pickled
+                number = 0
+                if function is not None:
+                    number = function.number
+                    if number not in self._functions:
+                        self._define(function)
+                for handle in pickled.handles:
+                    self._provide(handle)
+                message: tuple[Any, ...] = (task.number, number, task.mode, task.attempt, pickled.blob)
+                if pickled.segments:
+                    message = (*message, calls.specify(pickled.segments, buffers, descriptors))
+                messages.append(message)
+            self.line.send(Kind.CALL, pickle.dumps(messages, 5), buffers, descriptors)
+
+    def _define(self, function: Function) -> None:
+        for handle in function.pickled.handles:
+            self._provide(handle)
+        forget = [self._functions.popitem(last=False)[0]] if len(self._functions) >= MOST_FUNCTIONS else []
+        self._functions[function.number] = None
+        facts = facts_of_driver()
+        if facts == self._facts:
+            facts = {}
+        else:
+            self._facts = facts
+        buffers: list[Any] = []
+        descriptors: list[int] = []
+        specs = calls.specify(function.pickled.segments, buffers, descriptors)
+        message = (function.number, function.pickled.blob, specs, facts, forget)
+        self.line.send(Kind.DEFINE, pickle.dumps(message, 5), buffers, descriptors)
+
+    def _provide(self, handle: Any) -> None:
+        if handle.number in self._data:
+            return
+        self._data.add(handle.number)
+        for inner in handle.pickled.handles:
+            self._provide(inner)
+        buffers: list[Any] = []
+        descriptors: list[int] = []
+        specs = calls.specify(handle.pickled.segments, buffers, descriptors)
+        self.line.send(Kind.DATA, pickle.dumps((handle.number, handle.pickled.blob, specs), 5), buffers, descriptors)
+
+    def forget(self, number: int) -> None:
+        """Let the VM drop an object of `pool.put`."""
+        with self._lock:
+            if number in self._data:
+                self._data.discard(number)
+                self.line.send(Kind.FORGET, pickle.dumps([number], 5))
+
+
+def facts_of_driver() -> dict[str, Any]:
+    """What a VM must know to import what this process can, and to talk to its managers."""
+    facts: dict[str, Any] = {"path": tuple(p if p else os.getcwd() for p in sys.path if isinstance(p, str))}
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        facts["authkey"] = bytes(process.current_process().authkey)
+    return facts

@@ -1,0 +1,123 @@
+"""Single tasks: their options, their futures, and outcomes turned into what the caller sees.
+
+May not: know maps or pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ._core import calls, serial
+from ._core.scheduler import Task
+from .cluster import Cluster
+from .futures import Future
+
+
+class Options(NamedTuple):
+    """How tasks are to be treated: seconds each may run, deaths of a VM and exceptions after which it runs again."""
+
+    timeout: float | None = None
+    retries: int = 1
+    retry_on: tuple[type[BaseException], ...] = ()
+
+    def retries_exception(self, error: BaseException | None, attempt: int) -> bool:
+        return bool(self.retry_on) and attempt <= self.retries and isinstance(error, self.retry_on)
+
+
+class TaskFuture(Future):
+    """What `submit` and `apply_async` return; the sink of its task."""
+
+    def __init__(self, cluster: Cluster, options: Options, is_pool: bool, callbacks: Any = None) -> None:
+        self._owner = cluster
+        self._options = options
+        self.is_pool = is_pool
+        self._callbacks = callbacks
+
+    def settle(self, task: Task, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
+        """The task came back."""
+        status = outcome[2]
+        if error is not None or status == calls.UNREADABLE:
+            self._finish(None, transfer_error(self.describe(task), outcome[5], error, self.is_pool))
+        elif status == calls.OK:
+            if self._callbacks is None:
+                self.finish(value, None)
+            else:
+                self._finish(value, None)
+        else:
+            report = outcome[5] if status == calls.ERROR else (*outcome[5][0], outcome[5][1])
+            caught = rebuild(report, self.is_pool)
+            if self._options.retries_exception(caught, task.attempt):
+                task.attempt += 1
+                self._owner.resubmit([task])  # type: ignore[attr-defined]
+            else:
+                self._finish(None, caught)
+
+    def _finish(self, value: Any, error: BaseException | None) -> None:
+        finish(self._owner, self, value, error, self._callbacks)
+
+    def fail(self, task: Task, error: BaseException) -> None:
+        """The task was given up."""
+        self._finish(None, error)
+
+    def dropped(self, task: Task) -> None:
+        """The pool has ended without running it."""
+        self.finish_cancelled()
+
+    def describe(self, task: Task) -> str:
+        """The call, for messages."""
+        function, args, keywords = task.items
+        name = getattr(function, "__qualname__", None) or repr(function)
+        parts = [short(a) for a in args] + [f"{k}={short(v)}" for k, v in keywords.items()]
+        return f"{name}({', '.join(parts)})"
+
+
+def finish(owner: Any, future: Future, value: Any, error: BaseException | None, callbacks: Any) -> None:
+    """Resolve a future; with multiprocessing's callbacks, only after they have run, as its users rely on."""
+    callback = (callbacks[1] if error is not None else callbacks[0]) if callbacks else None
+    if callback is None:
+        future.finish(value, error)
+    else:
+        owner.later(_call_then_finish, callback, future, value, error)
+
+
+def _call_then_finish(callback: Callable[[Any], Any], future: Future, value: Any, error: BaseException | None) -> None:
+    try:
+        callback(value if error is None else error)
+    finally:
+        future.finish(value, error)
+        future._owner.nudge()  # type: ignore[attr-defined]
+
+
+def rebuild(report: Sequence[Any], is_pool: bool) -> BaseException:
+    """The exception that a VM reported, ready to be raised here."""
+    from . import errors
+
+    blob, name, text, *value = report
+    try:
+        caught = serial.loads(blob) if blob is not None else None
+    except BaseException:  # noqa: BLE001 - its class may have gone from here; the text still tells
+        caught = None
+    if value:
+        return errors.unsendable((blob, name, text), caught, value[0], is_pool)
+    return errors.remote((blob, name, text), caught, is_pool)
+
+
+def transfer_error(call: str, report: Any, error: BaseException | None, is_pool: bool) -> BaseException:
+    """The error for what could not be unpickled: in the VM (report) or here (error)."""
+    from . import errors
+
+    if error is not None:
+        failure = errors.TransferError(f"the result of {call} could not be unpickled: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
+    failure = errors.TransferError(f"the function or arguments of {call} could not be unpickled in the VM: {report[1]}")
+    return errors.remote(report, failure, is_pool)
+
+
+def short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a __repr__ that raises
+        text = f"<{type(value).__qualname__} object>"
+    return text if len(text) <= 120 else text[:100] + "..." + text[-15:]

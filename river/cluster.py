@@ -81,6 +81,7 @@ class Cluster:
         self._launches = 0
         self._machine: Machine | None = None
         self._is_closed = self._is_stopping = False
+        self.hungry: set[Any] = set()  # jobs that wait until there is room for more tasks
         self._ended: deque[RemoteVM] = deque(maxlen=1000)
         self._failure: BaseException | None = None
         self._host = socket.gethostname()
@@ -260,6 +261,9 @@ class Cluster:
                     self._read_machine(owner)
             if deadline is not None and deadline <= time.monotonic():
                 self._act(self._decide(self.scheduler.expired, time.monotonic()))
+            if self.hungry and self.scheduler.is_low():
+                for job in list(self.hungry):
+                    job.ring()
         except Exception as error:  # noqa: BLE001 - a fault in River must not become a hang
             if self._is_closed:
                 return
@@ -321,7 +325,7 @@ class Cluster:
         """Hand over parts of chunks that are not finished yet; returns the outcomes that are final."""
         final = []
         for outcome in outcomes:
-            if outcome[2] != calls.CHUNK or outcome[5][2]:
+            if outcome[2] != calls.CHUNK or outcome[5][3]:
                 final.append(outcome)
                 continue
             task = self.scheduler.tasks.get(outcome[0])
@@ -386,7 +390,7 @@ class Cluster:
             vm.name,
             facts["running"],
             facts["index"],
-            facts["code"] != 0,
+            True,
             time.monotonic(),
         )
         self._act(todo, facts)

@@ -91,12 +91,24 @@ def worker_lost(vm: str, host: str, facts: dict[str, Any], task: str, deaths: in
     lines.append(f"  peak memory of the VM: {facts['peak'] / 2**20:.0f} MiB")
     if facts.get("tail", "").strip():
         lines.append("  its last words on stderr:")
-        lines += ["    " + line for line in facts["tail"].strip().splitlines()[-12:]]
+        lines += ["    " + line for line in _last_words(facts["tail"])]
     error = kind("\n".join(lines))
     error.vm, error.host, error.task = vm, host, task
     error.pid, error.code, error.peak = facts["pid"], facts["code"], facts["peak"]
     error.oom, error.tail = facts["oom"], facts["tail"]
     return error
+
+
+def _last_words(tail: str) -> list[str]:
+    """The end of what a VM wrote; of a fault's stack, only the frames above River's own."""
+    lines: list[str] = []
+    is_ours = False
+    for line in tail.strip().splitlines():
+        is_frame = line.startswith('  File "')
+        is_ours = is_frame and (is_ours or "/river/_core/" in line)
+        if not is_ours:
+            lines.append(line)
+    return lines[-20:]
 
 
 def _cause(facts: dict[str, Any]) -> str:

@@ -154,7 +154,7 @@ class Job:
             mode |= calls.TRACK
         task.mode = mode
         task.function, task.pickled, task.items = self._function, pickled, items
-        task.sink, task.offset, task.attempt, task.reported = self, offset, attempt, 0
+        task.sink, task.offset, task.attempt = self, offset, attempt
         return task
 
     def _end_feed(self) -> None:
@@ -183,8 +183,10 @@ class Job:
             self.feed()
             if self.is_fed:
                 return
+            self.cluster.hungry.add(self)
             if not self.wants():
                 bell.wait()
+            self.cluster.hungry.discard(self)
 
     def ring(self) -> None:
         if self._bell is not None and not self._bell.is_set() and (self.is_fed or self.wants()):
@@ -196,29 +198,38 @@ class Job:
         """A chunk came back, or a part of it."""
         if task.number not in self._tasks:
             return
-        if outcome[2] != calls.CHUNK or error is not None:
+        if outcome[2] != calls.CHUNK:
             del self._tasks[task.number]
-            self._untransferable(task, outcome[5], error)
+            self._unreadable(task, outcome[5])
         else:
-            start, reports, is_last = outcome[5]
+            start, count, reports, is_last = outcome[5]
             if is_last:
                 del self._tasks[task.number]
                 self._chunks.measured(task.size, outcome[1])
-            task.reported = start + len(value)
+            task.reported = start + count
             weight = len(outcome[3]) + sum(size for _, size in outcome[4])
-            if reports:
+            if error is not None:
+                self._unloadable(task, start, start + count, error)
+            elif reports:
                 self._take_errors(task, start, value, reports, weight)
             elif value:
                 self.deliver(task.offset + start, value, {}, len(value), weight)
         self.ring()
 
-    def _untransferable(self, task: Task, report: Any, error: BaseException | None) -> None:
-        """Something in the chunk could not be unpickled, there or here: find out which item it is."""
-        if task.size > 1 and task.retries:
-            self._resend(task, range(task.reported, task.size), task.attempt)
-            return
-        failure = transfer_error(self.describe(task), report, error, self.is_pool)
-        self._fail_items(task.offset + task.reported, task.size - task.reported, failure)
+    def _unreadable(self, task: Task, report: Any) -> None:
+        """Something in the chunk could not be unpickled in the VM, so nothing has run: find out which item it is."""
+        if task.size > 1:
+            self._resend(task, range(task.size), task.attempt)
+        else:
+            self._fail_items(task.offset, 1, transfer_error(self.describe(task), report, None, self.is_pool))
+
+    def _unloadable(self, task: Task, start: int, end: int, error: BaseException) -> None:
+        """A result among these could not be unpickled here: find out which, if they may run again."""
+        if end - start > 1 and task.retries:
+            self._resend(task, range(start, end), task.attempt)
+        else:
+            failure = transfer_error(self.describe(task), None, error, self.is_pool)
+            self._fail_items(task.offset + start, end - start, failure)
 
     def _take_errors(self, task: Task, start: int, values: list[Any], reports: list[Any], weight: int) -> None:
         errors: dict[int, BaseException] = {}
@@ -270,12 +281,15 @@ class Job:
         """The chunk's VM died at item `index` (if that was noted): all others go on, and only that one is to blame."""
         if self._tasks.pop(task.number, None) is None:
             return
+        begun = range(index, index + 1) if index < task.size and task.mode & calls.TRACK else range(0)
+        if begun and not task.retries:  # at most once: what had begun and is not reported may not run again
+            begun = range(task.reported, index + 1)
         parts = []
         for i in range(task.reported, task.size):
             part = self._part(task, i, i + 1, task.attempt)
             if part is None:
                 continue
-            if i == index and task.mode & calls.TRACK:
+            if i in begun:
                 part.deaths = task.deaths
                 part.attempt += 1
                 if part.deaths > part.retries:

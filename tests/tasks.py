@@ -137,6 +137,12 @@ def forever(*_):
     threading.Event().wait()
 
 
+def note_and_wait(path):
+    """Says that it runs, and goes on for ever."""
+    note(path, os.getpid())
+    forever()
+
+
 def hold_the_lock_in_c(path):
     """A C function that never gives the GIL back, and so no Python thread of this VM runs any more."""
     note(path, os.getpid())

@@ -4,7 +4,6 @@ Everything here is killed for real.
 """
 
 import concurrent.futures
-import os
 import random
 import signal
 import threading
@@ -180,7 +179,7 @@ def test_death_of_the_supervisor_costs_no_task_a_retry(start, tmp_path):
         futures = [pool.submit(gate, x) for x in range(6)]
         for round in range(1, 3):
             gate.wait_for(2 * round)
-            tools.kill(tools.supervisor().pid)
+            tools.kill(tools.supervisor(pool).pid)
         gate.wait_for(6)
         gate.open()
 

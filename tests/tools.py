@@ -4,13 +4,16 @@ May not: look into River.
 """
 
 import contextlib
+import fcntl
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tasks import wait_until
 
 import river
 
+HERE = str(Path(__file__).parent)
 MARK = "RIVER_TEST_MARK"  # conftest gives each test its own, and all processes inherit it
 
 # VMs that are forked from this process, and VMs that are fresh interpreters.
@@ -47,10 +51,14 @@ def pids(pool):
     return [known.pids[name] for name in known.vms if known.pids.get(name)]
 
 
-def supervisor():
-    """The one child of this process that has River's VMs as its children."""
-    (process,) = [p for p in psutil.Process().children() if p.children() and is_marked(p)]
-    return process
+def supervisor(pool):
+    """The process that is the parent of the pool's VMs."""
+
+    def parent():
+        with contextlib.suppress(psutil.Error):
+            return next(filter(None, (psutil.Process(pid).parent() for pid in pids(pool))), None)
+
+    return wait_until(parent, what="a VM and its supervisor")
 
 
 def is_marked(process, mark=None):
@@ -72,8 +80,8 @@ def kill(number, with_signal=signal.SIGKILL):
 
 
 def surroundings(**more):
-    """The environment for a script: it imports the same River as we do."""
-    paths = [str(Path(river.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    """The environment for a script: it imports the same River as we do, and `tasks`."""
+    paths = [str(Path(river.__file__).parents[1]), HERE, os.environ.get("PYTHONPATH")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1", **more}
 
 
@@ -108,6 +116,7 @@ class Terminal:
 
     def __init__(self, *arguments, cwd=None):
         self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 50, 500, 0, 0))  # else long lines are broken
         self._process = subprocess.Popen(
             [sys.executable, "-c", self._OWN, sys.executable, *map(str, arguments)],
             stdin=slave,
@@ -157,9 +166,9 @@ class Terminal:
         if not select.select([self._master], [], [], max(0, seconds))[0]:
             return False
         try:
-            text = os.read(self._master, 65536).decode(errors="replace").replace("\r", "")
+            text = os.read(self._master, 65536).decode(errors="replace")
         except OSError:  # nobody has the other end open
             return False
-        self._heard += text
-        self.said += text
+        self._heard += text.replace("\r", "")
+        self.said += text.replace("\r", "")
         return bool(text)

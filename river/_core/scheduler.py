@@ -25,23 +25,22 @@ MOST_CREDIT = 128
 FEW = 2
 # So many VMs in a row may end before they are ready, or without having finished anything, until we give up.
 PATIENCE = 5
+NOBODY = -1
 
 
 class Task:
     """One call, or one chunk of a map.  The scheduler reads the first line of slots and carries the others along."""
 
     __slots__ = (
-        *("deaths", "number", "retries", "size", "timeout", "vm"),
-        *("attempt", "function", "items", "mode", "offset", "pickled", "reported", "sink"),
+        *("attempt", "deaths", "number", "reported", "retries", "size", "timeout", "vm"),
+        *("function", "items", "mode", "offset", "pickled", "sink"),
     )
 
-    attempt: int  # how often it has been begun, this time included
     function: Any
     items: Any  # what it was made from: (function, args, keywords), or a chunk's items
     mode: int
     offset: int  # of a chunk in its map
     pickled: Any
-    reported: int  # items of a chunk whose outcomes have come
     sink: Any  # who is told of its outcome
 
     def __init__(self, number: int, size: int = 1, retries: int = 1, timeout: float | None = None) -> None:
@@ -49,8 +48,9 @@ class Task:
         self.size = size
         self.retries = retries
         self.timeout = timeout
+        self.attempt = 1  # how often it has been begun, this time included
         self.deaths = 0
-        self.attempt = 1
+        self.reported = 0  # items of a chunk whose outcomes have come
         self.vm: str | None = None
 
     def __repr__(self) -> str:
@@ -79,7 +79,9 @@ class Fail(NamedTuple):
 
 
 class Split(NamedTuple):
-    """A chunk's VM died at this item of the chunk: submit the parts, so that only that item bears the blame."""
+    """A chunk's VM died at this item of the chunk: submit the parts, so that only that item bears the blame.
+
+    With item NOBODY none does: the VM died of something else."""
 
     task: Task
     item: int
@@ -299,6 +301,10 @@ class Scheduler:
                     del self.tasks[task.number]
                     todo.append(Fail(task, "lost", name))
                     continue
+            elif task.reported:  # of which a part has come: only the rest may run again
+                del self.tasks[task.number]
+                todo.append(Split(task, NOBODY, name))
+                continue
             task.attempt += task.number == running
             self._requeue(task)
         if self._setbacks > max(PATIENCE, 2 * self.wanted):

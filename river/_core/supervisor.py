@@ -26,7 +26,7 @@ from . import worker
 from .connection import Connection
 from .wire import Kind
 
-_TAIL = 4096  # bytes of a VM's last words that are kept
+_TAIL = 16384  # bytes of a VM's last words that are kept
 _MOST_OUTPUT = 1 << 20  # beyond this the VMs have to wait until stderr is read
 _MEMORY_PERIOD = 0.1  # seconds between two looks at VMs with a hard memory limit
 _PR_SET_PDEATHSIG = 1

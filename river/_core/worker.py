@@ -59,6 +59,7 @@ MOST_UNSENT = 64 << 20
 
 CELL = struct.Struct("<QQ")  # number of the task that runs, plus one; the item of it
 CELL_SIZE = 64
+_NO_ITEM = 2**64 - 1  # in place of an item: the chunk is being unpickled, or its results pickled
 _INDEX = struct.Struct("<Q")
 
 
@@ -272,7 +273,7 @@ class Worker:
     def _execute(self, call: Call, definition: Definition | None, buffers: list[Any]) -> None:
         if call.mode & ONCE and self._held:
             self._flush()
-        CELL.pack_into(self._cell, 0, call.number + 1, 0)
+        CELL.pack_into(self._cell, 0, call.number + 1, _NO_ITEM)
         self.attempt = call.attempt
         began = perf_counter()
         status, value, extra = self._evaluate(call, definition, buffers)
@@ -319,8 +320,8 @@ class Worker:
         results = itertools.starmap(function, source) if mode & 15 == STARMAP else map(function, source)
         while True:
             try:
-                if mode & PROMPT:
-                    self._report_often(run, results)
+                if mode & (PROMPT | ONCE):
+                    self._report_often(run, results, hold=not mode & ONCE)
                 else:
                     run.values.extend(results)  # what came before an exception stays in the list
                 break
@@ -332,6 +333,8 @@ class Worker:
                 source = self._items(run, mode)
                 results = itertools.starmap(function, source) if mode & 15 == STARMAP else map(function, source)
         self._run = None
+        if not mode & ONCE:
+            _INDEX.pack_into(self._cell, 8, _NO_ITEM)
         return run
 
     def _items(self, run: Run, mode: int) -> Iterator[Any]:
@@ -349,14 +352,15 @@ class Worker:
         except IndexError:  # taken or given back, all of them (what the function raises does not come here)
             return
 
-    def _report_often(self, run: Run, results: Iterator[Any]) -> None:
+    def _report_often(self, run: Run, results: Iterator[Any], hold: bool) -> None:
+        """Work, and report as it goes; without `hold` each item before the next one begins."""
         append = run.values.append
         last = perf_counter()
         for value in results:
             append(value)
             del value
             now = perf_counter()
-            if now - last > HOLD_SECONDS or len(run.values) - run.reported >= _PART:
+            if not hold or now - last > HOLD_SECONDS or len(run.values) - run.reported >= _PART:
                 self._hold_part(run, is_last=False)
                 self._flush()
                 last = now
@@ -385,6 +389,7 @@ class Worker:
         with self._sending:
             start, values = run.reported, run.values[run.reported :]
             run.reported += len(values)
+        count = len(values)
         errors = [e for e in run.errors if e[0] >= start]
         segments: list[shm.Segment] = []
         try:
@@ -393,7 +398,7 @@ class Worker:
             segments.clear()
             blob, errors = self._salvage(values, errors, start)
         with self._sending:
-            self._keep(Outcome(run.number, seconds, CHUNK, blob, (), (start, errors, is_last)), segments)
+            self._keep(Outcome(run.number, seconds, CHUNK, blob, (), (start, count, errors, is_last)), segments)
         self._push(segments)
 
     def _hold_plain_part(self) -> None:
@@ -406,7 +411,9 @@ class Worker:
             if not values or any(e[0] >= start for e in run.errors) or not serial.is_plain(values):
                 return
             run.reported += len(values)
-            self._keep(Outcome(run.number, 0.0, CHUNK, pickle.dumps(values, 5), (), (start, [], False)), [])
+            self._keep(
+                Outcome(run.number, 0.0, CHUNK, pickle.dumps(values, 5), (), (start, len(values), [], False)), []
+            )
 
     def _keep(self, outcome: Outcome, segments: list[shm.Segment]) -> None:
         # One list of segments for the frame: the final specs are made when it is sent.

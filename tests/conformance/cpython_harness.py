@@ -102,10 +102,10 @@ def counted_pool(base, method):
     class Counted(base):
         def __init__(self, *args, **kwargs):
             note_use()
-            alive.add(self)
             if method != DEFAULT and len(args) < 5:  # the fifth is the context
                 kwargs.setdefault("context", multiprocessing.get_context(method))
             super().__init__(*args, **kwargs)
+            alive.add(self)
 
     return Counted
 
@@ -116,10 +116,10 @@ def counted_executor(base, method):
     class Counted(base):
         def __init__(self, *args, **kwargs):
             note_use()
-            alive.add(self)
             if method == DEFAULT:
                 kwargs.pop("mp_context", None)
             super().__init__(*args, **kwargs)
+            alive.add(self)
 
     return Counted
 
@@ -127,7 +127,7 @@ def counted_executor(base, method):
 COUNTED = {"pool": counted_pool, "executor": counted_executor}
 
 
-alive = weakref.WeakSet()
+alive = weakref.WeakSet()  # the pools made, while anything holds them
 
 
 def publish(face, base, method):

@@ -1,0 +1,205 @@
+"""Shared memory: what is put into a segment comes out elsewhere, stays private, and vanishes with its last user."""
+
+import contextlib
+import gc
+import mmap
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from river._core import shm
+from river._core.shm import MOST_SEGMENTS, SHARE_FROM, Segment, attach
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no anonymous files")
+SIZES = [SHARE_FROM, SHARE_FROM + 1, 5 * mmap.PAGESIZE * 100 - 1]
+
+
+def pattern(size):
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+def attached(segment, shared=True):
+    """As another user of the segment gets it: with a descriptor of its own."""
+    return attach(os.dup(segment.descriptor), segment.size, shared)
+
+
+def is_mapping(buffer):
+    return isinstance(buffer, memoryview) and isinstance(buffer.obj, mmap.mmap)
+
+
+def open_descriptors():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+@contextlib.contextmanager
+def limit(which, value):
+    old = resource.getrlimit(which)
+    resource.setrlimit(which, (value, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(which, old)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_goes_in_comes_out(shared):
+    for size in SIZES:
+        segment = Segment(pattern(size))
+        view = attached(segment, shared)
+
+        assert is_mapping(view) and not memoryview(view).readonly
+        assert view == pattern(size) and len(view) == segment.size == size
+        assert segment.content() == pattern(size)
+        assert segment.content() == pattern(size)  # reading it twice is no matter
+
+
+@pytest.mark.parametrize("buffer", [bytearray(pattern(SHARE_FROM)), memoryview(pattern(SHARE_FROM)).cast("Q")])
+def test_any_kind_of_buffer_may_go_in(buffer):
+    assert Segment(buffer).content() == pattern(SHARE_FROM)
+
+
+def test_another_process_sees_the_same_bytes():
+    segment = Segment(pattern(SHARE_FROM + 1))
+    script = "import os, sys; sys.stdout.buffer.write(os.pread(int(sys.argv[1]), int(sys.argv[2]), 0))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(segment.descriptor), str(segment.size)],
+        pass_fds=[segment.descriptor],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert done.stdout == pattern(SHARE_FROM + 1)
+
+
+def test_a_program_that_a_task_starts_does_not_inherit_a_segment():
+    assert not os.get_inheritable(Segment(pattern(SHARE_FROM)).descriptor)
+
+
+def test_what_one_user_of_a_shared_segment_writes_no_other_sees():
+    segment = Segment(pattern(SHARE_FROM))
+    first, second = attached(segment), attached(segment)
+    first[:5] = b"first"
+    second[:6] = b"second"
+    third = attached(segment)
+
+    assert (bytes(first[:5]), bytes(second[:6]), bytes(third[:6])) == (b"first", b"second", pattern(6))
+    assert segment.content() == pattern(SHARE_FROM)
+
+
+def test_a_segment_is_a_snapshot():
+    source = bytearray(pattern(SHARE_FROM))
+    segment = Segment(source)
+    view = attached(segment)
+    source[:7] = b"changed"
+
+    assert view == segment.content() == pattern(SHARE_FROM)
+
+
+def test_the_memory_outlives_its_segment_while_somebody_uses_it():
+    segment = Segment(pattern(SHARE_FROM))
+    view = attached(segment)
+    del segment
+    gc.collect()
+
+    assert view == pattern(SHARE_FROM)
+
+
+def test_all_descriptors_are_closed_with_their_last_user():
+    before = open_descriptors()
+    segments = [Segment(pattern(SHARE_FROM)) for _ in range(10)]
+    views = [attached(segment, shared) for segment in segments for shared in (True, False)]
+    during = open_descriptors()
+    del segments, views
+
+    assert during >= before + 10
+    assert open_descriptors() == before
+
+
+# ------------------------------------------------------------------------------------ the plain way instead
+
+
+def test_small_buffers_take_no_descriptor():
+    for size in (0, 1, SHARE_FROM - 1):
+        segment = Segment(pattern(size))
+
+        assert (segment.descriptor, segment.content(), segment.size) == (-1, pattern(size), size)
+
+
+def test_beyond_the_limit_segments_are_plain_bytes_until_others_are_gone(monkeypatch):
+    monkeypatch.setattr(shm, "MOST_SEGMENTS", 3)
+    segments = [Segment(pattern(SHARE_FROM)) for _ in range(5)]
+    kinds = [segment.descriptor >= 0 for segment in segments]
+    contents = {bytes(segment.content()) for segment in segments}
+    del segments[:3]
+    again = Segment(pattern(SHARE_FROM))
+
+    assert kinds == [True, True, True, False, False]
+    assert contents == {pattern(SHARE_FROM)}
+    assert again.descriptor >= 0
+
+
+def test_beyond_the_limit_mappings_are_copies_until_others_are_gone(monkeypatch):
+    monkeypatch.setattr(shm, "MOST_SEGMENTS", 3)
+    segment = Segment(pattern(SHARE_FROM + 1))
+    views = [attached(segment) for _ in range(5)]
+    kinds = [is_mapping(view) for view in views]
+    contents = {bytes(view) for view in views}
+    del views[:3]
+    again = attached(segment)
+
+    assert kinds == [True, True, True, False, False]
+    assert contents == {pattern(SHARE_FROM + 1)}
+    assert is_mapping(again)
+
+
+def test_the_limit_leaves_a_process_the_descriptors_it_needs():
+    assert 2 * MOST_SEGMENTS < 1024
+
+
+def test_a_mapping_that_fails_does_not_raise_the_limit(monkeypatch):
+    monkeypatch.setattr(shm, "_live_mappings", shm._live_mappings)  # put right again after a failure
+    monkeypatch.setattr(shm, "MOST_SEGMENTS", 2)
+    segment = Segment(pattern(SHARE_FROM))
+    for _ in range(3):
+        # What is open for reading only cannot be mapped for sharing.
+        read_only = os.open(f"/proc/self/fd/{segment.descriptor}", os.O_RDONLY)
+        assert bytes(attach(read_only, segment.size, shared=False)) == pattern(SHARE_FROM)
+    views = [attached(segment) for _ in range(4)]
+
+    assert [is_mapping(view) for view in views] == [True, True, False, False]
+
+
+def test_without_anonymous_files_a_segment_is_plain_bytes(monkeypatch):
+    monkeypatch.delattr(os, "memfd_create")
+    segment = Segment(pattern(SHARE_FROM))
+
+    assert (segment.descriptor, segment.content()) == (-1, pattern(SHARE_FROM))
+
+
+def test_without_free_descriptors_a_segment_is_plain_bytes_and_a_mapping_is_a_copy():
+    before = open_descriptors()
+    segment = Segment(pattern(SHARE_FROM))
+    descriptor = os.dup(segment.descriptor)
+    with limit(resource.RLIMIT_NOFILE, 0):
+        plain = Segment(pattern(SHARE_FROM))
+        copy = attach(descriptor, segment.size, shared=True)
+
+    assert (plain.descriptor, plain.content()) == (-1, pattern(SHARE_FROM))
+    assert not is_mapping(copy) and copy == pattern(SHARE_FROM)
+    del segment
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("room", [0, SHARE_FROM // 2])
+def test_where_memory_for_a_segment_runs_out_it_is_plain_bytes(room):
+    before = open_descriptors()
+    with limit(resource.RLIMIT_FSIZE, room):
+        segment = Segment(pattern(SHARE_FROM))
+
+    assert (segment.descriptor, segment.content()) == (-1, pattern(SHARE_FROM))
+    assert open_descriptors() == before

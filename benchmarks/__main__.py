@@ -88,7 +88,7 @@ def measure(options):
         peers={peer.name: peer.version() for peer in present} | absent,
     )
     print(report.heading(data))
-    began = time.monotonic()
+    began, measured_sources = time.monotonic(), River.fingerprint()
     for work in WORKS.values():
         if options.only and work.name not in options.only:
             continue
@@ -97,7 +97,11 @@ def measure(options):
         tell("")
         report.add(data, work, records)
         print(report.work_text(data, work.name), flush=True)
-    data["run"]["seconds"] = round(time.monotonic() - began)
+    data["run"] |= {
+        "seconds": round(time.monotonic() - began),
+        "sources": measured_sources,
+        "edited meanwhile": River.fingerprint() != measured_sources,
+    }
     print(report.closing(data))
     return data
 

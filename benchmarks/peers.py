@@ -10,9 +10,11 @@ To add a peer: a subclass of `Peer` with `open` and `close`, and a line in `PEER
 
 import collections
 import contextlib
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
+from pathlib import Path
 
 # A whole program: what a person types to use the package once.
 PROGRAM = """\
@@ -98,6 +100,16 @@ class Peer:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(cls.distribution) if cls.distribution else "standard library"
         return "from this checkout"
+
+    @classmethod
+    def fingerprint(cls):
+        """Of the package's sources: two runs, or two rounds of one, are of the same code or they are not."""
+        digest = hashlib.sha256()
+        spec = importlib.util.find_spec(cls.module)
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            for path in sorted(Path(folder).rglob("*.py")):
+                digest.update(path.read_bytes())
+        return digest.hexdigest()[:12]
 
     @classmethod
     def program(cls, workers):

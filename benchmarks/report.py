@@ -199,6 +199,8 @@ def closing(data):
     missed = [(name, target) for name, target in judged if target["met"] is False]
     met = sum(target["met"] is True for _, target in judged)
     lines = [f"targets: {met} met, {len(missed)} missed, {len(judged) - met - len(missed)} not measured"]
+    if data["run"].get("edited meanwhile"):
+        lines.append("River's sources were edited during this run: measure again before believing a figure")
     return "\n".join(lines + [f"  missed: {name} {t['text']}: {t['shown']}" for name, t in missed])
 
 
@@ -210,7 +212,9 @@ def whole_text(data):
 
 
 def rewrite_readme(path, data):
-    """Puts the table between the two markers of the file; ValueError if they are not there."""
+    """Puts the table between the two markers of the file; ValueError if they, or consistent figures, are missing."""
+    if data["run"].get("edited meanwhile"):
+        raise ValueError("River's sources were edited during this run, so its rounds do not compare: measure again")
     text = path.read_text(encoding="utf-8")
     start, end = text.find(BEGIN), text.find(END)
     if start < 0 or end < start:
@@ -291,7 +295,7 @@ STYLE = """
   .goal { stroke: #8250df; stroke-width: 2 } .good { fill: #14919f } .bad { fill: #d9822b; font-weight: 600 }
   @media (prefers-color-scheme: dark) {
     text { fill: #9198a1 } .title { fill: #f0f6fc } .whisker { stroke: #f0f6fc } .goal { stroke: #ab7df8 }
-    .one { stroke: #39c5cf } .ahead { fill: #1b9aa8 }
+    .one { stroke: #39c5cf } .ahead { fill: #1b9aa8 } .good { fill: #39c5cf }
   }"""
 
 

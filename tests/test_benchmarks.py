@@ -49,6 +49,13 @@ def found(quick):
     return json.loads((quick[0] / "found.json").read_text(encoding="utf-8"))
 
 
+def stored(found, folder, edited):
+    """The smoke run as a file, whatever happened to River's sources while it ran."""
+    path = folder / "found.json"
+    path.write_text(json.dumps(found | {"run": found["run"] | {"edited meanwhile": edited}}), encoding="utf-8")
+    return path
+
+
 # ---- a run
 
 
@@ -108,10 +115,10 @@ def test_the_picture_is_xml_and_shows_every_peer(quick, found):
 
 
 @pytest.mark.timeout(240)
-def test_the_table_replaces_what_is_between_the_markers_and_nothing_else(quick, tmp_path):
+def test_the_table_replaces_what_is_between_the_markers_and_nothing_else(found, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{MARKERS}\nafter\n")
-    done = benchmarks("--from", quick[0] / "found.json", "--readme", readme)
+    done = benchmarks("--from", stored(found, tmp_path, edited=False), "--readme", readme)
     text = readme.read_text(encoding="utf-8")
 
     assert done.returncode == 0, done.stderr
@@ -122,13 +129,23 @@ def test_the_table_replaces_what_is_between_the_markers_and_nothing_else(quick, 
 
 
 @pytest.mark.timeout(240)
-def test_a_readme_without_markers_is_left_alone_and_the_error_says_what_to_add(quick, tmp_path):
+def test_a_readme_without_markers_is_left_alone_and_the_error_says_what_to_add(found, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("nothing here\n")
-    done = benchmarks("--from", quick[0] / "found.json", "--readme", readme)
+    done = benchmarks("--from", stored(found, tmp_path, edited=False), "--readme", readme)
 
     assert done.returncode != 0 and "add the lines <!-- benchmarks:begin -->" in done.stderr
     assert readme.read_text() == "nothing here\n"
+
+
+@pytest.mark.timeout(240)
+def test_a_run_during_which_river_was_edited_cannot_become_the_readme(found, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(MARKERS)
+    done = benchmarks("--from", stored(found, tmp_path, edited=True), "--readme", readme)
+
+    assert done.returncode != 0 and "measure again" in done.stderr
+    assert readme.read_text() == MARKERS
 
 
 def test_a_partial_run_cannot_become_the_readme():

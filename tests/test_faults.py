@@ -203,8 +203,8 @@ def test_an_iterator_goes_on_when_vms_die(pool):
 
 
 @both_starts
-def test_a_segmentation_fault_is_told_with_signal_last_words_and_task(pool, capfd):
-    with pytest.raises(WorkerLost) as caught:
+def test_a_segmentation_fault_is_told_with_signal_last_words_and_task(capfd, start):
+    with RiverPool(2, mp_context=start) as pool, pytest.raises(WorkerLost) as caught:
         pool.options(retries=0).submit(tasks.crash, "this one").result(60)
 
     error = caught.value

@@ -109,7 +109,7 @@ class Waiter(threading.Thread):
 
     def end(self):
         """Wait for its end; returns the outcome."""
-        wait_until(lambda: not self.is_alive(), 20, f"the end of the {self.name}")
+        wait_until(lambda: not self.is_alive(), 10, f"the end of the {self.name}")
         return self.outcome
 
 
@@ -303,7 +303,7 @@ def test_one_who_is_interrupted_when_it_is_his_turn_lets_the_next_one_read(line)
         return False
 
     third = []
-    helper = once(lambda: next(iter([*line.relay._waiters, None])), lambda: third.append(line.waiter("c")))
+    helper = once(lambda: line.relay._waiters, lambda: third.append(line.waiter("c")))
     release = once(lambda: third, lambda: line.send("a"))
     with pytest.raises(KeyboardInterrupt):
         line.relay.wait(ready, 60)

@@ -293,7 +293,7 @@ class Scheduler:
                 continue  # cancelled, or given up
             if task.number == running and blame:
                 task.deaths += 1
-                if task.size > 1:
+                if task.size > 1 or task.reported:
                     del self.tasks[task.number]
                     todo.append(Split(task, index, name))
                     continue

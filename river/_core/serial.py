@@ -154,7 +154,7 @@ class _Overrides:
             if by_reference(obj, self._job.context):
                 return NotImplemented
             return self._function(obj)
-        if kind is Handle:
+        if isinstance(obj, Handle):
             self._job.handles.append(obj)
             return namespaces.held, (obj.number,)
         if kind is types.CellType:

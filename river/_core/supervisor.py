@@ -171,6 +171,8 @@ class Supervisor:
         self._line.close()
         os.dup2(theirs, 2)
         os.close(theirs)
+        # What this process has as sys.stderr may lead elsewhere (a test's capture); here it leads to the driver.
+        sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
         import faulthandler
 
         faulthandler.enable(2)  # a segmentation fault then tells where

@@ -11,6 +11,7 @@ Rule 2: whoever reads runs no user code but unpickling of results; callbacks hav
 from __future__ import annotations
 
 import atexit
+import functools
 import itertools
 import logging
 import os
@@ -64,6 +65,7 @@ class Cluster:
         self._initialize = (initializer, tuple(initargs)) if initializer is not None else None
         inherited = dict(sys.modules["__main__"].__dict__) if self._fork else None
         self.context = reference.Context(inherited)
+        self._pickled_initialize: serial.Pickled | None = None
         self._env = {**cpus.thread_limits(vms, threads), **(env or {})}
         self._options = self._describe(memory)
         self.scheduler = Scheduler(vms, lifetime)
@@ -101,22 +103,22 @@ class Cluster:
             "argv": list(sys.argv),
             "is_fresh": not self._fork,
             "main_file": getattr(main, "__file__", None),
+            "main_package": getattr(main, "__package__", None),
             "facts": facts_of_driver(),
         }
         if memory:
             options["soft_memory"], options["hard_memory"] = memory
         if self._initialize and not self._fork:
-            pickled = serial.dumps(self._initialize, self.context)
-            if pickled.segments:  # rare enough to go the plain way
-                pickled = serial.Pickled(pickle.dumps(self._initialize, 5))
-            options["initializer"] = pickled.blob
+            self._pickled_initialize = serial.dumps(self._initialize, self.context)
         return options
 
     # -- starting -----------------------------------------------------------------------------------------------
 
     def _launch(self) -> None:
         self._launches += 1
-        inherited = self._initialize if self._fork else None
+        inherited = (
+            functools.partial(self._initialize[0], *self._initialize[1]) if self._fork and self._initialize else None
+        )
         sock, process = local.launch(self._fork, inherited, self._env)
         self._machine = Machine("local", sock, process)
         self._watch(self._machine)
@@ -128,8 +130,14 @@ class Cluster:
                 return
             ours, theirs = pair()
             vm = RemoteVM(f"local/{self.number()}", Connection(ours), self._options["facts"])
-            message = pickle.dumps((vm.name, {**self._options, "name": vm.name}), 5)
-            machine.line.send(Kind.START, message, (), [theirs.fileno()])
+            buffers: list[Any] = []
+            descriptors = [theirs.fileno()]
+            initialize = None
+            if self._pickled_initialize is not None:
+                specs = calls.specify(self._pickled_initialize.segments, buffers, descriptors)
+                initialize = self._pickled_initialize.blob, specs
+            options = {**self._options, "name": vm.name, "initialize": initialize}
+            machine.line.send(Kind.START, pickle.dumps((vm.name, options), 5), buffers, descriptors)
             theirs.close()
             with self._changed:
                 self._vms[vm.name] = vm

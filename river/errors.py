@@ -85,7 +85,7 @@ class MemoryLimitError(WorkerLost):
 def worker_lost(vm: str, host: str, facts: dict[str, Any], task: str, deaths: int, retries: int) -> WorkerLost:
     """The error for a task whose VM died once too often; `facts` is the supervisor's report."""
     kind = MemoryLimitError if facts.get("over") else WorkerLost
-    lines = [f"{vm} on {host} (pid {facts['pid']}) {_cause(facts)} while it ran {task}"]
+    lines = [f"{vm} on {host} (pid {facts['pid']}) {_cause(facts)} while it ran {task}{_guess(facts)}"]
     times = "once" if deaths == 1 else f"{deaths} times"
     lines.append(f"  it had died of this task {times}; retries={retries}, so the task is given up and all others go on")
     lines.append(f"  peak memory of the VM: {facts['peak'] / 2**20:.0f} MiB")
@@ -124,9 +124,13 @@ def _cause(facts: dict[str, Any]) -> str:
     text = f"was killed by signal {-code} ({name})"
     if facts["oom"]:
         return text + " by the kernel's out-of-memory killer"
-    if -code == signal.SIGKILL:
-        return text + ": by someone's kill -9, or for lack of memory where that cannot be seen from here"
     return text
+
+
+def _guess(facts: dict[str, Any]) -> str:
+    if facts["code"] != -signal.SIGKILL or facts["oom"] or facts.get("over"):
+        return ""
+    return "; that is someone's kill -9, or a lack of memory that cannot be seen from here"
 
 
 def remote(report: tuple[Any, str, str], value: BaseException | None, is_pool: bool) -> BaseException:

@@ -498,7 +498,7 @@ def at_exit_once() -> None:
 def _end_all() -> None:
     """The interpreter ends: wait for what executors were asked for, as concurrent.futures does; end the rest."""
     for pool in list(_pools):
-        if pool._life.state == RUN:
+        if pool._life.state == RUN and not pool._cluster.is_closed:
             pool._life.state = CLOSE
             pool._wait_for_executor_work()
             pool.terminate()

@@ -105,7 +105,8 @@ def test_a_script_made_by_runpy_or_exec_works(context, tmp_path):
     path = tools.script(tmp_path, PROGRAM.format(context=context), "program.py")
 
     assert tools.python("-c", f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')") == ANSWER
-    assert tools.python("-c", f"exec(open({str(path)!r}).read(), {{'__name__': '__main__'}})", code=0) == ANSWER
+    execute = f"import pathlib; exec(pathlib.Path({str(path)!r}).read_text(), {{'__name__': '__main__'}})"
+    assert tools.python("-c", execute) == ANSWER
 
 
 @CONTEXTS
@@ -154,14 +155,18 @@ def test_functions_typed_into_a_prompt_work(context):
 def test_cells_of_a_notebook_work(context, tmp_path):
     """The way that IPython runs them: code of a made-up file name, in the namespace of `__main__`."""
     text = f"""
+    THING = (
+        "class Thing:\\n    def __init__(self, n):\\n        self.n = n\\n"
+        "    def grown(self):\\n        return Thing(self.n {{}} step)"
+    )
     cells = [
         "from river import RiverPool\\np = RiverPool(2, mp_context={context})",
         "def f(x):\\n    return x + 1\\nprint(p.map(f, [1, 2]))",
         "step = 10\\ndef f(x):\\n    return x + step\\nprint(p.map(f, [1, 2]))",
         "step = 20\\nprint(p.map(f, [1, 2]), p.submit(lambda: f(0)).result())",
-        "class Thing:\\n    def __init__(self, n):\\n        self.n = n\\n    def grown(self):\\n        return Thing(self.n + step)",
+        THING.format("+"),
         "t = p.apply(Thing.grown, (Thing(1),))\\nprint(type(t) is Thing, t.n)",
-        "class Thing:\\n    def __init__(self, n):\\n        self.n = n\\n    def grown(self):\\n        return Thing(self.n - step)",
+        THING.format("-"),
         "t = p.apply(Thing.grown, (Thing(1),))\\nprint(type(t) is Thing, t.n)",
         "p.close(); p.join()",
     ]
@@ -233,7 +238,7 @@ def eight(x):
 """,
         "bomb.py",
     )
-    text = f"""
+    text = """
     import bomb
     from river import RiverPool
     import sys
@@ -464,7 +469,8 @@ def test_results_are_instances_of_the_scripts_own_classes(context, tmp_path):
         item, color, pair, derived = p.map(make, ["item", "color", "pair", "derived"])
         print(item == Item("x", [Item("y")]), color is Color.BLUE, pair == Pair(1, 2), type(pair) is Pair)
         print(isinstance(derived, Base), derived.name(), p.apply(Derived.name, (derived,)), p.apply(derived.name))
-        print(p.apply(lambda x: (isinstance(x, Item), x.parts), (item,)), p.apply(lambda c: c is Color.RED, (Color.RED,)))
+        print(p.apply(lambda x: (isinstance(x, Item), x.parts), (item,)))
+        print(p.apply(lambda c: c is Color.RED, (Color.RED,)))
         try:
             p.apply(make, ("trouble",))
         except Trouble as error:
@@ -474,7 +480,8 @@ def test_results_are_instances_of_the_scripts_own_classes(context, tmp_path):
     assert run(tmp_path, text).splitlines() == [
         "True True True True",
         "True derived of base derived of base derived of base",
-        "(True, [Item(name='y', parts=[])]) True",
+        "(True, [Item(name='y', parts=[])])",
+        "True",
         "7 (7, 'more')",
     ]
 

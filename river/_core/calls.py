@@ -46,7 +46,13 @@ class Outcome(NamedTuple):
 
 def place(specs: Sequence[tuple[int, int]], buffers: Sequence[Any], descriptors: list[int], shared: bool) -> list[Any]:
     """The buffers of one pickle out of a frame's buffers and descriptors (which are used up)."""
-    return [buffers[-1 - index] if index < 0 else shm.attach(descriptors[index], size, shared) for index, size in specs]
+
+    def one(index: int, size: int) -> Any:
+        if index < 0:
+            return buffers[-1 - index]
+        return descriptors[index] if size == shm.PASSED else shm.attach(descriptors[index], size, shared)
+
+    return [one(index, size) for index, size in specs]
 
 
 def specify(segments: Sequence[shm.Segment], buffers: list[Any], descriptors: list[int]) -> tuple[tuple[int, int], ...]:

@@ -7,6 +7,7 @@ May not: pickle anything, or know of lines and tasks.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import marshal
 import pickle
@@ -63,6 +64,21 @@ def make_cell() -> Any:
 def fill_cell(cell: Any, content: tuple[Any, ...]) -> None:
     if content:
         cell.cell_contents = content[0]
+
+
+def make_cached(function: Any, parameters: dict[str, Any]) -> Any:
+    """What `functools.lru_cache` made of a function of the driver's."""
+    return functools.lru_cache(**parameters)(function)
+
+
+class Passed:
+    """A descriptor that came along with a pickle, for multiprocessing's reducers; `detach` hands it over."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def detach(self) -> int:
+        return self._descriptor
 
 
 def hold(number: int, blob: bytes, buffers: Sequence[Any]) -> None:

@@ -38,24 +38,23 @@ class Context:
         return number
 
 
-def by_reference(obj: Any, context: Context) -> bool:
-    """Whether a VM finds this function or class by its module and name."""
+def by_reference(obj: Any, context: Context, watch: list[tuple[Any, str, Any]] | None = None) -> bool:
+    """Whether a VM finds this function or class by its module and name.
+
+    `watch` is given what that depends on: (namespace, name, value).
+    """
     module = getattr(obj, "__module__", None)
     name = getattr(obj, "__qualname__", "")
     if module is None or "<" in name or _lookup(sys.modules.get(module), name) is not obj:
         return False
     if module == "__main__":
-        return context.has(name.partition(".")[0], obj if "." not in name else _root(name)) and _is_unchanged(
-            obj, context
-        )
+        root = name.partition(".")[0]
+        has_root = context.has(root, getattr(sys.modules["__main__"], root, None))
+        return has_root and _is_unchanged(obj, context, [] if watch is None else watch)
     return is_findable(module)
 
 
-def _root(qualname: str) -> Any:
-    return getattr(sys.modules["__main__"], qualname.partition(".")[0], None)
-
-
-def _is_unchanged(obj: Any, context: Context) -> bool:
+def _is_unchanged(obj: Any, context: Context, watch: list[tuple[Any, str, Any]]) -> bool:
     """Whether an inherited function still reads the globals that were inherited with it."""
     if not isinstance(obj, types.FunctionType) or context.inherited is None:
         return True
@@ -65,6 +64,7 @@ def _is_unchanged(obj: Any, context: Context) -> bool:
         for name in global_names(codes.pop()) - seen:
             seen.add(name)
             value = obj.__globals__.get(name, MISSING)
+            watch.append((obj.__globals__, name, value))
             if context.inherited.get(name, MISSING) is not value:
                 return False
             if isinstance(value, types.FunctionType) and value.__globals__ is obj.__globals__:

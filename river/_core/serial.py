@@ -17,7 +17,7 @@ May not: send, store or schedule anything.
 
 from __future__ import annotations
 
-import copyreg
+import functools
 import importlib
 import io
 import marshal
@@ -37,6 +37,7 @@ _MOST_BUFFERS = 16
 _MOST_SHARED = 8
 # Up to so many items it is cheaper to look at each than to make a pickler that asks about none of them.
 _FEW = 64
+_CACHED = type(functools.lru_cache(len))
 PLAIN = frozenset((int, float, str, bytes, bool, complex, type(None)))
 
 loads = pickle.loads
@@ -89,7 +90,9 @@ def dumps(obj: Any, context: Context, shared: dict[int, tuple[Any, shm.Segment]]
     try:
         return _Job(context, shared).run(_Light, obj)
     except Exception:  # noqa: BLE001 - whatever it was, cloudpickle gets its turn and its error is the real one
-        return _Job(context, shared).run(_full_pickler(), obj)
+        job = _Job(context, shared)
+        with _Spawning(job):
+            return job.run(_full_pickler(), obj)
 
 
 def is_plain(values: Iterable[Any]) -> bool:
@@ -107,7 +110,8 @@ class _Job:
     def __init__(self, context: Context, shared: dict[int, tuple[Any, shm.Segment]] | None) -> None:
         self.context = context
         self.shared = {} if shared is None else shared
-        self.segments: list[shm.Segment] = []
+        self.segments: list[Any] = []
+        self.passed: dict[int, tuple[Any, shm.Passed]] = {}
         self.handles: list[Handle] = []
         self.watch: list[tuple[Any, str, Any]] = []
         self.shipped: set[tuple[str, str]] = set()  # globals already in it: each goes once, and recursion ends
@@ -128,9 +132,12 @@ class _Job:
     def buffer(self, buffer: pickle.PickleBuffer) -> bool:
         """True keeps a buffer inside the pickle."""
         raw = buffer.raw()
+        owner = raw.obj
+        if id(owner) in self.passed:
+            self.segments.append(self.passed[id(owner)][1])
+            return False
         if raw.nbytes < shm.SHARE_FROM or len(self.segments) >= _MOST_BUFFERS:
             return True
-        owner = raw.obj
         known = self.shared.get(id(owner))
         if known is not None and known[0] is owner and known[1].size == raw.nbytes:
             segment = known[1]
@@ -143,6 +150,50 @@ class _Job:
         return False
 
 
+class _Spawning:
+    """Lets multiprocessing's locks, queues, arrays and pipes be pickled, as while it starts a process itself."""
+
+    def __init__(self, job: _Job) -> None:
+        self._job = job
+        self._context: Any = sys.modules.get("multiprocessing.context")
+
+    def __enter__(self) -> None:
+        if self._context is not None:
+            self._before = self._context.get_spawning_popen()
+            self._context.set_spawning_popen(self)
+
+    def __exit__(self, *_: Any) -> None:
+        if self._context is not None:
+            self._context.set_spawning_popen(self._before)
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        return descriptor
+
+    def DupFd(self, descriptor: int) -> _PassedDescriptor:
+        mark = bytearray(1)
+        self._job.passed[id(mark)] = mark, shm.Passed(descriptor)
+        return _PassedDescriptor(mark)
+
+
+class _PassedDescriptor:
+    """Becomes `namespaces.Passed` in the VM: its mark leaves the pickle as a buffer, a descriptor takes its place."""
+
+    def __init__(self, mark: bytearray) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return namespaces.Passed, (pickle.PickleBuffer(self._mark),)
+
+
+_SPECIAL = ("multiprocessing", "socket")
+
+
+def _multiprocessing_reducer(obj: Any) -> Any:
+    """How multiprocessing, if it is in use, pickles this kind of object; None if it has no way of its own."""
+    reduction = sys.modules.get("multiprocessing.reduction")
+    return reduction.ForkingPickler._extra_reducers.get(type(obj)) if reduction is not None else None
+
+
 class _Overrides:
     """What both picklers do with the objects they ask about (the C pickler asks for all but plain data)."""
 
@@ -151,7 +202,7 @@ class _Overrides:
     def _reduce(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is types.FunctionType:
-            if by_reference(obj, self._job.context):
+            if by_reference(obj, self._job.context, self._job.watch):
                 return NotImplemented
             return self._function(obj)
         if isinstance(obj, Handle):
@@ -162,6 +213,8 @@ class _Overrides:
             return namespaces.make_cell, (), _content_state(obj), None, None, namespaces.fill_cell
         if kind is types.ModuleType and is_findable(obj.__name__):
             return importlib.import_module, (obj.__name__,)
+        if kind is _CACHED and not by_reference(obj, self._job.context):
+            return namespaces.make_cached, (obj.__wrapped__, obj.cache_parameters())
         return None
 
     def _function(self, function: types.FunctionType) -> tuple[Any, ...]:
@@ -204,7 +257,8 @@ class _Overrides:
         buffers: list[pickle.PickleBuffer] = []
 
         def collect(buffer: pickle.PickleBuffer) -> bool:
-            if buffer.raw().nbytes < shm.SHARE_FROM:
+            raw = buffer.raw()
+            if raw.nbytes < shm.SHARE_FROM and id(raw.obj) not in self._job.passed:
                 return True
             buffers.append(buffer)
             return False
@@ -226,6 +280,8 @@ class _Light(_Overrides, pickle.Pickler):
             return reduced
         if isinstance(obj, type) and not by_reference(obj, self._job.context):
             raise pickle.PicklingError("a class by value is for cloudpickle")
+        if type(obj).__module__.startswith(_SPECIAL) and _multiprocessing_reducer(obj) is not None:
+            raise pickle.PicklingError("what multiprocessing shares is for the other pickler")
         return NotImplemented
 
 
@@ -241,11 +297,6 @@ def _full_pickler() -> type:
             def __init__(self, out: io.BytesIO, job: _Job, buffer: Any) -> None:
                 super().__init__(out, PROTOCOL, buffer_callback=buffer)
                 self._job = job
-                reduction = sys.modules.get("multiprocessing.reduction")
-                if reduction is not None:  # connections and the like, where multiprocessing is in use
-                    extra = reduction.ForkingPickler._extra_reducers
-                    own: Any = getattr(self, "dispatch_table", {})
-                    self.dispatch_table = {**copyreg.dispatch_table, **own, **extra}
 
             def reducer_override(self, obj: Any) -> Any:
                 reduced = self._reduce(obj)
@@ -253,7 +304,8 @@ def _full_pickler() -> type:
                     return reduced
                 if isinstance(obj, type) and by_reference(obj, self._job.context):
                     return NotImplemented
-                return super().reducer_override(obj)
+                reducer = _multiprocessing_reducer(obj)
+                return reducer(obj) if reducer is not None else super().reducer_override(obj)
 
         _full.append(Full)
     return _full[0]

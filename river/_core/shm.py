@@ -20,6 +20,8 @@ SHARE_FROM = 256 * 1024
 # Every segment holds a descriptor at its owner until its task is done; many systems allow 1024 to a process.
 # Beyond this many the data travels in the frame instead, which is slower and always works.
 MOST_SEGMENTS = 256
+# In place of a segment's size: this is no memory but a descriptor, to be handed over as it is.
+PASSED = -1
 
 _open_segments = 0
 _live_mappings = 0
@@ -55,6 +57,24 @@ class Segment:
             os.close(self.descriptor)
             self.descriptor = -1
             _open_segments -= 1
+
+
+class Passed:
+    """A descriptor of the driver's (a pipe's end, say) on its way to VMs; looks like a segment to the wire."""
+
+    __slots__ = ("descriptor", "size")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = os.dup(descriptor)
+        self.size = PASSED
+
+    def content(self) -> Buffer:
+        raise OSError("a file descriptor cannot be sent to another machine, nor more than 250 with one call")
+
+    def __del__(self) -> None:
+        if getattr(self, "descriptor", -1) >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def _anonymous_memory(view: memoryview) -> int:

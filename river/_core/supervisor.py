@@ -114,7 +114,7 @@ class Supervisor:
         for frame, descriptors in frames or ():
             message = pickle.loads(frame.payload)
             if frame.kind == Kind.START:
-                self._start(message[0], message[1], descriptors[0])
+                self._start(message[0], message[1], frame.buffers, descriptors)
             elif frame.kind == Kind.SIGNAL:
                 for vm in self._vms.values():
                     if vm.name == message[0]:
@@ -123,7 +123,8 @@ class Supervisor:
 
     # -- starting and ending VMs --------------------------------------------------------------------------------
 
-    def _start(self, name: str, options: dict[str, Any], line: int) -> None:
+    def _start(self, name: str, options: dict[str, Any], buffers: list[Any], descriptors: list[int]) -> None:
+        line, *others = descriptors
         cell = mmap.mmap(-1, worker.CELL_SIZE)  # shared with the child, and readable after its death
         output, theirs = os.pipe()
         for stream in (sys.stdout, sys.stderr):
@@ -135,7 +136,8 @@ class Supervisor:
             code = 1
             try:
                 self._become_vm(parent, theirs, output)
-                code = worker.main(Connection(socket.socket(fileno=line)), cell, options, self._inherited)
+                initialize = self._inherited or worker.load_initializer(options, buffers, others)
+                code = worker.main(Connection(socket.socket(fileno=line)), cell, options, initialize)
             except SystemExit as error:
                 code = error.code if isinstance(error.code, int) else 1
             except BaseException:  # noqa: BLE001 - a fault in River; the driver gets these lines with WorkerLost
@@ -148,8 +150,8 @@ class Supervisor:
             os.setpgid(pid, pid)  # the child does it too: whoever comes first
         except OSError:
             pass
-        os.close(line)
-        os.close(theirs)
+        for number in (*descriptors, theirs):
+            os.close(number)
         os.set_blocking(output, False)
         self._vms[pid] = _VM(name, pid, cell, output, options.get("hard_memory"))
         self._send(Kind.STARTED, (name, pid))
@@ -172,7 +174,7 @@ class Supervisor:
         os.dup2(theirs, 2)
         os.close(theirs)
         # What this process has as sys.stderr may lead elsewhere (a test's capture); here it leads to the driver.
-        sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+        sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
         import faulthandler
 
         faulthandler.enable(2)  # a segmentation fault then tells where

@@ -515,20 +515,29 @@ def resident() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def main(connection: Connection, cell: Any, options: dict[str, Any], inherited: Any = None) -> int:
-    """Be a VM; returns its exit code.
+def load_initializer(options: dict[str, Any], buffers: list[Any], descriptors: list[int]) -> Callable[[], Any] | None:
+    """What a VM calls first, out of its start message: unpacks (initializer, initargs) and calls it."""
+    if options["initialize"] is None:
+        return None
 
-    `inherited` is (initializer, initargs) when this process was forked from the driver's memory.
-    """
+    def initialize() -> None:
+        blob, specs = options["initialize"]
+        # The indexes count from the VM's own line, which came first.
+        placed = place(specs, buffers, [-1, *descriptors], shared=True)
+        function, args = serial.loads(blob, buffers=placed)
+        function(*args)
+
+    return initialize
+
+
+def main(connection: Connection, cell: Any, options: dict[str, Any], initialize: Callable[[], Any] | None) -> int:
+    """Be a VM; returns its exit code."""
     global _worker
     _set_up(options)
     worker = _worker = Worker(connection, cell, options)
     try:
-        initialize = (
-            inherited or serial.loads(options["initializer"]) if inherited or options.get("initializer") else None
-        )
         if initialize is not None:
-            initialize[0](*initialize[1])
+            initialize()
     except BaseException as error:  # noqa: BLE001 - the driver decides what a failing initializer means
         if "logging" in sys.modules:
             sys.modules["logging"].getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
@@ -547,6 +556,7 @@ def _set_up(options: dict[str, Any]) -> None:
         main_module = ModuleType("__main__")
         if options["main_file"]:
             main_module.__file__ = options["main_file"]
+        main_module.__package__ = options["main_package"]  # for relative imports of `python -m package.program`
         sys.modules["__main__"] = main_module
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:  # a forked VM would draw the same numbers as its siblings

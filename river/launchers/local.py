@@ -37,7 +37,7 @@ def may_fork() -> bool:
 def launch(fork: bool, inherited: Any, env: dict[str, str]) -> tuple[socket.socket, Process]:
     """Start a supervisor; returns the line to it, and its process.
 
-    `inherited` is (initializer, initargs), reaching VMs through memory (fork only); `env` holds variables that VMs get.
+    `inherited` is what each VM calls first, reaching it through memory (fork only); `env` holds variables that VMs get.
     """
     ours, theirs = connection.pair()
     try:
@@ -89,9 +89,7 @@ def _forget_parent() -> None:
 
 
 def _execute(theirs: socket.socket, env: dict[str, str]) -> int:
-    import river
-
-    root = os.path.dirname(os.path.dirname(os.path.abspath(river.__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     process = subprocess.Popen(
         [sys.executable, *flags, "-c", _BOOT, str(theirs.fileno()), root],

@@ -5,6 +5,7 @@ checked after each event.  May not: start a process, a thread, or look at a cloc
 """
 
 import itertools
+import random
 import sys
 from collections import deque
 
@@ -37,8 +38,8 @@ TEXT = {
     Send: lambda i: f"{i.vm} gets {' '.join(str(t.number) for t in i.tasks)}",
     Resolve: lambda i: f"results of {' '.join(str(t.number) if t else '-' for t in i.tasks)}",
     Fail: lambda i: f"{i.task.number} fails: {i.reason}",
-    Split: lambda i: f"{i.task.number} is split at {i.index}",
-    Start: lambda i: f"start {i.count}",
+    Split: lambda i: f"{i.task.number} is split at {i.item}",
+    Start: lambda i: f"start {i.vms}",
     Stop: lambda i: f"stop {i.vm}",
     End: lambda i: f"end {i.vm}",
     Revoke: lambda i: f"revoke {i.vm}",
@@ -86,13 +87,9 @@ def test_a_vm_gets_what_waits_as_soon_as_it_is_started():
 
 
 def test_few_tasks_are_shared_by_all_vms():
-    scheduler = Scheduler(3)
-    submit(scheduler, 1, 2, 3)
-    sent = [said(scheduler.started(name)) for name in "abc"]
+    scheduler = running("abcd")
 
-    got = [int(n) for todo in sent for text in todo for n in text.split(" gets ")[1].split()]
-    assert sorted(got) == [1, 2, 3]
-    assert scheduler.vms["c"].tasks or not scheduler.vms["a"].is_ready
+    assert submit(scheduler, 1, 2, 3, 4) == ["a gets 1", "b gets 2", "c gets 3", "d gets 4"]
 
 
 def test_events_of_a_vm_that_is_gone_are_no_matter():
@@ -200,11 +197,12 @@ def test_a_task_goes_to_the_vm_that_is_idle_though_another_has_room_too():
 def test_a_returned_task_goes_to_the_vm_that_is_idle_though_others_have_room_too():
     scheduler = running("abc")
     submit(scheduler, 1, 2, 3, 4)
-    finish(scheduler, "b", 2)
-    holder = next(name for name, vm in scheduler.vms.items() if 4 in vm.tasks)
-    idle = "b" if holder != "b" else None
-    if idle is None:
-        return  # it went to where nothing was before it
+    (holder,) = [name for name, vm in scheduler.vms.items() if len(vm.tasks) == 2]
+    idle, busy = [name for name in "abc" if name != holder]
+    for first in (idle, busy):  # whoever has had nothing to do for longer
+        for vm in (first, holder):
+            assert vm in scheduler.vms
+    finish(scheduler, idle, *scheduler.vms[idle].tasks.copy())
 
     assert said(scheduler.returned(holder, [4])) == [f"{idle} gets 4"]
 
@@ -331,15 +329,13 @@ def test_when_one_has_nothing_to_give_back_the_next_is_asked():
 
 def test_what_is_given_back_keeps_its_order_and_goes_before_all_others():
     scheduler = running("a")
-    submit(scheduler, *range(1, 6))
-    finish(scheduler, "a", 1, 2, seconds=0.0)  # a gets 3 4 5
-    submit(scheduler, 6)
-    scheduler.returned("a", [4, 5])
+    submit(scheduler, *range(1, 8))
+    sent = finish(scheduler, "a", 1, 2, seconds=AHEAD / 2.5)
+    submit(scheduler, 8)
 
-    order = [3, *(int(n) for text in finish(scheduler, "a", 3)[1:] for n in text.split(" gets ")[1].split())]
-    while len(order) < 4:
-        order += [int(n) for text in finish(scheduler, "a", order[-1])[1:] for n in text.split(" gets ")[1].split()]
-    assert order == sorted(order)
+    assert sent == ["results of 1 2", "a gets 3 4 5"]
+    assert said(scheduler.returned("a", [4, 5])) == ["a gets 4"]
+    assert finish(scheduler, "a", 3, 4, seconds=0.0)[1:] == ["a gets 5 6 7 8"]
 
 
 def test_a_task_that_was_cancelled_while_it_was_given_back_is_gone():
@@ -365,7 +361,7 @@ def test_what_a_lost_vm_had_not_begun_goes_elsewhere_and_the_task_that_ran_is_tr
     assert (tasks[begun].deaths, tasks[begun].attempt) == (1, 2)
     assert (tasks[waiting].deaths, tasks[waiting].attempt) == (0, 1)
     assert scheduler.is_queued(begun) and scheduler.is_queued(waiting)
-    assert said(scheduler.started("c")) == [f"c gets {begun}"] or said(scheduler.readied("c"))
+    assert said(scheduler.started("c")) == [f"c gets {begun}"]
 
 
 @pytest.mark.parametrize("retries", [0, 1, 5])
@@ -528,11 +524,10 @@ def test_a_vm_is_replaced_after_its_lifetime_in_tasks():
     scheduler = running("a", lifetime=3)
     submit(scheduler, 1, 2, 3, 4)
 
-    assert finish(scheduler, "a", 1) == ["results of 1", "a gets 3"] or finish(scheduler, "a", 2)
-    left = list(scheduler.vms["a"].tasks)
-    assert finish(scheduler, "a", *left)[-2:] == ["stop a", "start 1"]
+    assert finish(scheduler, "a", 1, 2) == ["results of 1 2", "a gets 3"]
+    assert finish(scheduler, "a", 3) == ["results of 3", "stop a", "start 1"]
     assert said(scheduler.started("b")) == ["b gets 4"]
-    assert said(scheduler.lost("a", None, blame=False)) == []
+    assert said(scheduler.lost("a", None)) == []
     assert scheduler.lost_vms == 0
 
 
@@ -547,14 +542,15 @@ def test_tasks_that_were_given_back_do_not_count_for_the_lifetime():
 
 def test_a_vm_that_has_grown_too_large_is_replaced_when_it_has_nothing_left():
     scheduler = running("ab")
-    idle = said(scheduler.retired("a"))
     submit(scheduler, 1)
-    busy = said(scheduler.retired("b"))
+    busy = said(scheduler.retired("a"))
+    idle = said(scheduler.retired("b"))
 
-    assert idle == ["stop a", "start 1"]
     assert busy == []
-    assert finish(scheduler, "b", 1) == ["results of 1", "stop b", "start 1"]
-    assert said(scheduler.retired("b")) == []
+    assert idle == ["stop b", "start 1"]
+    scheduler.started("c")
+    assert finish(scheduler, "a", 1) == ["results of 1", "stop a", "start 1"]
+    assert said(scheduler.retired("a")) == []
 
 
 # ---------------------------------------------------------------------------------------------------- cost
@@ -693,6 +689,7 @@ class World:
         self.ready, self.leaving, self.condemned, self.asked = set(), set(), set(), set()
         self.broken = False
         self.violations = {}
+        self.seen = set()  # kinds of instructions
         self.act(self.scheduler.opened())
 
     def expect(self, is_so, promise, seen=""):
@@ -703,6 +700,7 @@ class World:
 
     def act(self, todo):
         for instruction in todo:
+            self.seen.add(type(instruction))
             getattr(self, "do_" + type(instruction).__name__.lower())(instruction)
         self.check()
 
@@ -728,7 +726,7 @@ class World:
 
     def do_start(self, start):
         self.expect(not self.broken, "staffed", "started a VM after giving up")
-        for _ in range(start.count):
+        for _ in range(start.vms):
             name = f"vm{next(self.numbers)}"
             self.vms[name] = FarVM(name)
             self.sent[name], self.used[name] = {}, 0
@@ -762,8 +760,8 @@ class World:
         self.settle(task, "split")
         parts = []
         for index in range(task.size):
-            part = self.new_task(1, task.retries, None, record.deaths if index == split.index else 0)
-            if index == split.index:
+            part = self.new_task(1, task.retries, None, record.deaths if index == split.item else 0)
+            if index == split.item:
                 part.deaths = task.deaths
                 if part.deaths > part.retries:
                     enough = record.deaths > task.retries
@@ -880,7 +878,7 @@ class World:
     def leave(self, a, b):
         if vm := self.pick(a, lambda vm: vm.is_stopping and not vm.queue and not vm.running and not vm.death):
             vm.flush()
-            vm.die(is_to_blame=False)
+            vm.die()
 
     def report(self, a, b):
         """A death becomes known, after all that was said before it."""
@@ -977,7 +975,9 @@ EVENTS = {
     1: ["pass_time", "retire", "fall_ill", "lose_machine"],
 }
 NAMES = [name for weight, names in EVENTS.items() for name in names for _ in range(weight)]
-histories = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 41), st.integers(0, 11)), max_size=120)
+histories = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.integers(0, 41), st.integers(0, 11)), min_size=20, max_size=150
+)
 
 PROMISES = [
     "settled once",
@@ -994,8 +994,8 @@ PROMISES = [
 
 
 @pytest.mark.parametrize("promise", PROMISES)
-@given(wanted=st.integers(1, 4), lifetime=st.sampled_from([None, None, None, 1, 3]), history=histories)
-@settings(deadline=None, database=None, max_examples=150)
+@given(wanted=st.integers(1, 4), lifetime=st.sampled_from([None, 1, 3]), history=histories)
+@settings(deadline=None, database=None, max_examples=60)
 def test_whatever_happens(promise, wanted, lifetime, history):
     world = World(wanted, lifetime)
     for event, a, b in history:
@@ -1005,24 +1005,37 @@ def test_whatever_happens(promise, wanted, lifetime, history):
     assert promise not in world.violations, world.violations[promise]
 
 
-def test_the_histories_cover_every_event_and_every_instruction():
+def long_history(seed):
+    """A history that is too long to be shrunk, but comes to places where a short one does not."""
+    chance = random.Random(seed)
+    world = World(chance.randint(1, 5), chance.choice([None, None, 1, 3]))
+    # Now many tasks and few troubles, now the other way round.
+    weights = [chance.choice([0.1, 1, 1, 3]) for _ in NAMES]
+    for event in chance.choices(NAMES, weights, k=400):
+        getattr(world, event)(chance.randrange(42), chance.randrange(12))
+    world.settle_down()
+    return world
+
+
+@pytest.fixture(scope="module")
+def long_histories():
+    """Seed -> what its world has seen."""
+    return {seed: long_history(seed) for seed in range(150)}
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_however_long_it_goes_on(promise, long_histories):
+    seen = {seed: world.violations[promise] for seed, world in long_histories.items() if promise in world.violations}
+
+    assert not seen
+
+
+def test_the_histories_bring_about_every_instruction_and_every_end(long_histories):
     """A simulation in which nothing happens would keep all promises."""
-    world = World(3, 5)
-    events = itertools.cycle(NAMES)
-    seen = set()
-    act = world.act
+    worlds = long_histories.values()
+    ends = {end for world in worlds for record in world.records.values() for end in record.ends}
 
-    def note(todo):
-        seen.update(type(instruction) for instruction in todo)
-        act(todo)
-
-    world.act = note
-    for number in range(4000):
-        if world.broken:
-            fresh = World(3, 5)
-            fresh.act = note
-            act = type(fresh).act.__get__(fresh)
-            world = fresh
-        getattr(world, next(events))(number * 7 % 42, number * 5 % 12)
-
-    assert seen == set(TEXT)
+    assert set().union(*(world.seen for world in worlds)) == set(TEXT)
+    assert ends == {"resolved", "lost", "timeout", "broken", "split", "cancelled"}
+    assert sum(world.broken for world in worlds) < len(worlds) / 2
+    assert sum(len(world.records) for world in worlds) > 5000

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from .wire import MAX_DESCRIPTORS, Buffer, Decoder, Frame, encode
+from .wire import MAX_DESCRIPTORS, Buffer, Decoder, Frame, ProtocolError, encode
 
 _CAN_PASS = hasattr(socket, "SCM_RIGHTS")
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize) if _CAN_PASS else 0
@@ -159,6 +159,8 @@ class Connection:
                 self._arrived.extend(numbers)
 
     def _claim(self, count: int) -> list[int]:
+        if count > len(self._arrived):
+            raise ProtocolError(f"a frame came without its {count} descriptors; perhaps this process has too many open")
         return [self._arrived.popleft() for _ in range(count)]
 
     def close(self) -> None:

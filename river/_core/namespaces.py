@@ -7,6 +7,7 @@ May not: pickle anything, or know of lines and tasks.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import importlib
 import marshal
@@ -16,25 +17,31 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-_namespaces: dict[str, dict[str, Any]] = {}
-_versions: dict[tuple[str, str], int] = {}
+IMPORTED, MAIN = -2, -1
+
+_namespaces: dict[tuple[str, int], dict[str, Any]] = {}
+_versions: dict[tuple[int, str], int] = {}  # by the namespace's id; none is ever dropped
 _held: dict[int, Any] = {}
 _packed: dict[int, tuple[bytes, Sequence[Any]]] = {}
 
 
-def namespace(module: str, imported: bool) -> dict[str, Any]:
-    """The one namespace that the driver's `module` has in this VM."""
-    if imported:
+def namespace(module: str, copy: int) -> dict[str, Any]:
+    """The one namespace that the driver's `module` has in this VM.
+
+    `copy` is IMPORTED where the VM can import it, MAIN for `__main__`, else a number that tells namespaces of one name
+    apart (code run by `exec` often gives the same name to several).
+    """
+    if copy == IMPORTED:
         return importlib.import_module(module).__dict__
-    if module == "__main__":
+    if copy == MAIN:
         return sys.modules["__main__"].__dict__
-    if module not in _namespaces:
-        _namespaces[module] = {"__name__": module, "__builtins__": __builtins__}
-    return _namespaces[module]
+    if (module, copy) not in _namespaces:
+        _namespaces[module, copy] = {"__name__": module, "__builtins__": builtins}
+    return _namespaces[module, copy]
 
 
-def make_function(code: bytes, module: str, imported: bool, name: str, closure: Any) -> types.FunctionType:
-    return types.FunctionType(marshal.loads(code), namespace(module, imported), name, None, closure)
+def make_function(code: bytes, module: str, copy: int, name: str, closure: Any) -> types.FunctionType:
+    return types.FunctionType(marshal.loads(code), namespace(module, copy), name, None, closure)
 
 
 def set_function(function: types.FunctionType, state: dict[str, Any]) -> None:
@@ -50,9 +57,9 @@ def set_function(function: types.FunctionType, state: dict[str, Any]) -> None:
         scope.setdefault("__file__", state["file"])
     scope.update(state["live"])
     for name, version, blob, buffers in state["data"]:
-        if _versions.get((scope["__name__"], name)) != version:
+        if _versions.get((id(scope), name)) != version:
             scope[name] = pickle.loads(blob, buffers=buffers)
-            _versions[scope["__name__"], name] = version
+            _versions[id(scope), name] = version
     for submodule in state["submodules"]:
         importlib.import_module(submodule)
 

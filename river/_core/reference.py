@@ -11,6 +11,8 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from . import namespaces
+
 MISSING: Any = object()
 
 
@@ -23,19 +25,32 @@ class Context:
 
     def __init__(self, inherited: Mapping[str, Any] | None = None) -> None:
         self.inherited = inherited
-        self._versions: dict[tuple[str, str], tuple[int, int]] = {}
+        self._versions: dict[tuple[int, str], tuple[int, int]] = {}  # by the namespace's id
+        self._copies: dict[int, tuple[Any, int]] = {}  # namespaces that are no module's, kept alive, and their numbers
 
     def has(self, name: str, value: Any) -> bool:
-        return self.inherited is not None and self.inherited.get(name, MISSING) is value
+        """Whether VMs have inherited this value of a global of `__main__`, and have not been sent another since."""
+        if self.inherited is None or self.inherited.get(name, MISSING) is not value:
+            return False
+        return (id(sys.modules["__main__"].__dict__), name) not in self._versions
 
-    def version(self, module: str, name: str, blob: bytes) -> int:
+    def version(self, namespace: dict[str, Any], name: str, digest: int) -> int:
         """A number that changes when the pickled value of a global does."""
-        digest = hash(blob)
-        known, number = self._versions.get((module, name), (None, 0))
+        known, number = self._versions.get((id(namespace), name), (None, 0))
         if known != digest:
             number += 1
-            self._versions[module, name] = digest, number
+            self._versions[id(namespace), name] = digest, number
         return number
+
+    def copy(self, namespace: dict[str, Any]) -> int:
+        """Which of the namespaces of its name this is: IMPORTED, MAIN, or a number."""
+        module = sys.modules.get(namespace.get("__name__", ""))
+        if module is not None and module.__dict__ is namespace:
+            if module.__name__ == "__main__":
+                return namespaces.MAIN
+            if is_findable(module.__name__):
+                return namespaces.IMPORTED
+        return self._copies.setdefault(id(namespace), (namespace, len(self._copies)))[1]
 
 
 def by_reference(obj: Any, context: Context, watch: list[tuple[Any, str, Any]] | None = None) -> bool:
@@ -58,6 +73,8 @@ def _is_unchanged(obj: Any, context: Context, watch: list[tuple[Any, str, Any]])
     """Whether an inherited function still reads the globals that were inherited with it."""
     if not isinstance(obj, types.FunctionType) or context.inherited is None:
         return True
+    for cell in obj.__closure__ or ():
+        watch.append((cell, "", content(cell)))
     seen: set[str] = set()
     codes = [obj.__code__]
     while codes:
@@ -65,7 +82,7 @@ def _is_unchanged(obj: Any, context: Context, watch: list[tuple[Any, str, Any]])
             seen.add(name)
             value = obj.__globals__.get(name, MISSING)
             watch.append((obj.__globals__, name, value))
-            if context.inherited.get(name, MISSING) is not value:
+            if value is not MISSING and not context.has(name, value):
                 return False
             if isinstance(value, types.FunctionType) and value.__globals__ is obj.__globals__:
                 codes.append(value.__code__)
@@ -161,3 +178,11 @@ def _all_names(code: types.CodeType) -> set[str]:
 def plain_annotations(function: types.FunctionType) -> dict[str, Any]:
     """Annotations that are names or strings; others may drag half a program along, and no task needs them."""
     return {k: v for k, v in function.__annotations__.items() if isinstance(v, (str, type(None)))}
+
+
+def content(cell: Any) -> Any:
+    """What a closure's cell holds; MISSING if nothing."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING

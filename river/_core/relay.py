@@ -180,6 +180,8 @@ class Relay:
                 self._waiters.remove(entry)
             except ValueError:
                 pass
+            if not self._baton.locked():  # it was this one's turn, but its time is up or it has what it wants
+                self._pass_on()
 
     def _tell(self) -> None:
         for entry in list(self._waiters):

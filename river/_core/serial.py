@@ -24,11 +24,21 @@ import marshal
 import pickle
 import sys
 import types
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import namespaces, shm
-from .reference import MISSING, Context, by_reference, global_names, is_findable, plain_annotations, used_submodules
+from .reference import (
+    MISSING,
+    Context,
+    by_reference,
+    content,
+    global_names,
+    is_findable,
+    plain_annotations,
+    used_submodules,
+)
 
 PROTOCOL = 5
 # More buffers than this in one pickle are many small things; they travel inside the pickle.
@@ -75,7 +85,7 @@ class Pickled:
     def is_fresh(self) -> bool:
         """Whether every global and closure variable that went into it is still the same object."""
         for where, name, value in self.watch:
-            if (where.get(name, MISSING) if type(where) is dict else _content(where)) is not value:
+            if (where.get(name, MISSING) if type(where) is dict else content(where)) is not value:
                 return False
         return True
 
@@ -114,7 +124,7 @@ class _Job:
         self.passed: dict[int, tuple[Any, shm.Passed]] = {}
         self.handles: list[Handle] = []
         self.watch: list[tuple[Any, str, Any]] = []
-        self.shipped: set[tuple[str, str]] = set()  # globals already in it: each goes once, and recursion ends
+        self.shipped: set[tuple[int, str]] = set()  # globals already in it: each goes once, and recursion ends
 
     def run(self, pickler: type, obj: Any) -> Pickled:
         return Pickled(self.dump(pickler, obj, self.buffer), self.segments, self.handles, self.watch)
@@ -209,7 +219,7 @@ class _Overrides:
             self._job.handles.append(obj)
             return namespaces.held, (obj.number,)
         if kind is types.CellType:
-            self._job.watch.append((obj, "", _content(obj)))
+            self._job.watch.append((obj, "", content(obj)))
             return namespaces.make_cell, (), _content_state(obj), None, None, namespaces.fill_cell
         if kind is types.ModuleType and is_findable(obj.__name__):
             return importlib.import_module, (obj.__name__,)
@@ -220,16 +230,16 @@ class _Overrides:
     def _function(self, function: types.FunctionType) -> tuple[Any, ...]:
         code, namespace = function.__code__, function.__globals__
         module = namespace.get("__name__") or function.__module__ or "__main__"
-        # A closure from a module that VMs can import lives in that module there, with its state.
-        imported = module != "__main__" and is_findable(module)
+        copy = self._job.context.copy(namespace)
         data: list[tuple[str, int, bytes, list[pickle.PickleBuffer]]] = []
         live: dict[str, Any] = {}
-        for name in () if imported else sorted(global_names(code)):
+        # A closure from a module that VMs can import lives in that module there, with its state.
+        for name in () if copy == namespaces.IMPORTED else sorted(global_names(code)):
             value = namespace.get(name, MISSING)
             self._job.watch.append((namespace, name, value))
-            if value is not MISSING and (module, name) not in self._job.shipped:
-                self._job.shipped.add((module, name))
-                self._global(module, name, value, data, live)
+            if value is not MISSING and (id(namespace), name) not in self._job.shipped:
+                self._job.shipped.add((id(namespace), name))
+                self._global(namespace, name, value, data, live)
         state = {
             "dict": dict(function.__dict__),
             "live": live,
@@ -243,14 +253,16 @@ class _Overrides:
             "submodules": used_submodules(code, live.values()),
             "file": namespace.get("__file__"),
         }
-        make = (marshal.dumps(code), module, imported, function.__name__, function.__closure__)
+        make = (marshal.dumps(code), module, copy, function.__name__, function.__closure__)
         return namespaces.make_function, make, state, None, None, namespaces.set_function
 
-    def _global(self, module: str, name: str, value: Any, data: list[Any], live: dict[str, Any]) -> None:
-        if module == "__main__" and self._job.context.has(name, value):
+    def _global(self, namespace: dict[str, Any], name: str, value: Any, data: list[Any], live: dict[str, Any]) -> None:
+        context = self._job.context
+        if namespace is sys.modules["__main__"].__dict__ and context.has(name, value):
             return  # the VM inherited it
         if isinstance(value, (types.FunctionType, types.ModuleType, type)):
             live[name] = value  # code: the newest version counts
+            context.version(namespace, name, id(value))  # from now on it is not the inherited one
             return
         # A pickle of its own, so that the VM can leave it packed when it has this version.  Its large buffers go
         # beside it into the outer pickle, which sends them out of band.
@@ -264,7 +276,8 @@ class _Overrides:
             return False
 
         blob = self._job.dump(type(self), value, collect)
-        data.append((name, self._job.context.version(module, name, blob), blob, buffers))
+        digest = hash((blob, *[zlib.crc32(buffer.raw()) for buffer in buffers]))
+        data.append((name, context.version(namespace, name, digest), blob, buffers))
 
 
 class _Light(_Overrides, pickle.Pickler):
@@ -311,16 +324,9 @@ def _full_pickler() -> type:
     return _full[0]
 
 
-def _content(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # an empty cell
-        return MISSING
-
-
 def _content_state(cell: Any) -> tuple[Any, ...]:
-    content = _content(cell)
-    return () if content is MISSING else (content,)
+    value = content(cell)
+    return () if value is MISSING else (value,)
 
 
 class _ResultPickler(pickle.Pickler):

@@ -114,12 +114,12 @@ def attach(descriptor: int, size: int, shared: bool) -> Buffer:
         if _live_mappings >= MOST_SEGMENTS:
             return _copied(descriptor, size)
         flags = mmap.MAP_PRIVATE if shared else mmap.MAP_SHARED
+        _live_mappings += 1  # before it is made: what is not made completely counts itself off, too
         mapping = _Mapping(descriptor, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     except OSError:  # no descriptor or no address space left for a mapping
         return _copied(descriptor, size)
     finally:
         os.close(descriptor)
-    _live_mappings += 1
     return memoryview(mapping)
 
 

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -28,10 +29,17 @@ _BOOT = (
 
 def may_fork() -> bool:
     """Whether forking this process is safe: Linux, and a single thread, counted by the kernel."""
-    try:
-        return sys.platform.startswith("linux") and len(os.listdir("/proc/self/task")) == 1
-    except OSError:
+    if not sys.platform.startswith("linux") or threading.active_count() > 1:
         return False
+    try:
+        # A thread that Python has joined may need another moment to be gone for the kernel.
+        for _ in range(10):
+            if len(os.listdir("/proc/self/task")) == 1:
+                return True
+            time.sleep(0.0003)
+    except OSError:
+        pass
+    return False
 
 
 def launch(fork: bool, inherited: Any, env: dict[str, str]) -> tuple[socket.socket, Process]:

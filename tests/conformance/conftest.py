@@ -36,6 +36,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if on_trial(item):
             item.add_marker(pytest.mark.timeout(SECONDS))
+            for warning in item.cls.allowed_warnings:
+                item.add_marker(pytest.mark.filterwarnings(warning))
             if row := row_for(rows, id_of_test(item.cls, item.originalname), item.cls.words):
                 item.add_marker(pytest.mark.xfail(reason=row.reason, strict=True))
 

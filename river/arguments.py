@@ -65,4 +65,6 @@ def start_method(context: Any) -> str:
     method = context if isinstance(context, str) else context.get_start_method(allow_none=True)
     if method is None:
         return "auto"
+    if method not in ("fork", "spawn", "forkserver"):
+        raise ValueError(f"context (mp_context) must be a multiprocessing context or the name of one, not {context!r}")
     return "fork" if method == "fork" else "exec"

@@ -356,6 +356,7 @@ class ListJob(Job):
         self.future = MapFuture(self)
         self._values: list[Any] = [None] * self.length
         self._left = self.length
+        self._is_finished = False
         self._callbacks = callback, error_callback
         if not self.length:
             self.is_fed = True
@@ -363,14 +364,15 @@ class ListJob(Job):
             self._finish(self._values, None)
 
     def deliver(self, offset: int, values: list[Any], errors: dict[int, BaseException], size: int, weight: int) -> None:
-        if self.future.done():
-            return
         with self._lock:
+            if self._is_finished:
+                return
             self._values[offset : offset + len(values)] = values
             for index, error in errors.items():
                 self._values[offset + index] = error if self._on_error == "return" else _SKIPPED
             self._left -= size
             left = self._left
+            self._is_finished = left == 0 or bool(errors and self._on_error == "raise")
         if errors and self._on_error == "raise":
             self.abandon()
             self.count(size, True)

@@ -686,7 +686,7 @@ class World:
         self.vms, self.records = {}, {}
         self.sent = {}  # VM -> tasks that it was sent and has not reported, as far as the driver has heard
         self.used = {}  # VM -> how many tasks of its lifetime
-        self.ready, self.leaving, self.condemned, self.asked = set(), set(), set(), set()
+        self.ready, self.leaving, self.condemned, self.asked, self.retired = (set() for _ in range(5))
         self.broken = False
         self.violations = {}
         self.seen = set()  # kinds of instructions
@@ -801,7 +801,8 @@ class World:
             vm.outbox.append(("ready",))
 
     def fall_ill(self, a, b):
-        if vm := self.pick(a, lambda vm: not vm.is_ready and not vm.death):
+        vm = self.pick(a, lambda vm: not vm.is_ready and not vm.death)
+        if vm and b % 4 == 0:
             vm.outbox.append(("unfit",))
             vm.die()
 
@@ -858,7 +859,7 @@ class World:
                 self.used[name] -= 1
         self.act(self.scheduler.returned(name, numbers, self.now))
         if wants_to_retire:
-            self.used[name] = self.lifetime = self.lifetime or 10**6
+            self.retired.add(name)
             self.act(self.scheduler.retired(name, self.now))
 
     def kill(self, a, b):
@@ -889,7 +890,7 @@ class World:
         while vm.outbox:
             self.take(vm)
         del self.vms[vm.name], self.sent[vm.name]
-        for group in (self.ready, self.leaving, self.condemned, self.asked):
+        for group in (self.ready, self.leaving, self.condemned, self.asked, self.retired):
             group.discard(vm.name)
         self.act(self.scheduler.lost(vm.name, number, item, is_to_blame, self.now))
 
@@ -925,7 +926,7 @@ class World:
             for name, tasks in self.sent.items()
             if not tasks
             and name in self.ready
-            and name not in self.leaving | self.condemned
+            and name not in self.leaving | self.condemned | self.retired
             and (self.lifetime is None or self.used[name] < self.lifetime)
         ]
         if idle:
@@ -968,11 +969,10 @@ class World:
 
 EVENTS = {
     # how often: which
-    8: ["submit"],
-    6: ["read", "begin", "step", "hear"],
-    3: ["up", "report", "strike", "leave", "flush"],
-    2: ["cancel", "kill"],
-    1: ["pass_time", "retire", "fall_ill", "lose_machine"],
+    8: ["submit", "read", "begin", "step", "hear"],
+    5: ["up"],
+    3: ["report", "strike", "leave", "flush", "cancel"],
+    1: ["kill", "pass_time", "retire", "fall_ill", "lose_machine"],
 }
 NAMES = [name for weight, names in EVENTS.items() for name in names for _ in range(weight)]
 histories = st.lists(

@@ -34,7 +34,9 @@ def namespace(module: str, copy: int) -> dict[str, Any]:
     if copy == IMPORTED:
         return importlib.import_module(module).__dict__
     if copy == MAIN:
-        return sys.modules["__main__"].__dict__
+        scope = sys.modules["__main__"].__dict__
+        scope.setdefault("__builtins__", builtins)  # C code that imports looks for it
+        return scope
     if (module, copy) not in _namespaces:
         _namespaces[module, copy] = {"__name__": module, "__builtins__": builtins}
     return _namespaces[module, copy]

@@ -26,6 +26,7 @@ class Context:
     def __init__(self, inherited: Mapping[str, Any] | None = None) -> None:
         self.inherited = inherited
         self._versions: dict[tuple[int, str], tuple[int, int]] = {}  # by the namespace's id
+        self._cells: dict[int, tuple[Any, Any]] = {}  # closures' cells, and what they held when first seen
         self._copies: dict[int, tuple[Any, int]] = {}  # namespaces that are no module's, kept alive, and their numbers
 
     def has(self, name: str, value: Any) -> bool:
@@ -33,6 +34,10 @@ class Context:
         if self.inherited is None or self.inherited.get(name, MISSING) is not value:
             return False
         return (id(sys.modules["__main__"].__dict__), name) not in self._versions
+
+    def has_changed(self, cell: Any) -> bool:
+        """Whether a closure's cell holds something else than when it was first seen."""
+        return self._cells.setdefault(id(cell), (cell, content(cell)))[1] is not content(cell)
 
     def version(self, namespace: dict[str, Any], name: str, digest: int) -> int:
         """A number that changes when the pickled value of a global does."""
@@ -73,19 +78,22 @@ def _is_unchanged(obj: Any, context: Context, watch: list[tuple[Any, str, Any]])
     """Whether an inherited function still reads the globals that were inherited with it."""
     if not isinstance(obj, types.FunctionType) or context.inherited is None:
         return True
-    for cell in obj.__closure__ or ():
-        watch.append((cell, "", content(cell)))
     seen: set[str] = set()
-    codes = [obj.__code__]
-    while codes:
-        for name in global_names(codes.pop()) - seen:
+    functions = [obj]
+    while functions:
+        function = functions.pop()
+        for cell in function.__closure__ or ():
+            watch.append((cell, "", content(cell)))
+            if context.has_changed(cell):
+                return False
+        for name in global_names(function.__code__) - seen:
             seen.add(name)
             value = obj.__globals__.get(name, MISSING)
             watch.append((obj.__globals__, name, value))
             if value is not MISSING and not context.has(name, value):
                 return False
             if isinstance(value, types.FunctionType) and value.__globals__ is obj.__globals__:
-                codes.append(value.__code__)
+                functions.append(value)
     return True
 
 

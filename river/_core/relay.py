@@ -240,7 +240,9 @@ class Relay:
             self._pass_on()
 
     def close(self) -> None:
-        """Let all waiters go and the background thread end; nobody takes a turn after this."""
+        """Let all waiters go and the background thread end; nobody takes a turn after this.  Twice is fine."""
+        if self._closed:
+            return
         self._closed = True
         self._ring()
         self._interrupt()

@@ -149,7 +149,7 @@ class _Job:
         if raw.nbytes < shm.SHARE_FROM or len(self.segments) >= _MOST_BUFFERS:
             return True
         known = self.shared.get(id(owner))
-        if known is not None and known[0] is owner and known[1].size == raw.nbytes:
+        if known is not None and known[0] is owner and known[1].equals(raw):
             segment = known[1]
         else:
             segment = shm.Segment(raw)
@@ -234,7 +234,8 @@ class _Overrides:
         data: list[tuple[str, int, bytes, list[pickle.PickleBuffer]]] = []
         live: dict[str, Any] = {}
         # A closure from a module that VMs can import lives in that module there, with its state.
-        for name in () if copy == namespaces.IMPORTED else sorted(global_names(code)):
+        names = [] if copy == namespaces.IMPORTED else sorted(global_names(code))
+        for name in names:
             value = namespace.get(name, MISSING)
             self._job.watch.append((namespace, name, value))
             if value is not MISSING and (id(namespace), name) not in self._job.shipped:
@@ -250,7 +251,7 @@ class _Overrides:
             "doc": function.__doc__,
             "module": function.__module__,
             "qualname": function.__qualname__,
-            "submodules": used_submodules(code, live.values()),
+            "submodules": used_submodules(code, [namespace.get(name) for name in names]),
             "file": namespace.get("__file__"),
         }
         make = (marshal.dumps(code), module, copy, function.__name__, function.__closure__)
@@ -259,7 +260,9 @@ class _Overrides:
     def _global(self, namespace: dict[str, Any], name: str, value: Any, data: list[Any], live: dict[str, Any]) -> None:
         context = self._job.context
         if namespace is sys.modules["__main__"].__dict__ and context.has(name, value):
-            return  # the VM inherited it
+            is_function = isinstance(value, types.FunctionType)
+            if not is_function or by_reference(value, context, self._job.watch):
+                return  # the VM inherited it, with all that it reads
         if isinstance(value, (types.FunctionType, types.ModuleType, type)):
             live[name] = value  # code: the newest version counts
             context.version(namespace, name, id(value))  # from now on it is not the inherited one
@@ -338,7 +341,17 @@ class _ResultPickler(pickle.Pickler):
             known = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj) if cloudpickle else None
             if known is not None:
                 return driver_class, (known, obj.__qualname__)
+        elif "__slots__" in type(obj).__dict__:
+            return self._slotted(obj)
         return NotImplemented
+
+    @staticmethod
+    def _slotted(obj: Any) -> Any:
+        """cloudpickle's copy of a class with slots has a __dict__ instead; the driver's own class has none."""
+        reduced = obj.__reduce_ex__(PROTOCOL)
+        if hasattr(obj, "__setstate__") or len(reduced) < 3 or not isinstance(reduced[2], dict):
+            return NotImplemented
+        return (*reduced[:2], (None, reduced[2]), *reduced[3:])
 
 
 def driver_class(tracker: str, name: str) -> type:

@@ -11,7 +11,6 @@ May import only the standard library and its neighbours: a bare far interpreter 
 
 from __future__ import annotations
 
-import builtins
 import itertools
 import os
 import pickle
@@ -557,7 +556,6 @@ def _set_up(options: dict[str, Any]) -> None:
         main_module = ModuleType("__main__")
         if options["main_file"]:
             main_module.__file__ = options["main_file"]
-        main_module.__dict__["__builtins__"] = builtins  # C code that imports looks for it
         main_module.__package__ = options["main_package"]  # for relative imports of `python -m package.program`
         sys.modules["__main__"] = main_module
     numpy_random = sys.modules.get("numpy.random")

@@ -186,7 +186,7 @@ class Pool(PoolPeer):
     name = "multiprocessing.Pool"
     module = "multiprocessing.pool"
     imports, opening = "import multiprocessing", 'multiprocessing.get_context("fork").Pool({workers})'
-    at_most = {"shared": 10}
+    at_most = {"shared": 4}
 
     def open(self):
         import multiprocessing
@@ -208,7 +208,7 @@ class Executor(ExecutorPeer):
         "from concurrent.futures import ProcessPoolExecutor",
         "ProcessPoolExecutor({workers})",
     )
-    at_most = {"map": 40_000, "shared": 10}
+    at_most = {"map": 40_000, "shared": 4}
 
     def open(self):
         from concurrent.futures import ProcessPoolExecutor
@@ -233,7 +233,7 @@ class Loky(ExecutorPeer):
     imports = "from loky import get_reusable_executor"
     opening = "get_reusable_executor(max_workers={workers})"
     rounds = 3
-    at_most = {"map": 40_000, "shared": 10}
+    at_most = {"map": 40_000, "shared": 4}
 
     def open(self):
         from loky import get_reusable_executor
@@ -285,7 +285,7 @@ class Mpire(Peer):
     name = module = distribution = "mpire"
     imports, opening = "from mpire import WorkerPool", "WorkerPool(n_jobs={workers})"
     rounds = 3
-    at_most = {"map": 200_000, "shared": 10}
+    at_most = {"map": 200_000, "shared": 4}
 
     def open(self):
         from mpire import WorkerPool
@@ -313,7 +313,7 @@ class Pebble(Peer):
     imports, opening = "from pebble import ProcessPool", "ProcessPool(max_workers={workers})"
     body = MAP_OF_EIGHT.replace("{opening}", opening).replace("range(8))", "range(8)).result()")
     rounds = 3
-    at_most = {"map": 40_000, "shared": 10}
+    at_most = {"map": 40_000, "shared": 4}
 
     def open(self):
         from pebble import ProcessPool

@@ -434,8 +434,10 @@ class Cluster:
             return
         self._fork = self._fork and self._options["is_fresh"] is False
         self._launch()
-        for name in list(self.scheduler.vms):
-            self._act(self._decide(self.scheduler.lost, name, None, 0, False, time.monotonic()))
+        facts = {"pid": machine.process.pid, "code": -signal.SIGKILL, "peak": 0, "oom": False}
+        for name, left in list(self.scheduler.vms.items()):
+            running = next(iter(left.tasks), None)
+            self._act(self._decide(self.scheduler.lost, name, running, 0, False, time.monotonic()), facts)
 
     # -- doing what the scheduler says --------------------------------------------------------------------------
 

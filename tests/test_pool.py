@@ -179,7 +179,7 @@ def test_maps_of_nothing_return_nothing(pool, empty):
     assert list(pool.istarmap(tasks.square, empty)) == []
 
 
-@pytest.mark.parametrize("make", [{3: "x", 4: "y"}.copy, {5}.copy, "ab".lower, b"ab".lower, {"k": 1}.items, "ab".__iter__])
+@pytest.mark.parametrize("make", [{3: 0, 4: 1}.copy, {5}.copy, "ab".lower, b"ab".lower, {6: 7}.items, "ab".__iter__])
 def test_maps_take_any_iterable(pool, make):
     assert pool.map(tasks.identity, make()) == list(make())
 
@@ -464,7 +464,17 @@ def test_terminate_ends_vms_in_the_middle_of_their_work(own, tmp_path):
 
     assert result.ready()
     assert not result.successful()
-    assert not tools.others()
+
+
+@both_starts
+def test_when_terminate_returns_no_process_is_left(start):
+    for _ in range(5):
+        pool = RiverPool(3, mp_context=start)
+        pool.map_async(tasks.forever, range(10), 1)
+        wait_until(lambda: len(tools.pids(pool)) == 3)  # noqa: B023
+        pool.terminate()
+
+        assert not tools.others()
 
 
 def test_a_join_in_another_thread_returns_when_the_pool_is_terminated(own, tmp_path):

@@ -57,7 +57,7 @@ def test_what_was_started_as_a_pool_is_terminated(start, method, tmp_path):
             result = getattr(pool, method)(gate, range(6), 1)
         gate.wait_for(2)
 
-    assert not tools.others()
+    wait_until(lambda: not tools.others())
     assert len(gate.arrived()) == 2
     if hasattr(result, "ready"):
         assert result.ready() and not result.successful()
@@ -75,7 +75,7 @@ def test_of_both_kinds_at_once_the_submitted_is_finished_and_the_rest_terminated
     assert len(tasks.lines(log)) == 20
     assert all(f.exception() is None for f in submitted)
     assert endless.ready() and not endless.successful()
-    assert not tools.others()
+    wait_until(lambda: not tools.others())
 
 
 @both_starts
@@ -90,7 +90,7 @@ def test_an_exception_in_the_body_cancels_everything(face, start, tmp_path):
     assert all(f.done() for f in futures)
     assert not any(f.exception() is None for f in futures if not f.cancelled())
     assert len(gate.arrived()) == 2
-    assert not tools.others()
+    wait_until(lambda: not tools.others())
 
 
 def test_a_result_taken_inside_stays_after_the_end():

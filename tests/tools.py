@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
@@ -36,13 +37,10 @@ forking_is_meant = pytest.mark.filterwarnings("ignore:.*fork.. may lead to deadl
 def warm(pool):
     """Bring into being what a pool makes once and keeps, so that no test is blamed for it; returns the pool."""
     wait_until(lambda: len(pids(pool)) == pool._max_workers, what="the start of all VMs")
-    pool.submit(int).add_done_callback(print_nothing)
-    pool.map(int, range(100))
+    called = threading.Event()
+    pool.submit(int).add_done_callback(lambda _: called.set())
+    assert called.wait(60)
     return pool
-
-
-def print_nothing(*_):
-    pass
 
 
 def pids(pool):

@@ -124,7 +124,7 @@ Instruction: TypeAlias = Send | Resolve | Fail | Split | Start | Stop | End | Re
 class VM:
     """What the scheduler knows of one VM."""
 
-    __slots__ = ("credit", "doomed", "is_asked", "is_leaving", "is_ready", "left", "name", "tasks", "timed")
+    __slots__ = ("asked", "credit", "doomed", "is_ended", "is_leaving", "is_ready", "left", "name", "tasks", "timed")
 
     def __init__(self, name: str, lifetime: int | None) -> None:
         self.name = name
@@ -134,8 +134,9 @@ class VM:
         self.timed: float | None = None  # deadline of its task; a task with a timeout is alone on its VM
         self.doomed: set[int] = set()  # to be stopped even if begun
         self.is_ready = False
-        self.is_asked = False  # a Revoke is on its way
-        self.is_leaving = False
+        self.asked = 0  # Revokes that it has not answered
+        self.is_leaving = False  # gets no more tasks, and its replacement has been asked for
+        self.is_ended = False  # killed by us
 
 
 class Scheduler:
@@ -149,7 +150,8 @@ class Scheduler:
         self.queue: deque[Task] = deque()
         self.done = self.lost_vms = 0
         self._queued = 0  # the queue without those cancelled in it
-        self._roomy: dict[str, VM] = {}  # VMs with fewer than FEW tasks, the least recently used first
+        self._idle: dict[str, VM] = {}  # VMs without a task, the least recently used first
+        self._roomy: dict[str, VM] = {}  # VMs with some, but fewer than FEW
         self._laden: dict[str, VM] = {}  # VMs with something that waits behind something else
         self._timed: dict[str, VM] = {}  # VMs that run against a deadline
         self._credit = 0  # of all VMs
@@ -185,14 +187,12 @@ class Scheduler:
         if self.broken:
             return [Fail(task, "broken", None)]
         self.tasks[task.number] = task
-        if self._queued or not self._roomy:
-            self.queue.append(task)
-            self._queued += 1
-            return []
-        for vm in self._roomy.values():
-            if self._may_take(vm, task):
-                self._assign(vm, task, now)
-                return [Send(vm.name, [task])]
+        if not self._queued:
+            for group in (self._idle, self._roomy):
+                for vm in group.values():
+                    if self._may_take(vm, task):
+                        self._assign(vm, task, now)
+                        return [Send(vm.name, [task])]
         self.queue.append(task)
         self._queued += 1
         return []
@@ -256,7 +256,7 @@ class Scheduler:
         vm = self.vms.get(name)
         if vm is None:
             return []
-        vm.is_asked = False
+        vm.asked -= 1
         todo: list[Instruction] = []
         back = [vm.tasks.pop(number) for number in numbers if number in vm.tasks]
         for task in reversed(back):
@@ -264,11 +264,15 @@ class Scheduler:
                 vm.left += 1
             if task.number in self.tasks:
                 self._requeue(task)
-        if any(number in vm.tasks for number in vm.doomed):
-            todo.append(End(name))
-        vm.doomed.clear()
+        if not vm.asked:  # the answer to the last question: what is doomed and has not come back has begun
+            if any(number in vm.tasks for number in vm.doomed):
+                self._end(vm, todo)
+            vm.doomed.clear()
         self._place(vm)
-        return self._distribute(todo, now)
+        if not back:
+            self._laden.pop(name, None)  # it has nothing to give until it gets more
+        self._distribute(todo, now)
+        return self._ask(todo) if self._idle and not self._queued else todo
 
     def lost(
         self, name: str, running: int | None, index: int = 0, blame: bool = True, now: float = 0.0
@@ -281,9 +285,10 @@ class Scheduler:
         if vm is None:
             return []
         self._credit -= vm.credit
-        for group in (self._roomy, self._laden, self._timed):
+        for group in (self._idle, self._roomy, self._laden, self._timed):
             group.pop(name, None)
         todo: list[Instruction] = []
+        blame = blame and not vm.is_ended
         if not vm.is_leaving:
             self.lost_vms += 1
             if running is None and blame:
@@ -291,6 +296,10 @@ class Scheduler:
         for task in reversed(list(vm.tasks.values())):
             if task.number not in self.tasks:
                 continue  # cancelled, or given up
+            if task.number == running and not blame and not task.retries and task.size == 1:
+                del self.tasks[task.number]  # at most once, and it had begun
+                todo.append(Fail(task, "lost", name))
+                continue
             if task.number == running and blame:
                 task.deaths += 1
                 if task.size > 1 or task.reported:
@@ -316,7 +325,7 @@ class Scheduler:
         vm = self.vms.get(name)
         if vm is not None:
             vm.is_leaving = True
-            self._roomy.pop(name, None)
+            self._place(vm)
         self._unfit += 1
         return self._give_up("the initializer failed", []) if self._unfit > 1 else []
 
@@ -343,9 +352,10 @@ class Scheduler:
         del self.tasks[number]
         vm = self.vms[task.vm]
         if next(iter(vm.tasks)) == number:
-            return True, [End(vm.name)]
+            return True, self._end(vm, [])
         vm.doomed.add(number)
-        return True, self._revoke(vm, [])
+        vm.asked += 1
+        return True, [Revoke(vm.name)]
 
     def expired(self, now: float) -> list[Instruction]:
         """Time has passed: stop the tasks whose time is up."""
@@ -356,7 +366,7 @@ class Scheduler:
             for task in vm.tasks.values():
                 if self.tasks.pop(task.number, None):
                     todo.append(Fail(task, "timeout", vm.name))
-            todo.append(End(vm.name))
+            self._end(vm, todo)
         return todo
 
     def gave_up(self, why: str) -> list[Instruction]:
@@ -400,9 +410,10 @@ class Scheduler:
     def _place(self, vm: VM) -> None:
         """Keep the groups true after a VM's tasks have changed."""
         name, count = vm.name, len(vm.tasks)
+        self._idle.pop(name, None)
         self._roomy.pop(name, None)
         if count < FEW and not vm.is_leaving and vm.timed is None and (vm.left is None or vm.left > 0):
-            self._roomy[name] = vm
+            (self._roomy if count else self._idle)[name] = vm
         if count > 1 or (count and next(iter(vm.tasks.values())).size > 1):
             self._laden[name] = vm
         else:
@@ -436,7 +447,7 @@ class Scheduler:
         if vm.left is not None and vm.left <= 0:
             if not vm.tasks:
                 vm.is_leaving = True
-                self._roomy.pop(vm.name, None)
+                self._place(vm)
                 todo.append(Stop(vm.name))
                 return self._restaff(todo)
             return todo
@@ -446,24 +457,35 @@ class Scheduler:
             todo.append(Send(vm.name, taken))
         elif not vm.tasks:
             self._place(vm)
-            for laden in self._laden.values():
-                return self._revoke(laden, todo)
+            self._ask(todo)
         else:
             self._place(vm)
         return todo
 
     def _distribute(self, todo: list[Instruction], now: float) -> list[Instruction]:
         """Tasks have come back: give them to VMs with room."""
-        for vm in list(self._roomy.values()) if self._queued else ():
-            taken = self._take(vm, min(FEW - len(vm.tasks), -(-self._queued // len(self._roomy) or 1)), now)
-            if taken:
-                todo.append(Send(vm.name, taken))
-            if not self._queued:
-                break
+        for group in (self._idle, self._roomy):
+            for vm in list(group.values()) if self._queued else ():
+                share = -(-self._queued // max(1, len(group)))
+                taken = self._take(vm, min(FEW - len(vm.tasks), share), now)
+                if taken:
+                    todo.append(Send(vm.name, taken))
         return todo
 
-    def _revoke(self, vm: VM, todo: list[Instruction]) -> list[Instruction]:
-        if not vm.is_asked:
-            vm.is_asked = True
-            todo.append(Revoke(vm.name))
+    def _end(self, vm: VM, todo: list[Instruction]) -> list[Instruction]:
+        """Kill a VM for the sake of one task; it gets no more, and what else dies with it is not to blame."""
+        if not vm.is_ended:
+            vm.is_ended = vm.is_leaving = True
+            self._place(vm)
+            todo.append(End(vm.name))
+            self._restaff(todo)
+        return todo
+
+    def _ask(self, todo: list[Instruction]) -> list[Instruction]:
+        """A VM is idle: ask one that has more than it can do for some of it."""
+        for vm in self._laden.values():
+            if not vm.asked:
+                vm.asked += 1
+                todo.append(Revoke(vm.name))
+            break
         return todo

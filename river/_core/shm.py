@@ -57,7 +57,7 @@ class Segment:
             kind = ctypes.c_char * self.size
             ours, theirs = kind.from_buffer(mapping), kind.from_buffer(view)
             try:
-                return ctypes.CDLL(None).memcmp(ours, theirs, ctypes.c_size_t(self.size)) == 0
+                return bool(ctypes.CDLL(None).memcmp(ours, theirs, ctypes.c_size_t(self.size)) == 0)
             finally:
                 del ours, theirs
 

@@ -52,6 +52,11 @@ def said(todo):
     return [TEXT[type(instruction)](instruction) for instruction in todo]
 
 
+def but_for_starts(todo):
+    """The replacement of a VM may be started when it is told to end, or when it has ended."""
+    return [text for text in said(todo) if not text.startswith("start ")]
+
+
 def running(names, wanted=None, lifetime=None, ready=True):
     """A scheduler with these VMs up (one letter each)."""
     scheduler = Scheduler(wanted or len(names), lifetime)
@@ -433,7 +438,7 @@ def test_a_task_that_nobody_wants_any_more_is_not_tried_again():
     submit(scheduler, 1, 2)
     scheduler.cancelled(1, running=True)
 
-    assert said(scheduler.lost("a", 1)) == ["start 1"]
+    assert but_for_starts(scheduler.lost("a", 1)) == []
     assert said(scheduler.started("b")) == ["b gets 2"]
 
 
@@ -455,7 +460,7 @@ def test_a_task_that_was_sent_is_only_stopped_on_request():
 
     assert scheduler.cancelled(1, running=False) == (False, [])
     stopped, todo = scheduler.cancelled(1, running=True)
-    assert stopped and said(todo) == ["end a"]
+    assert stopped and but_for_starts(todo) == ["end a"]
     assert scheduler.cancelled(1, running=True) == (False, [])
 
 
@@ -468,7 +473,8 @@ def test_a_task_that_waits_on_a_vm_is_asked_back_and_the_vm_ended_only_if_it_has
             finish(scheduler, "a", 1)
 
         assert stopped and said(todo) == ["revoke a"]
-        assert said(scheduler.returned("a", [2] if is_given_back else [])) == ([] if is_given_back else ["end a"])
+        todo = scheduler.returned("a", [2] if is_given_back else [])
+        assert but_for_starts(todo) == ([] if is_given_back else ["end a"])
 
 
 def test_an_unknown_or_finished_task_cannot_be_cancelled():
@@ -517,10 +523,10 @@ def test_a_task_whose_time_is_up_fails_and_its_vm_is_ended():
 
     assert scheduler.next_deadline() == 2
     assert said(scheduler.expired(1.9)) == []
-    assert said(scheduler.expired(5)) == ["1 fails: timeout", "end a", "3 fails: timeout", "end c"]
+    assert but_for_starts(scheduler.expired(5)) == ["1 fails: timeout", "end a", "3 fails: timeout", "end c"]
     assert scheduler.next_deadline() == 9
     assert said(scheduler.expired(5)) == []
-    assert said(scheduler.lost("a", 1)) == ["start 1"]
+    assert but_for_starts(scheduler.lost("a", 1)) == []
     assert finish(scheduler, "c", 3) == ["results of -"]
 
 
@@ -967,8 +973,8 @@ class World:
     def settle_down(self):
         """Let everything that has begun come to its end, with no more trouble."""
         acts = [self.up, self.read, self.begin, self.step, self.flush, self.strike, self.leave, self.hear, self.report]
-        happened = None
-        while happened != self.happened and self.happened < 20_000:
+        happened, most = None, self.happened + 3000
+        while happened != self.happened and self.happened < most:
             happened = self.happened
             for act in acts:
                 for choice in range(len(self.vms)):

@@ -482,10 +482,12 @@ class Scheduler:
         return todo
 
     def _ask(self, todo: list[Instruction]) -> list[Instruction]:
-        """A VM is idle: ask one that has more than it can do for some of it."""
+        """A VM is idle: ask one that has more than it can do for some of it, but not for what it is just being sent."""
+        sent = {instruction.vm for instruction in todo if isinstance(instruction, Send)}
         for vm in self._laden.values():
-            if not vm.asked:
-                vm.asked += 1
-                todo.append(Revoke(vm.name))
-            break
+            if vm.name not in sent:
+                if not vm.asked:
+                    vm.asked += 1
+                    todo.append(Revoke(vm.name))
+                break
         return todo

@@ -39,6 +39,8 @@ STDLIB = "stdlib"
 WHOSE = os.environ.get("RIVER_CONFORMANCE_OF", "river")
 LEDGER = "RIVER_CONFORMANCE_LEDGER"
 
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
 # No start method is named, as most people do.  The standard library's default is one of the others.
 DEFAULT = "default"
 ALL_METHODS = (*([DEFAULT] if WHOSE != STDLIB else []), *multiprocessing.get_all_start_methods())
@@ -233,7 +235,7 @@ def variant(base, subject, module, *, name, only=None, **attributes):
         attributes: what the class has of its own; "patches" is a function from the class to its patches.
     """
     dropped = set() if only is None else set(names_of_tests(base)) - set(only)
-    words = frozenset({subject.name, subject.method, *attributes.pop("words", ())})
+    words = frozenset({subject.name, subject.method, PYTHON, *attributes.pop("words", ())})
     namespace = {"__module__": module, "subject": subject, "words": words, **dict.fromkeys(dropped)}
     return type(f"{subject.label}_{name}", (OnTrial, base), {**namespace, **attributes})
 

@@ -1,16 +1,13 @@
 """The table in docs/conformance.md names only what exists, and says no more than it should."""
 
-import sys
-
 import pytest
 import test_cpython_executors
 import test_cpython_main
 import test_cpython_pool
 from conformance_table import DOCUMENT, TableError, idle_rows, read_table, row_for
-from cpython_harness import ALL_METHODS, METHODS, STDLIB, WHOSE, OnTrial, id_of_test, names_of_tests
+from cpython_harness import ALL_METHODS, METHODS, PYTHON, STDLIB, WHOSE, OnTrial, id_of_test, names_of_tests
 
 SUITES = [test_cpython_pool, test_cpython_executors, test_cpython_main]
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 TABLE = """
 Words, then a table, then words.
@@ -24,7 +21,7 @@ Words, then a table, then words.
 
 def variants():
     classes = [cls for suite in SUITES for cls in suite.CLASSES if issubclass(cls, OnTrial)]
-    return [(id_of_test(cls, name), cls.words | {PYTHON}) for cls in classes for name in names_of_tests(cls)]
+    return [(id_of_test(cls, name), cls.words) for cls in classes for name in names_of_tests(cls)]
 
 
 def test_every_row_names_a_test_that_this_python_has():

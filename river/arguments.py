@@ -28,11 +28,11 @@ def one_of(name: str, value: Any, other: str, other_value: Any) -> Any:
     return value if value is not None else other_value
 
 
-def lifetime(tasks: Any) -> int | None:
+def lifetime(tasks: Any, wrong_type: type[Exception]) -> int | None:
     if tasks is None:
         return None
     if not isinstance(tasks, int):
-        raise TypeError("max_tasks_per_child must be an integer")
+        raise wrong_type(f"max_tasks_per_child (maxtasksperchild) must be an integer, not {tasks!r}")
     if tasks < 1:
         raise ValueError("maxtasksperchild (max_tasks_per_child) must be >= 1")
     return tasks

@@ -37,6 +37,8 @@ from .machine import MOST_FUNCTIONS, Function, Machine, RemoteVM, facts_of_drive
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
 _is_exiting = False
+# For tasks, functions, objects and VMs; one sequence for all clusters, so that none takes another's for its own.
+_numbers = itertools.count(1).__next__
 
 
 class Cluster:
@@ -72,7 +74,7 @@ class Cluster:
         self._vms: dict[str, RemoteVM] = {}
         self._lines: dict[int, Machine | RemoteVM] = {}
         self._functions: dict[int, Function] = {}
-        self.number = itertools.count(1).__next__  # for a task, a function, an object or a VM; never used again
+        self.number = _numbers
         self._poller = Poller()
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
@@ -298,11 +300,11 @@ class Cluster:
             if frame.kind == Kind.RESULT:
                 self._take_results(vm, payload, frame.buffers, descriptors)
             elif frame.kind == Kind.RETURNED:
-                numbers, cut, wants_to_retire = payload
+                numbers, cut, was_asked, wants_to_retire = payload
                 task = self.scheduler.tasks.get(cut[0]) if cut else None
                 if task is not None and task.vm == vm.name:
                     task.sink.cut(task, cut[1])
-                self._act(self._decide(self.scheduler.returned, vm.name, numbers, time.monotonic()))
+                self._act(self._decide(self.scheduler.returned, vm.name, numbers, time.monotonic(), was_asked))
                 if wants_to_retire:
                     self._act(self._decide(self.scheduler.retired, vm.name))
             elif frame.kind == Kind.READY:
@@ -521,8 +523,9 @@ class Cluster:
 
         if self._failure is None:
             text = f"the pool is broken: {give_up.why}"
-            if facts and facts.get("tail"):
-                text += f"; the last one (exit code {facts['code']}) wrote:\n{facts['tail']}"
+            if facts:
+                text += f"; the last one ended with exit code {facts['code']}"
+                text += f" and wrote:\n{facts['tail']}" if facts["tail"] else ""
             self._failure = BrokenProcessPool(text)
 
     _DOING: dict[type, Callable[..., None]] = {
@@ -612,6 +615,8 @@ class Cluster:
             vm.line.close()
         self._vms.clear()
         self._lines.clear()
+        self._functions.clear()
+        self.hungry.clear()
         self._poller.close()
         os.close(self._wake_in)
         os.close(self._wake_out)

@@ -10,6 +10,7 @@ May not: know VMs' lines, frames, or why a task runs where it does.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ from .maps import Job, MapIterator, StreamJob
 from .tasks import Options, TaskFuture
 
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
+GRACE = 5.0  # seconds that a task's handler of SIGTERM gets
 EMPTY = serial.dump_plain(())
 _pools: weakref.WeakSet[Face] = weakref.WeakSet()
 
@@ -159,7 +161,7 @@ class Face(concurrent.futures.Executor):
         if wait:
             self._finish()
         else:
-            end_in_background(self)
+            end_in_background(self, waits_for_all=True)
 
     def terminate_workers(self) -> None:
         """End all VMs with SIGTERM and shut down; unfinished futures fail with BrokenProcessPool."""
@@ -174,6 +176,8 @@ class Face(concurrent.futures.Executor):
             return
         self._life.state = CLOSE
         self._cluster.break_off("its workers were ended by terminate_workers() or kill_workers()", number)
+        if number == signal.SIGTERM:  # time to tidy up
+            self._cluster.wait(lambda: not self._cluster.vms(), GRACE)
         self.terminate()
 
     # -- more than both -----------------------------------------------------------------------------------------
@@ -220,8 +224,7 @@ class Face(concurrent.futures.Executor):
         """End all VMs at once; unfinished work is cancelled."""
         self._life.state = TERMINATE
         for job in list(self._life.open_jobs):
-            job.is_fed = True
-            job.ring()
+            job.drop()
         self._cluster.terminate()
 
     def _finish(self) -> None:
@@ -229,23 +232,9 @@ class Face(concurrent.futures.Executor):
         for job in list(self._life.open_jobs):
             if isinstance(job, StreamJob):
                 job.lift_bounds()
-        self._cluster.wait(self._is_quiet)
+        self._cluster.wait(lambda: is_quiet(self._cluster, self._life))
         self._cluster.stop()
         self._life.state = TERMINATE
-
-    def _is_quiet(self) -> bool:
-        if self._cluster.is_closed or self._cluster.failure is not None:
-            return True
-        self._life.open_jobs -= {job for job in self._life.open_jobs if job.is_fed}
-        return not self._life.open_jobs and self._cluster.is_quiet()
-
-    def _wait_for_executor_work(self) -> None:
-        """Wait for what was submitted as to an executor, and only for that."""
-        while tasks := [t for t in list(self._cluster.scheduler.tasks.values()) if not t.sink.is_pool]:
-            for task in tasks:
-                self._cluster.wait(lambda: task.number not in self._cluster.scheduler.tasks)  # noqa: B023
-        for job in [j for j in self._life.open_jobs if not j.is_pool]:
-            self._cluster.wait(lambda: job.is_fed and not job._tasks)  # noqa: B023
 
     def _check_running(self) -> None:
         if self._life.state != RUN:
@@ -297,7 +286,7 @@ class RiverExecutor(Face):
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         super().__init__(
-            max_workers, mp_context, initializer, initargs, arguments.lifetime(max_tasks_per_child), **extras
+            max_workers, mp_context, initializer, initargs, arguments.lifetime(max_tasks_per_child, TypeError), **extras
         )
 
     def map(
@@ -319,7 +308,7 @@ class RiverExecutor(Face):
 
     def __del__(self) -> None:
         if is_left_open(self):
-            end_in_background(self)
+            end_in_background(self, waits_for_all=False)
 
 
 class PutHandle(serial.Handle):
@@ -385,19 +374,18 @@ def job_args(pool: Face, func: Any, items: Any) -> tuple[Any, ...]:
 
 
 def job_options(options: Options, kw: dict[str, Any]) -> dict[str, Any]:
-    given = {name: kw.pop(name) for name in ("retries", "retry_on", "task_timeout") if name in kw}
+    given = {name: kw.pop(name) for name in ("retries", "retry_on", "timeout") if name in kw}
     if given:
         options = arguments.task_options(
-            given.get("task_timeout", options.timeout),
+            given.get("timeout", options.timeout),
             given.get("retries", options.retries),
             given.get("retry_on", options.retry_on),
         )
-    return {
-        "options": options,
-        "on_error": kw.pop("on_error", "raise"),
-        "progress": kw.pop("progress", None),
-        **kw,
-    }
+    job: dict[str, Any] = {"options": options, "on_error": "raise", "progress": None}
+    unknown = kw.keys() - {*job, "star", "ordered", "callback", "error_callback"}
+    if unknown:
+        raise TypeError(f"a map of a River pool takes no argument {', '.join(sorted(unknown))}")
+    return {**job, **kw}
 
 
 def executor_map(
@@ -467,21 +455,49 @@ def is_left_open(pool: Face) -> bool:
     return life is not None and life.state == RUN and not pool._is_view
 
 
-def end_in_background(pool: Face) -> None:
-    """Let a pool that nobody holds any more finish what it was asked for as an executor, then end."""
-    cluster, jobs = pool._cluster, [job for job in pool._life.open_jobs if not job.is_pool]
+def end_in_background(pool: Face, waits_for_all: bool) -> threading.Thread | None:
+    """Let a pool finish all that was asked of it, or only what was asked of it as an executor, then end.
+
+    The thread does not keep the pool itself alive.
+    """
+    cluster, life = pool._cluster, pool._life
     if sys.is_finalizing() or cluster.is_closed:
-        return
+        return None
 
     def finish() -> None:
-        while tasks := [t for t in list(cluster.scheduler.tasks.values()) if not t.sink.is_pool]:
-            cluster.wait(lambda: tasks[0].number not in cluster.scheduler.tasks)
-        cluster.wait(lambda: all(job.is_fed and not job._tasks for job in jobs))
+        if waits_for_all:
+            cluster.wait(lambda: is_quiet(cluster, life))
+        else:
+            wait_for_executor_work(cluster, life)
         cluster.stop()
 
     thread = threading.Thread(target=finish, name="river-closer", daemon=True)
     _closers.add(thread)
     thread.start()
+    return thread
+
+
+def is_quiet(cluster: Cluster, life: Life) -> bool:
+    """Whether nothing is left to be done."""
+    if cluster.is_closed or cluster.failure is not None:
+        return True
+    life.open_jobs -= {job for job in life.open_jobs if job.is_fed}
+    return not life.open_jobs and cluster.is_quiet()
+
+
+def wait_for_executor_work(cluster: Cluster, life: Life) -> None:
+    """Wait for what was submitted as to an executor, and only for that."""
+
+    def is_done(task: Task) -> bool:
+        return task.number not in cluster.scheduler.tasks or cluster.is_closed
+
+    while tasks := [t for t in list(cluster.scheduler.tasks.values()) if not t.sink.is_pool]:
+        for task in tasks:
+            cluster.wait(functools.partial(is_done, task))
+        if cluster.is_closed:
+            return
+    for job in [j for j in life.open_jobs if not j.is_pool]:
+        cluster.wait(job.is_done)
 
 
 _closers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
@@ -500,7 +516,7 @@ def _end_all() -> None:
     for pool in list(_pools):
         if pool._life.state == RUN and not pool._cluster.is_closed:
             pool._life.state = CLOSE
-            pool._wait_for_executor_work()
+            wait_for_executor_work(pool._cluster, pool._life)
             pool.terminate()
     for thread in list(_closers):
         thread.join()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import sys
 import threading
 import time
 import weakref
@@ -69,6 +70,7 @@ class Job:
         if options.timeout is not None:
             chunksize = 1  # a timeout is an item's own
         is_strict = options.timeout is not None or cluster.scheduler.lifetime is not None
+        self._chunksize = chunksize
         self._chunks = Chunks(chunksize, cluster.scheduler.wanted, is_strict)
         self._shared: dict[int, Any] = {}
         self._tasks: dict[int, Task] = {}
@@ -86,25 +88,27 @@ class Job:
 
     def wants(self) -> bool:
         """Whether it is time to feed."""
-        return not self.is_fed and self.cluster.scheduler.is_low() and self.has_window()
+        return not self.is_fed and self.cluster.scheduler.is_low() and self.window() > 0
 
-    def has_window(self) -> bool:
-        return True
+    def window(self) -> int:
+        """How many more items may be fed as far as their results are concerned."""
+        return sys.maxsize
 
     def feed(self) -> None:
         """Submit as much as there is room for."""
         with self._feeding:
-            while not self.is_fed and self.cluster.scheduler.room() > 0 and self.has_window():
+            while not self.is_fed and self.cluster.scheduler.room() > 0 and self.window() > 0:
                 if not self._feed_chunk():
                     self._end_feed()
 
     def _feed_chunk(self) -> bool:
         left = None if self.length is None else self.length - self.fed
-        size = self._chunks.size(left)
+        size = min(self._chunks.size(left), self.window())
         items: list[Any] = []
         try:
             items.extend(itertools.islice(self._source, size))
         except BaseException as error:  # noqa: BLE001 - the caller's iterable raised: it hears of it at that place
+            del items[len(items) - len(items) % (self._chunksize or 1) :]  # a chunk that is not complete is not run
             if items:
                 self._submit(items)
             self.source_failed(error)
@@ -337,6 +341,15 @@ class Job:
             if is_last:
                 self.cluster.later(self._progress.close)
 
+    def is_done(self) -> bool:
+        """Whether it will bring no more tasks, and none is left."""
+        return (self.is_fed and not self._tasks) or self.cluster.is_closed
+
+    def drop(self) -> None:
+        """The pool has ended."""
+        self.is_fed = True
+        self.ring()
+
     def abandon(self) -> None:
         """Nobody wants the rest: feed no more, and take back what has not been sent."""
         self.is_fed = True
@@ -394,13 +407,19 @@ class ListJob(Job):
         self.future.finish_cancelled()
         self.ring()
 
-    def is_over(self) -> bool:
-        return self.future.done()
+    def drop(self) -> None:
+        """The pool has ended."""
+        self.is_fed = True
+        self.future.finish_cancelled()
+        self.ring()
 
     def run(self) -> list[Any]:
         """Feed and wait in the caller's thread."""
         try:
             while not self.future.done():
+                if self.cluster.is_closed:
+                    self.drop()
+                    break
                 self.feed()
                 self.cluster.wait(lambda: self.future.done() or self.wants())
         except BaseException:  # Ctrl-C: what was not sent need not be computed
@@ -439,24 +458,26 @@ class StreamJob(Job):
     def __init__(self, *args: Any, ordered: bool = True, buffersize: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._ordered = ordered
-        self._buffersize = buffersize
+        self._buffersize = buffersize * (self._chunksize or 1) if buffersize is not None else None
         self._is_bounded = buffersize is None and self.length is None
         self._arrived: dict[int, tuple[list[Any], int]] = {}
         self._queue: deque[tuple[list[Any], int]] = deque()
         self._next = 0  # offset of the chunk to be taken next
         self._settled = 0
         self._taken = 0
-        self._untaken_bytes = 0
+        self._untaken_bytes = self._result_bytes = 0
         self.is_read = False
         self._is_told_last = False
 
-    def has_window(self) -> bool:
+    def window(self) -> int:
         untaken = self.fed - self._taken
         if self._buffersize is not None:
-            return untaken < self._buffersize
+            return self._buffersize - untaken
         if not self._is_bounded:
-            return True
-        return untaken < UNTAKEN_ITEMS and (self._untaken_bytes < UNTAKEN_BYTES or untaken < 2)
+            return sys.maxsize
+        each = self._result_bytes / self._settled if self._settled else 0
+        room = int(UNTAKEN_BYTES / each) if each else UNTAKEN_ITEMS
+        return max(min(room, UNTAKEN_ITEMS), 2) - untaken
 
     def lift_bounds(self) -> None:
         """The pool is being joined, or nobody will take the results: do not wait for a taker."""
@@ -486,6 +507,7 @@ class StreamJob(Job):
         with self._lock:
             self._settled += size
             self._untaken_bytes += weight
+            self._result_bytes += weight
             if not self._ordered:
                 self._queue.append((values, weight))
             else:

@@ -7,6 +7,7 @@ May not: know VMs' lines, frames, or why a task runs where it does.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from .executor import (
     job_args,
     job_options,
     submit_task,
+    wait_for_executor_work,
 )
 from .futures import Future
 from .maps import ListJob, MapIterator, StreamJob
@@ -67,6 +69,7 @@ class RiverPool(Face):
         max_tasks_per_child: int | None = None,
         **extras: Any,
     ) -> None:
+        self._closer: threading.Thread | None = None
         count = arguments.one_of("processes", processes, "max_workers", max_workers)
         if count is not None and count < 1:
             name = "max_workers" if processes is None else "Number of processes"
@@ -77,7 +80,8 @@ class RiverPool(Face):
             initializer,
             initargs,
             arguments.lifetime(
-                arguments.one_of("maxtasksperchild", maxtasksperchild, "max_tasks_per_child", max_tasks_per_child)
+                arguments.one_of("maxtasksperchild", maxtasksperchild, "max_tasks_per_child", max_tasks_per_child),
+                ValueError,
             ),
             **extras,
         )
@@ -247,13 +251,18 @@ class RiverPool(Face):
             for job in list(self._life.open_jobs):
                 if isinstance(job, StreamJob):
                     job.lift_bounds()
+            self._closer = end_in_background(self, waits_for_all=True)
 
     def join(self) -> None:
         """Wait until all work is done and all VMs have ended.  Raises ValueError unless closed or terminated."""
         if self._life.state == RUN:
             raise ValueError("Pool is still running")
-        if self._life.state == CLOSE:
-            self._finish()
+        if self._closer is not None:
+            self._closer.join()
+        self.terminate()
+
+    def _repopulate_pool(self) -> None:
+        """River replaces VMs by itself; here for programs that call multiprocessing's own method."""
 
     def __enter__(self) -> RiverPool:
         self._check_running()
@@ -262,14 +271,14 @@ class RiverPool(Face):
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         if kind is None and self._life.state != TERMINATE:
             self._life.state = CLOSE
-            self._wait_for_executor_work()
+            wait_for_executor_work(self._cluster, self._life)
         self.terminate()
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if is_left_open(self):
             if self._life.used_as_pool or not self._life.used_as_executor:
-                _warn(f"unclosed running river pool {self!r}", ResourceWarning, source=self)
-            end_in_background(self)
+                _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+            end_in_background(self, waits_for_all=False)
 
     def __repr__(self) -> str:
         return (

@@ -137,6 +137,12 @@ def forever(*_):
     threading.Event().wait()
 
 
+def stuck_if_seven(x):
+    if x == 7:
+        forever()
+    return x
+
+
 def note_and_wait(path):
     """Says that it runs, and goes on for ever."""
     note(path, os.getpid())

@@ -79,8 +79,7 @@ class Line:
         return waiter
 
     def close(self):
-        if not self.relay._closed:
-            self.relay.close()
+        self.relay.close()
         for waiter in self.waiters:
             waiter.join(60)
         self._poller.close()
@@ -165,14 +164,15 @@ def test_another_waiter_is_told_by_the_one_who_reads(line):
     assert first.end() is True
 
 
-def test_when_the_reader_leaves_the_next_one_reads(line):
-    waiters = [line.waiter(message) for message in "abcd"]
-    for message, waiter in zip("abcd", waiters, strict=True):
-        wait_until(lambda waiter=waiter: line.reading is waiter, 20, f"a turn of the {waiter.name}")
-        line.send(message)
-        assert waiter.end() is True
+def test_when_the_reader_leaves_another_one_who_waits_reads(line):
+    waiters = {line.waiter(message) for message in "abcd"}
+    for _ in "abcd":
+        reader = wait_until(lambda: line.reading if line.reading in waiters else None, 10, "a turn of a waiter")
+        waiters.remove(reader)
+        line.send(reader.message)
 
-    assert [line.readers[message] for message in "abcd"] == waiters
+        assert reader.end() is True
+        assert line.readers[reader.message] is reader
 
 
 def test_while_nobody_waits_the_background_thread_reads(line):

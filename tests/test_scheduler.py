@@ -973,7 +973,7 @@ class World:
     def settle_down(self):
         """Let everything that has begun come to its end, with no more trouble."""
         acts = [self.up, self.read, self.begin, self.step, self.flush, self.strike, self.leave, self.hear, self.report]
-        happened, most = None, self.happened + 3000
+        happened, most = None, self.happened + 500 + 30 * len(self.records)
         while happened != self.happened and self.happened < most:
             happened = self.happened
             for act in acts:

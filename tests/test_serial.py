@@ -101,6 +101,7 @@ class Far:
         return loads(what, buffers=buffers)
 
     def close(self):
+        self._known.clear()  # and the shared memory in it
         with self._process:
             self._process.stdin.close()
 

@@ -254,6 +254,11 @@ class Relay:
             self._baton.acquire(True, 10)  # for good; whoever reads now has been interrupted
 
     @property
+    def is_in_background(self) -> bool:
+        """Whether the background thread reads, so that nobody will look at anything else until something comes."""
+        return self._in_background
+
+    @property
     def is_mine(self) -> bool:
         """Whether the calling thread holds the baton (it is inside a turn)."""
         return self._holder == threading.get_ident()

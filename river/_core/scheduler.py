@@ -251,12 +251,14 @@ class Scheduler:
         vm.credit = credit
         return self._refill(vm, todo, now)
 
-    def returned(self, name: str, numbers: Iterable[int], now: float = 0.0) -> list[Instruction]:
-        """A VM gave back tasks that it had not begun."""
+    def returned(
+        self, name: str, numbers: Iterable[int], now: float = 0.0, was_asked: bool = True
+    ) -> list[Instruction]:
+        """A VM gave back tasks that it had not begun: as the answer to a Revoke, or of its own accord."""
         vm = self.vms.get(name)
         if vm is None:
             return []
-        vm.asked -= 1
+        vm.asked -= was_asked
         todo: list[Instruction] = []
         back = [vm.tasks.pop(number) for number in numbers if number in vm.tasks]
         for task in reversed(back):
@@ -264,6 +266,9 @@ class Scheduler:
                 vm.left += 1
             if task.number in self.tasks:
                 self._requeue(task)
+        if vm.timed is not None and not vm.tasks:
+            vm.timed = None
+            del self._timed[name]
         if not vm.asked:  # the answer to the last question: what is doomed and has not come back has begun
             if any(number in vm.tasks for number in vm.doomed):
                 self._end(vm, todo)

@@ -72,8 +72,13 @@ class Supervisor:
             while self._serve():
                 pass
         finally:
-            for vm in list(self._vms.values()):
+            for vm in self._vms.values():
                 _kill_group(vm.pid, signal.SIGKILL)
+            for vm in self._vms.values():  # whoever waits for our end may rely on theirs
+                try:
+                    os.waitpid(vm.pid, 0)
+                except ChildProcessError:
+                    pass
 
     def _serve(self) -> bool:
         poller = select.poll()

@@ -128,14 +128,12 @@ class Run:
 
     def give_back(self) -> int:
         """Take back what has not begun; returns the index where that starts."""
-        index = self.size
         try:
             while True:
                 self.items.pop()
-                index -= 1
+                self.size -= 1
         except IndexError:
-            self.size = index
-            return index
+            return self.size
 
 
 class Worker:
@@ -151,6 +149,7 @@ class Worker:
         self._functions: dict[int, Definition] = {}
         self._queue: deque[tuple[Call, Definition | None, list[Any]]] = deque()
         self._run: Run | None = None
+        self._was_asked_early = False  # for a part of a chunk that was still being unpickled
         self._held: list[Outcome] = []
         self._held_segments: list[shm.Segment] = []
         self._held_since = 0.0
@@ -213,7 +212,7 @@ class Worker:
             self._queue.append((call, self._functions.get(call.function), placed))
 
     def _revoke(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
-        self._give_back(wants_to_retire=False)
+        self._give_back(was_asked=True)
 
     def _stop(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         self._is_stopping = True
@@ -227,7 +226,7 @@ class Worker:
         Kind.STOP: _stop,
     }
 
-    def _give_back(self, wants_to_retire: bool) -> None:
+    def _give_back(self, was_asked: bool = False, wants_to_retire: bool = False) -> None:
         """Return the tasks that have not begun, and the rest of the chunk that has.
 
         All under one lock: the driver must hear of the rest before it hears that the chunk is done.
@@ -245,7 +244,8 @@ class Worker:
                 size = run.size
                 index = run.give_back()
                 cut = (run.number, index) if index < size else None
-            self._line.send(Kind.RETURNED, pickle.dumps((numbers[::-1], cut, wants_to_retire), 5))
+            self._was_asked_early = was_asked and run is None and self.is_loading
+            self._line.send(Kind.RETURNED, pickle.dumps((numbers[::-1], cut, was_asked, wants_to_retire), 5))
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class Worker:
         CELL.pack_into(self._cell, 0, 0, 0)
         if self._soft_limit is not None and resident() > self._soft_limit:
             self._give_back(wants_to_retire=True)
-        elif len(self._held) >= HOLD or ended - self._held_since > HOLD_SECONDS:
+        elif len(self._held) >= HOLD or ended - self._held_since > HOLD_SECONDS or self._relay.is_in_background:
             self._flush()
 
     def _evaluate(self, call: Call, definition: Definition | None, buffers: list[Any]) -> tuple[int, Any, Any]:
@@ -314,8 +314,16 @@ class Worker:
     def _work_through(self, call: Call, function: Callable[..., Any], items: list[Any]) -> Run:
         """A map over a chunk."""
         mode = call.mode
-        run = self._run = Run(call.number, items)
+        run = Run(call.number, items)
         items.clear()
+        with self._sending:
+            self._run = run
+            if self._was_asked_early and run.size > 1:
+                self._was_asked_early = False
+                first = run.items.popleft()
+                cut = run.number, run.give_back()
+                run.items.append(first)
+                self._line.send(Kind.RETURNED, pickle.dumps(([], cut, False, False), 5))
         source = self._items(run, mode)
         results = itertools.starmap(function, source) if mode & 15 == STARMAP else map(function, source)
         while True:
@@ -358,9 +366,11 @@ class Worker:
         last = perf_counter()
         for value in results:
             append(value)
+            # What is not plain could not be reported by the background thread, should the next item take long.
+            is_held = hold and type(value) in serial.PLAIN and not self._relay.is_in_background
             del value
             now = perf_counter()
-            if not hold or now - last > HOLD_SECONDS or len(run.values) - run.reported >= _PART:
+            if not is_held or now - last > HOLD_SECONDS or len(run.values) - run.reported >= _PART:
                 self._hold_part(run, is_last=False)
                 self._flush()
                 last = now

@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ._core import calls, cpus, reference, scheduler, serial
+from ._core import calls, cpus, reference, scheduler, serial, shm
 from ._core.connection import Connection, pair
 from ._core.relay import Poller, Relay
 from ._core.scheduler import Scheduler, Task
@@ -60,7 +60,7 @@ class Cluster:
         env: dict[str, str] | None = None,
         threads: int | None = None,
     ) -> None:
-        self._is_orphan = False  # True in a forked child: VMs are the parent's
+        self.is_orphan = False  # True in a forked child: VMs are the parent's
         self._lock = threading.Lock()
         self._changed = threading.Condition()  # VMs have come or gone
         self._fork = start == "fork" or (start == "auto" and local.may_fork())
@@ -189,7 +189,7 @@ class Cluster:
 
     def check_open(self) -> None:
         """Raise what `submit` would: RuntimeError when closed, BrokenProcessPool when broken."""
-        if self._is_orphan:
+        if self.is_orphan:
             raise RuntimeError("this pool belongs to the parent process; make another one after fork()")
         if self._is_closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
@@ -202,7 +202,7 @@ class Cluster:
 
     def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool:
         """Wait until `ready()`, reading the lines meanwhile; False when `timeout` seconds have passed."""
-        if self._is_orphan:
+        if self.is_orphan:
             raise RuntimeError("this result belongs to the parent process; a forked child cannot wait for it")
         return self._relay.wait(ready, timeout)
 
@@ -228,6 +228,11 @@ class Cluster:
 
     def room(self) -> int:
         return self.scheduler.room()
+
+    @property
+    def reader(self) -> threading.Thread:
+        """The thread that reads when nobody waits; it ends with the cluster."""
+        return self._relay.thread
 
     @property
     def is_closed(self) -> bool:
@@ -309,6 +314,8 @@ class Cluster:
                     self._act(self._decide(self.scheduler.retired, vm.name))
             elif frame.kind == Kind.READY:
                 self._act(self._decide(self.scheduler.readied, vm.name, time.monotonic()))
+            elif frame.kind == Kind.RELEASE:
+                vm.take_back(payload)
             elif frame.kind == Kind.UNFIT:
                 self._take_unfit(vm, payload)
         return bool(frames)
@@ -329,7 +336,7 @@ class Cluster:
             vm.busy += outcome[1]
             if task is not None:
                 vm.done += task.size
-                self._settle(task, outcome, buffers, descriptors)
+                self._settle(vm, task, outcome, buffers, descriptors)
 
     def _take_parts(self, vm: RemoteVM, outcomes: Any, buffers: list[Any], descriptors: list[int]) -> list[Any]:
         """Hand over parts of chunks that are not finished yet; returns the outcomes that are final."""
@@ -340,17 +347,19 @@ class Cluster:
                 continue
             task = self.scheduler.tasks.get(outcome[0])
             if task is not None and task.vm == vm.name:
-                self._settle(task, outcome, buffers, descriptors)
+                self._settle(vm, task, outcome, buffers, descriptors)
         return final
 
     @staticmethod
-    def _settle(task: Task, outcome: Sequence[Any], buffers: list[Any], descriptors: list[int]) -> None:
+    def _settle(vm: RemoteVM, task: Task, outcome: Sequence[Any], buffers: list[Any], descriptors: list[int]) -> None:
         _, _, _, blob, specs, _ = outcome
         value, error = None, None
         if blob is not None:
             try:
                 if specs:
-                    value = serial.loads(blob, buffers=calls.place(specs, buffers, descriptors, shared=False))
+                    value = serial.loads(
+                        blob, buffers=calls.place(specs, buffers, descriptors, vm.released, shared=False)
+                    )
                 else:
                     value = serial.loads(blob)
             except BaseException as caught:  # noqa: BLE001 - only this task fails
@@ -408,6 +417,7 @@ class Cluster:
     def _remove(self, vm: RemoteVM) -> None:
         self._unwatch(vm)
         vm.line.close()
+        vm.take_back(list(vm.loans))
         with self._changed:
             if self._vms.pop(vm.name, None) is not None:
                 self._ended.append(vm)
@@ -592,7 +602,7 @@ class Cluster:
 
     def terminate(self) -> None:
         """End everything now; tasks that are left are cancelled.  Returns when no process is left."""
-        if self._is_orphan:
+        if self.is_orphan:
             return
         with self._lock:
             if self._is_closed:
@@ -613,6 +623,7 @@ class Cluster:
         self._relay.close()
         for vm in self.vms():
             vm.line.close()
+            vm.take_back(list(vm.loans))
         self._vms.clear()
         self._lines.clear()
         self._functions.clear()
@@ -622,10 +633,12 @@ class Cluster:
         os.close(self._wake_out)
         self._callbacks.close()
         _clusters.discard(self)
+        if not _clusters:
+            shm.forget_free()
 
     def _forget_in_child(self) -> None:
         """After a fork of this process: let go of the lines, so that their ends are noticed when we die."""
-        self._is_orphan = self._is_closed = True
+        self.is_orphan = self._is_closed = True
         for owner in list(self._lines.values()):
             try:
                 os.close(owner.line.number)

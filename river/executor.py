@@ -138,6 +138,8 @@ class Face(concurrent.futures.Executor):
         Raises RuntimeError after shutdown, BrokenProcessPool when the pool is broken.  What cannot be pickled is told
         by the future.
         """
+        if self._cluster.is_orphan:
+            self._cluster.check_open()
         if self._life.state != RUN:
             raise RuntimeError(
                 "cannot schedule new futures after interpreter shutdown"
@@ -237,6 +239,8 @@ class Face(concurrent.futures.Executor):
         self._life.state = TERMINATE
 
     def _check_running(self) -> None:
+        if self._cluster.is_orphan:
+            self._cluster.check_open()
         if self._life.state != RUN:
             raise ValueError("Pool not running")
         if self._cluster.failure is not None:
@@ -258,6 +262,10 @@ class Face(concurrent.futures.Executor):
     @property
     def _pool(self) -> list[VMProcess]:
         return list(self._processes.values())
+
+    @property
+    def _executor_manager_thread(self) -> threading.Thread:
+        return self._cluster.reader
 
     @property
     def _max_workers(self) -> int:

@@ -10,11 +10,11 @@ import pickle
 import socket
 import sys
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Any
 
-from ._core import calls, serial
+from ._core import calls, serial, shm
 from ._core.connection import Connection
 from ._core.scheduler import Task
 from ._core.wire import Kind
@@ -59,6 +59,8 @@ class RemoteVM:
         self._functions: OrderedDict[int, None] = OrderedDict()
         self._data: set[int] = set()
         self._facts = facts
+        self.loans: set[int] = set()  # of our shared memory, to it
+        self.released: deque[int] = deque()  # of its shared memory, to us, that have ended
 
     def send(self, tasks: Sequence[Task]) -> None:
         """Send tasks, and before them what they need and the VM does not have."""
@@ -77,9 +79,23 @@ class RemoteVM:
                     self._provide(handle)
                 message: tuple[Any, ...] = (task.number, number, task.mode, task.attempt, pickled.blob)
                 if pickled.segments:
-                    message = (*message, calls.specify(pickled.segments, buffers, descriptors))
+                    message = (*message, self._lend(pickled, buffers, descriptors))
                 messages.append(message)
+            if self.released:
+                loans = [self.released.popleft() for _ in range(len(self.released))]
+                self.line.send(Kind.RELEASE, pickle.dumps(loans, 5))
             self.line.send(Kind.CALL, pickle.dumps(messages, 5), buffers, descriptors)
+
+    def _lend(self, pickled: serial.Pickled, buffers: list[Any], descriptors: list[int]) -> tuple[calls.Spec, ...]:
+        specs = calls.specify(pickled.segments, buffers, descriptors)
+        self.loans.update(loan for _, _, loan in specs)
+        return specs
+
+    def take_back(self, loans: Sequence[int]) -> None:
+        """The VM needs these no more, or is dead."""
+        for loan in loans:
+            self.loans.discard(loan)
+            shm.take_back(loan)
 
     def _define(self, function: Function) -> None:
         for handle in function.pickled.handles:
@@ -93,7 +109,7 @@ class RemoteVM:
             self._facts = facts
         buffers: list[Any] = []
         descriptors: list[int] = []
-        specs = calls.specify(function.pickled.segments, buffers, descriptors)
+        specs = self._lend(function.pickled, buffers, descriptors)
         message = (function.number, function.pickled.blob, specs, facts, forget)
         self.line.send(Kind.DEFINE, pickle.dumps(message, 5), buffers, descriptors)
 
@@ -105,7 +121,7 @@ class RemoteVM:
             self._provide(inner)
         buffers: list[Any] = []
         descriptors: list[int] = []
-        specs = calls.specify(handle.pickled.segments, buffers, descriptors)
+        specs = self._lend(handle.pickled, buffers, descriptors)
         self.line.send(Kind.DATA, pickle.dumps((handle.number, handle.pickled.blob, specs), 5), buffers, descriptors)
 
     def forget(self, number: int) -> None:

@@ -211,7 +211,7 @@ class Job:
                 del self._tasks[task.number]
                 self._chunks.measured(task.size, outcome[1])
             task.reported = start + count
-            weight = len(outcome[3]) + sum(size for _, size in outcome[4])
+            weight = len(outcome[3]) + sum(size for _, size, _ in outcome[4])
             if error is not None:
                 self._unloadable(task, start, start + count, error)
             elif reports:

@@ -610,7 +610,7 @@ def run(coroutine):
         ({"max_workers": -1}, ValueError, "max_workers must be greater than 0"),
         ({"initializer": 1}, TypeError, "initializer must be a callable"),
         ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child"),
-        ({"max_tasks_per_child": 1.5}, TypeError, "max_tasks_per_child must be an integer"),
+        ({"max_tasks_per_child": 1.5}, TypeError, "max_tasks_per_child.* must be an integer"),
         ({"processes": 1}, TypeError, "processes"),
     ],
 )

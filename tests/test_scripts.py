@@ -283,25 +283,6 @@ def test_globals_set_before_the_pool_are_seen_in_tasks(context, tmp_path):
 
 
 @CONTEXTS
-def test_a_global_that_was_changed_in_place_after_the_pool_was_made_is_seen(context, tmp_path):
-    """multiprocessing shows the old value with fork; whoever sees the new one is less surprised."""
-    text = f"""
-    from river import RiverPool
-    known = []
-    def count(_):
-        return len(known)
-    with RiverPool(1, mp_context={context}) as p:
-        before = p.apply(count, (0,))
-        known.append(1)
-        def newer(_):
-            return len(known)
-        print(before, p.apply(newer, (0,)))
-    """
-
-    assert run(tmp_path, text) in ("0 1\n", "0 0\n")
-
-
-@CONTEXTS
 def test_an_initializer_and_the_tasks_share_their_globals(context, tmp_path):
     text = f"""
     from river import RiverPool

@@ -19,7 +19,8 @@ from river._core.wire import KINDS, MAGIC, MAX_DESCRIPTORS, SCRATCH, Decoder, Fr
 
 HEADER = 16
 # Around each size at which encoding or decoding takes another way.
-SIZES = [0, 1, 15, 16, 17, 65535, 65536, SCRATCH - HEADER - 1, SCRATCH - HEADER, SCRATCH - 1, SCRATCH, 2 * SCRATCH + 3]
+FULL = SCRATCH - HEADER  # the payload of a frame that just fits
+SIZES = [0, 1, 15, 16, 17, 65535, 65536, FULL - 1, FULL, FULL + 1, SCRATCH - 1, SCRATCH, 2 * SCRATCH + 3]
 MOST_BUFFERS = (SCRATCH - HEADER) // 8
 
 repeatable = settings(deadline=None, database=None, max_examples=60)

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import queue
 import re
 import select
 import signal
@@ -26,6 +27,8 @@ import river
 
 HERE = str(Path(__file__).parent)
 MARK = "RIVER_TEST_MARK"  # conftest gives each test its own, and all processes inherit it
+# What would change the ways of the scripts' interpreters, and is the user's to set.
+SWITCHES = {f"PYTHON{name}" for name in ("UNBUFFERED", "INSPECT", "WARNINGS", "OPTIMIZE", "FAULTHANDLER", "STARTUP")}
 
 # VMs that are forked from this process, and VMs that are fresh interpreters.
 STARTS = [pytest.param("fork", id="forked"), pytest.param("spawn", id="fresh")]
@@ -37,10 +40,11 @@ forking_is_meant = pytest.mark.filterwarnings("ignore:.*fork.. may lead to deadl
 def warm(pool):
     """Bring into being what a pool makes once and keeps, so that no test is blamed for it; returns the pool."""
     wait_until(lambda: len(pids(pool)) == pool._max_workers, what="the start of all VMs")
-    called = threading.Event()
-    pool.submit(int).add_done_callback(lambda _: called.set())
-    assert called.wait(60)
-    return pool
+    callers = queue.SimpleQueue()
+    while True:  # until the task was slower than we: only then is its callback called in a thread of River's
+        pool.submit(time.sleep, 0.01).add_done_callback(lambda _: callers.put(threading.current_thread()))
+        if callers.get(timeout=60) is not threading.current_thread():
+            return pool
 
 
 def pids(pool):
@@ -80,7 +84,8 @@ def kill(number, with_signal=signal.SIGKILL):
 def surroundings(**more):
     """The environment for a script: it imports the same River as we do, and `tasks`."""
     paths = [str(Path(river.__file__).parents[1]), HERE, os.environ.get("PYTHONPATH")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1", **more}
+    ours = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+    return {**ours, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1", **more}
 
 
 def python(*arguments, input=None, cwd=None, code=0, **env):

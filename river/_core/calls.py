@@ -5,8 +5,9 @@ May not: run, schedule or send anything.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from . import shm
 from .wire import MAX_DESCRIPTORS
@@ -30,7 +31,7 @@ class Call(NamedTuple):
     mode: int
     attempt: int
     blob: bytes
-    buffers: tuple[tuple[int, int], ...] = ()  # (index, size): of a descriptor, or -1-index of a buffer in the frame
+    buffers: tuple[tuple[int, int, int], ...] = ()  # see Spec
 
 
 class Outcome(NamedTuple):
@@ -40,29 +41,38 @@ class Outcome(NamedTuple):
     seconds: float
     status: int
     blob: bytes | None
-    buffers: tuple[tuple[int, int], ...]
+    buffers: tuple[tuple[int, int, int], ...]
     extra: Any
 
 
-def place(specs: Sequence[tuple[int, int]], buffers: Sequence[Any], descriptors: list[int], shared: bool) -> list[Any]:
+Spec: TypeAlias = tuple[int, int, int]  # index (of a descriptor, or -1-index of a buffer in the frame), size, loan
+
+
+def place(
+    specs: Sequence[Spec], buffers: Sequence[Any], descriptors: list[int], released: deque[int], shared: bool
+) -> list[Any]:
     """The buffers of one pickle out of a frame's buffers and descriptors (which are used up)."""
 
-    def one(index: int, size: int) -> Any:
+    def one(index: int, size: int, loan: int) -> Any:
         if index < 0:
             return buffers[-1 - index]
-        return descriptors[index] if size == shm.PASSED else shm.attach(descriptors[index], size, shared)
+        if size == shm.PASSED:
+            return descriptors[index]
+        return shm.attach(descriptors[index], size, loan, released, shared)
 
-    return [one(index, size) for index, size in specs]
+    return [one(*spec) for spec in specs]
 
 
-def specify(segments: Sequence[shm.Segment], buffers: list[Any], descriptors: list[int]) -> tuple[tuple[int, int], ...]:
+def specify(
+    segments: Sequence[shm.Segment | shm.Passed], buffers: list[Any], descriptors: list[int]
+) -> tuple[Spec, ...]:
     """The reverse of `place`: put segments into a frame's buffers and descriptors."""
     specs = []
     for segment in segments:
         if segment.descriptor >= 0 and len(descriptors) < MAX_DESCRIPTORS:
             descriptors.append(segment.descriptor)
-            specs.append((len(descriptors) - 1, segment.size))
+            specs.append((len(descriptors) - 1, segment.size, segment.lend()))
         else:
             buffers.append(segment.content())
-            specs.append((-len(buffers), segment.size))
+            specs.append((-len(buffers), segment.size, 0))
     return tuple(specs)

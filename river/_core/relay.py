@@ -101,10 +101,10 @@ class Relay:
         self._asleep = False  # the background thread waits for the bell without a time limit
         self._changes = 0  # how often the baton was taken
         self._closed = False
-        self._thread = threading.Thread(target=self._stand_by, name=name, daemon=True)
+        self.thread = threading.Thread(target=self._stand_by, name=name, daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool:
         """Wait until `ready()`; False if that took longer than `timeout` seconds, or the relay was closed."""
@@ -248,8 +248,8 @@ class Relay:
         self._interrupt()
         for entry in list(self._waiters):
             self._wake(entry)
-        if self._thread.ident is not None and threading.current_thread() is not self._thread:
-            self._thread.join()
+        if self.thread.ident is not None and threading.current_thread() is not self.thread:
+            self.thread.join()
         if not self.is_mine:
             self._baton.acquire(True, 10)  # for good; whoever reads now has been interrupted
 

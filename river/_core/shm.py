@@ -1,16 +1,23 @@
 """Large buffers between processes of one machine: memory that vanishes with its last user.
 
-A `Segment` is anonymous memory (memfd) whose descriptor travels over a socket.  It has no name, so a crash
-leaves nothing behind, not in /dev/shm and not anywhere.  Where the system has no memfd, a segment is plain
-bytes and travels inside the frame.
+A `Segment` is anonymous memory (memfd) whose descriptor travels over a socket.  It has no name, so a crash leaves
+nothing behind, not in /dev/shm and not anywhere.  Where the system has no memfd, a segment is plain bytes and travels
+inside the frame.
+
+New memory is slow: the kernel clears and maps it page by page, which takes longer than the copy.  So a sender lends its
+memory: the receiver says when the last object in it is gone (`released`), and the sender fills it again.
+
+    sender: Segment --lend--> number, descriptor ... receiver: attach --object dies--> released --> sender: take_back
 
 May not: know tasks, frames or connections.
 """
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
+from collections import deque
 from typing import TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -20,40 +27,103 @@ SHARE_FROM = 256 * 1024
 # Every segment holds a descriptor at its owner until its task is done; many systems allow 1024 to a process.
 # Beyond this many the data travels in the frame instead, which is slower and always works.
 MOST_SEGMENTS = 256
+# So many bytes of memory are kept to be filled again.
+MOST_KEPT = 128 << 20
 # In place of a segment's size: this is no memory but a descriptor, to be handed over as it is.
 PASSED = -1
 
+_free: dict[int, list[tuple[int, mmap.mmap | None]]] = {}  # by size: descriptor, and our mapping if there is one
+_free_bytes = 0
 _open_segments = 0
 _live_mappings = 0
+_lent: dict[int, _Memory] = {}
+_numbers = itertools.count(1).__next__
+_forks = 0  # a forked child may still read what was lent to us: nothing attached before is ever given back
+
+
+class _Memory:
+    """Anonymous memory of this process; free for reuse when neither its segment nor a borrower needs it."""
+
+    __slots__ = ("descriptor", "mapping", "pid", "size")
+
+    def __init__(self, size: int) -> None:
+        global _free_bytes, _open_segments
+        self.size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.pid = os.getpid()
+        self.descriptor = -1
+        self.mapping: mmap.mmap | None = None
+        try:
+            self.descriptor, self.mapping = _free[self.size].pop()
+            _free_bytes -= self.size
+            if self.mapping is None:  # it proves worth it
+                self.mapping = mmap.mmap(self.descriptor, self.size)
+        except (KeyError, IndexError):
+            self.descriptor = os.memfd_create("river", os.MFD_CLOEXEC)
+            _open_segments += 1
+            os.ftruncate(self.descriptor, self.size)
+
+    def fill(self, view: memoryview) -> None:
+        if self.mapping is not None:
+            self.mapping[: view.nbytes] = view
+            return
+        # The first time, write() is faster: it need not map the pages as well.
+        done = 0
+        while done < view.nbytes:
+            done += os.pwrite(self.descriptor, view[done : done + (1 << 30)], done)
+
+    def __del__(self) -> None:
+        global _free_bytes, _open_segments
+        if self.descriptor < 0:
+            return
+        if os is None or self.pid != os.getpid() or _free_bytes + self.size > MOST_KEPT:
+            os.close(self.descriptor)
+            _open_segments -= 1
+        else:
+            _free_bytes += self.size
+            _free.setdefault(self.size, []).append((self.descriptor, self.mapping))
 
 
 class Segment:
     """A snapshot of a buffer, to be handed to other processes any number of times."""
 
-    __slots__ = ("data", "descriptor", "size")
+    __slots__ = ("data", "memory", "size")
 
     def __init__(self, buffer: Buffer) -> None:
-        global _open_segments
         view = memoryview(buffer).cast("B")
         self.size = view.nbytes
-        self.descriptor = -1
         self.data: Buffer | None = None
-        if self.size >= SHARE_FROM and _open_segments < MOST_SEGMENTS:
-            self.descriptor = _anonymous_memory(view)
-        if self.descriptor < 0:
+        self.memory: _Memory | None = None
+        if self.size >= SHARE_FROM and (_open_segments < MOST_SEGMENTS or _free_bytes) and hasattr(os, "memfd_create"):
+            try:
+                memory = _Memory(self.size)
+                memory.fill(view)
+                self.memory = memory
+            except OSError:  # no descriptor or no memory left: the plain way works, or reports it
+                pass
+        if self.memory is None:
             self.data = bytes(view)
-        else:
-            _open_segments += 1
+
+    @property
+    def descriptor(self) -> int:
+        return -1 if self.memory is None else self.memory.descriptor
+
+    def lend(self) -> int:
+        """A number under which the memory is lent once; it is not used again before `take_back`."""
+        if self.memory is None:
+            return 0
+        number = _numbers()
+        _lent[number] = self.memory
+        return number
 
     def equals(self, view: memoryview) -> bool:
-        """Whether the buffer still holds what the snapshot does (four times as fast as another snapshot)."""
+        """Whether the buffer still holds what the snapshot does (several times as fast as another snapshot)."""
         if view.nbytes != self.size:
             return False
-        if self.data is not None or view.readonly:
+        if self.memory is None or view.readonly:
             return isinstance(view.obj, bytes)
         import ctypes
 
-        with mmap.mmap(self.descriptor, self.size, flags=mmap.MAP_PRIVATE) as mapping:
+        with mmap.mmap(self.memory.descriptor, self.size, flags=mmap.MAP_PRIVATE) as mapping:
             kind = ctypes.c_char * self.size
             ours, theirs = kind.from_buffer(mapping), kind.from_buffer(view)
             try:
@@ -63,16 +133,12 @@ class Segment:
 
     def content(self) -> Buffer:
         """The bytes themselves, for a line that cannot pass descriptors."""
-        if self.data is not None:
-            return self.data
-        return _copied(self.descriptor, self.size)
+        return self.data if self.memory is None and self.data is not None else _copied(self.descriptor, self.size)
 
-    def __del__(self) -> None:
-        global _open_segments
-        if getattr(self, "descriptor", -1) >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-            _open_segments -= 1
+
+def take_back(number: int) -> None:
+    """The borrower needs it no more, or is dead.  Any thread, any number of times."""
+    _lent.pop(number, None)
 
 
 class Passed:
@@ -84,6 +150,9 @@ class Passed:
         self.descriptor = os.dup(descriptor)
         self.size = PASSED
 
+    def lend(self) -> int:
+        return 0
+
     def content(self) -> Buffer:
         raise OSError("a file descriptor cannot be sent to another machine, nor more than 250 with one call")
 
@@ -93,50 +162,45 @@ class Passed:
             self.descriptor = -1
 
 
-def _anonymous_memory(view: memoryview) -> int:
-    """A descriptor of memory that holds a copy of `view`; -1 where that cannot be had."""
-    if not hasattr(os, "memfd_create"):
-        return -1
-    try:
-        descriptor = os.memfd_create("river", os.MFD_CLOEXEC)
-    except OSError:
-        return -1
-    try:
-        # write() fills pages without first mapping and clearing them: a third faster than copying into an mmap.
-        done = 0
-        while done < view.nbytes:
-            done += os.write(descriptor, view[done : done + (1 << 30)])
-    except OSError:  # out of memory: let the plain way report it
-        os.close(descriptor)
-        return -1
-    return descriptor
-
-
 class _Mapping(mmap.mmap):
-    """A mapping that counts itself, because each one keeps a descriptor open."""
+    """Borrowed memory; says when it is gone.  Counts itself, because each mapping keeps a descriptor open."""
+
+    number = 0
+    forks = 0
+    released: deque[int] | None = None
 
     def __del__(self) -> None:
         global _live_mappings
         _live_mappings -= 1
+        if self.released is not None and self.forks == _forks:
+            self.released.append(self.number)
 
 
-def attach(descriptor: int, size: int, shared: bool) -> Buffer:
+def attach(descriptor: int, size: int, number: int, released: deque[int], shared: bool) -> Buffer:
     """The memory behind `descriptor`, which is closed here; writable.
 
-    With `shared`, others have the same segment: what is written stays private (copy on write).
+    With `shared`, others have the same segment: what is written stays private (copy on write).  `number` is put into
+    `released` when the last object in the memory is gone.
     """
     global _live_mappings
     try:
         if _live_mappings >= MOST_SEGMENTS:
-            return _copied(descriptor, size)
+            return _released_copy(descriptor, size, number, released)
         flags = mmap.MAP_PRIVATE if shared else mmap.MAP_SHARED
         _live_mappings += 1  # before it is made: what is not made completely counts itself off, too
         mapping = _Mapping(descriptor, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     except OSError:  # no descriptor or no address space left for a mapping
-        return _copied(descriptor, size)
+        return _released_copy(descriptor, size, number, released)
     finally:
         os.close(descriptor)
+    mapping.number, mapping.forks, mapping.released = number, _forks, released
     return memoryview(mapping)
+
+
+def _released_copy(descriptor: int, size: int, number: int, released: deque[int]) -> Buffer:
+    data = _copied(descriptor, size)
+    released.append(number)
+    return data
 
 
 def _copied(descriptor: int, size: int) -> Buffer:
@@ -149,3 +213,29 @@ def _copied(descriptor: int, size: int) -> Buffer:
             raise OSError(f"shared memory ends at {done} of {size} bytes")
         done += count
     return data
+
+
+def forget_free() -> None:
+    """Give back to the system what is kept for reuse."""
+    global _free_bytes, _open_segments
+    while _free:
+        _, kept = _free.popitem()
+        for descriptor, _ in kept:
+            os.close(descriptor)
+            _open_segments -= 1
+    _free_bytes = 0
+
+
+def _before_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+def _after_fork_in_child() -> None:
+    """The memory is the parent's."""
+    _lent.clear()
+    forget_free()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

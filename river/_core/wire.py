@@ -47,6 +47,7 @@ class Kind(enum.IntEnum):
     CALL = 4  # tasks to run, in order: [call, ...]
     REVOKE = 5  # give back the tasks that have not begun: []
     STOP = 6  # finish what was sent, then end
+    RELEASE = 7  # loans of shared memory that are not needed any more: [loan, ...]; either way
     # VM -> driver
     READY = 16  # the initializer has run: (pid,)
     RESULT = 17  # outcomes, in the order the tasks ran: [outcome, ...]

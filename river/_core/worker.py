@@ -151,6 +151,7 @@ class Worker:
         self._run: Run | None = None
         self._was_asked_early = False  # for a part of a chunk that was still being unpickled
         self._held: list[Outcome] = []
+        self._released: deque[int] = deque()  # loans of the driver's that have ended here
         self._held_segments: list[shm.Segment] = []
         self._held_since = 0.0
         self._sending = threading.Lock()
@@ -195,11 +196,11 @@ class Worker:
         for old in forget:
             self._functions.pop(old, None)
         _learn(facts)
-        self._functions[number] = Definition(blob, place(specs, buffers, descriptors, shared=True))
+        self._functions[number] = Definition(blob, place(specs, buffers, descriptors, self._released, shared=True))
 
     def _data(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         number, blob, specs = payload
-        namespaces.hold(number, blob, place(specs, buffers, descriptors, shared=True))
+        namespaces.hold(number, blob, place(specs, buffers, descriptors, self._released, shared=True))
 
     def _forget(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         for number in payload:
@@ -208,11 +209,15 @@ class Worker:
     def _call(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         for fields in payload:
             call = Call(*fields)
-            placed = place(call.buffers, buffers, descriptors, shared=True) if call.buffers else []
+            placed = place(call.buffers, buffers, descriptors, self._released, shared=True) if call.buffers else []
             self._queue.append((call, self._functions.get(call.function), placed))
 
     def _revoke(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         self._give_back(was_asked=True)
+
+    def _release(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        for loan in payload:
+            shm.take_back(loan)
 
     def _stop(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         self._is_stopping = True
@@ -224,6 +229,7 @@ class Worker:
         Kind.CALL: _call,
         Kind.REVOKE: _revoke,
         Kind.STOP: _stop,
+        Kind.RELEASE: _release,
     }
 
     def _give_back(self, was_asked: bool = False, wants_to_retire: bool = False) -> None:
@@ -432,7 +438,7 @@ class Worker:
         if not self._held:
             self._held_since = perf_counter()
         if segments:
-            outcome = outcome._replace(buffers=tuple((first + i, s.size) for i, s in enumerate(segments)))
+            outcome = outcome._replace(buffers=tuple((first + i, s.size, 0) for i, s in enumerate(segments)))
         self._held.append(outcome)
 
     def _push(self, segments: list[shm.Segment]) -> None:
@@ -468,9 +474,12 @@ class Worker:
             descriptors: list[int] = []
             specs = specify(segments, buffers, descriptors)
             if segments:
-                held = [o._replace(buffers=tuple(specs[i] for i, _ in o.buffers)) if o.buffers else o for o in held]
+                held = [o._replace(buffers=tuple(specs[i] for i, _, _ in o.buffers)) if o.buffers else o for o in held]
             payload = pickle.dumps([tuple(outcome) for outcome in held], 5)
             self._line.send(Kind.RESULT, payload, buffers, descriptors)
+            if self._released:
+                loans = [self._released.popleft() for _ in range(len(self._released))]
+                self._line.send(Kind.RELEASE, pickle.dumps(loans, 5))
 
 
 def _collector(segments: list[shm.Segment]) -> Callable[[pickle.PickleBuffer], bool]:
@@ -533,7 +542,7 @@ def load_initializer(options: dict[str, Any], buffers: list[Any], descriptors: l
     def initialize() -> None:
         blob, specs = options["initialize"]
         # The indexes count from the VM's own line, which came first.
-        placed = place(specs, buffers, [-1, *descriptors], shared=True)
+        placed = place(specs, buffers, [-1, *descriptors], deque(), shared=True)
         function, args = serial.loads(blob, buffers=placed)
         function(*args)
 

@@ -286,6 +286,8 @@ class Worker:
         del buffers
         ended = perf_counter()
         self.attempt = 0
+        if not self._queue:
+            _flush_output()  # before the result is sent: the driver may end this VM when it has the last one
         self._hold(call.number, ended - began, status, value, extra)
         CELL.pack_into(self._cell, 0, 0, 0)
         if self._soft_limit is not None and resident() > self._soft_limit:
@@ -590,8 +592,11 @@ def _run_exit_functions() -> None:
     if multiprocessing_util is not None:
         multiprocessing_util._exit_function()
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:  # noqa: BLE001 - nobody reads it any more
-            pass
+    _flush_output()
+
+
+def _flush_output() -> None:
+    try:
+        sys.stdout.flush()
+    except Exception:  # noqa: BLE001 - closed, replaced by something odd, or nobody reads it any more
+        pass

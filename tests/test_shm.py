@@ -1,4 +1,7 @@
-"""Shared memory: what is put into a segment comes out elsewhere, stays private, and vanishes with its last user."""
+"""Shared memory: what is put into a segment comes out elsewhere, stays private, and vanishes with its last user.
+
+It is lent: while a borrower has an object in it, it keeps its content; after that it is filled again.
+"""
 
 import contextlib
 import gc
@@ -7,23 +10,35 @@ import os
 import resource
 import subprocess
 import sys
+from collections import deque
 
 import pytest
 
 from river._core import shm
-from river._core.shm import MOST_SEGMENTS, SHARE_FROM, Segment, attach
+from river._core.shm import MOST_SEGMENTS, SHARE_FROM, Segment, attach, take_back
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no anonymous files")
 SIZES = [SHARE_FROM, SHARE_FROM + 1, 5 * mmap.PAGESIZE * 100 - 1]
 
 
-def pattern(size):
-    return (bytes(range(251)) * (size // 251 + 1))[:size]
+@pytest.fixture(autouse=True)
+def no_memory_kept():
+    """Each test begins and ends without memory that waits to be filled again."""
+    gc.collect()
+    shm.forget_free()
+    yield
+    gc.collect()
+    shm.forget_free()
 
 
-def attached(segment, shared=True):
+def pattern(size, first=0):
+    return (bytes(range(first, 251)) * (size // (251 - first) + 1))[:size]
+
+
+def attached(segment, shared=True, number=0, released=None):
     """As another user of the segment gets it: with a descriptor of its own."""
-    return attach(os.dup(segment.descriptor), segment.size, shared)
+    released = deque() if released is None else released
+    return attach(os.dup(segment.descriptor), segment.size, number, released, shared)
 
 
 def is_mapping(buffer):
@@ -33,6 +48,11 @@ def is_mapping(buffer):
 def open_descriptors():
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
+
+
+def memory(descriptor):
+    """Which memory it is, whatever the descriptor's number."""
+    return os.fstat(descriptor).st_ino
 
 
 @contextlib.contextmanager
@@ -115,9 +135,106 @@ def test_all_descriptors_are_closed_with_their_last_user():
     views = [attached(segment, shared) for segment in segments for shared in (True, False)]
     during = open_descriptors()
     del segments, views
+    gc.collect()
+    shm.forget_free()
 
     assert during >= before + 10
     assert open_descriptors() == before
+
+
+# ------------------------------------------------------------------------------------------------- lending
+
+
+def test_memory_that_nobody_needs_is_filled_again():
+    for size in (SHARE_FROM, SHARE_FROM - 1 + mmap.PAGESIZE, SHARE_FROM + 5):
+        first = Segment(pattern(size))
+        number = memory(first.descriptor)
+        del first
+        for round_ in range(3):
+            segment = Segment(pattern(size, round_))
+
+            assert memory(segment.descriptor) == number
+            assert segment.content() == attached(segment) == pattern(size, round_)
+
+
+def test_memory_that_is_lent_keeps_its_content_until_it_is_taken_back():
+    segment = Segment(pattern(SHARE_FROM))
+    number = memory(segment.descriptor)
+    one, other = segment.lend(), segment.lend()
+    view = attached(segment)
+    del segment
+    meanwhile = [Segment(pattern(SHARE_FROM, 7))]
+    take_back(one)
+    take_back(one)
+    meanwhile.append(Segment(pattern(SHARE_FROM, 8)))
+
+    assert one != other
+    assert number not in [memory(s.descriptor) for s in meanwhile]
+    assert view == pattern(SHARE_FROM)
+    del view
+    take_back(other)
+    assert memory(Segment(pattern(SHARE_FROM, 9)).descriptor) == number
+
+
+def test_memory_that_is_taken_back_stays_its_segments():
+    segment = Segment(pattern(SHARE_FROM))
+    take_back(segment.lend())
+    Segment(pattern(SHARE_FROM, 7))
+
+    assert segment.content() == pattern(SHARE_FROM)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_loan_ends_once_with_the_last_object_in_the_memory(shared):
+    released = deque()
+    view = attached(Segment(pattern(SHARE_FROM)), shared, 17, released)
+    part = view[100:200]
+    del view
+    gc.collect()
+    before = list(released)
+    content = bytes(part)
+    del part
+    gc.collect()
+
+    assert (before, list(released)) == ([], [17])
+    assert content == pattern(200)[100:]
+
+
+def test_a_loan_that_had_to_be_copied_ends_at_once(monkeypatch):
+    released = deque()
+    segment = Segment(pattern(SHARE_FROM))
+    monkeypatch.setattr(shm, "MOST_SEGMENTS", 0)
+    copy = attached(segment, True, 17, released)
+
+    assert not is_mapping(copy) and list(released) == [17]
+
+
+def test_what_is_in_the_frame_is_not_lent():
+    assert Segment(b"small").lend() == 0
+    take_back(0)
+
+
+def test_no_more_memory_is_kept_than_promised(monkeypatch):
+    monkeypatch.setattr(shm, "MOST_KEPT", 2 * SHARE_FROM)
+    before = open_descriptors()
+    segments = [Segment(pattern(SHARE_FROM)) for _ in range(5)]
+    del segments
+
+    assert open_descriptors() == before + 2
+    shm.forget_free()
+    assert open_descriptors() == before
+
+
+def test_a_segment_knows_whether_a_buffer_still_holds_the_same():
+    for size in (SHARE_FROM, SHARE_FROM + 3):
+        source = bytearray(pattern(size))
+        segment = Segment(source)
+        same = segment.equals(memoryview(source))
+        source[-1] ^= 1
+
+        assert same is True
+        assert segment.equals(memoryview(source)) is False
+        assert segment.equals(memoryview(source)[:-1]) is False
 
 
 # ------------------------------------------------------------------------------------ the plain way instead
@@ -136,11 +253,21 @@ def test_beyond_the_limit_segments_are_plain_bytes_until_others_are_gone(monkeyp
     kinds = [segment.descriptor >= 0 for segment in segments]
     contents = {bytes(segment.content()) for segment in segments}
     del segments[:3]
-    again = Segment(pattern(SHARE_FROM))
+    again = [Segment(pattern(SHARE_FROM)) for _ in range(2)]
 
     assert kinds == [True, True, True, False, False]
     assert contents == {pattern(SHARE_FROM)}
-    assert again.descriptor >= 0
+    assert all(segment.descriptor >= 0 for segment in again)
+
+
+def test_the_limit_holds_though_memory_of_another_size_is_free(monkeypatch):
+    monkeypatch.setattr(shm, "MOST_SEGMENTS", 3)
+    Segment(pattern(9 * SHARE_FROM))
+    before = open_descriptors()
+    segments = [Segment(pattern(SHARE_FROM + i * mmap.PAGESIZE)) for i in range(6)]
+
+    assert open_descriptors() <= before + 3
+    assert {len(segment.content()) for segment in segments} == {SHARE_FROM + i * mmap.PAGESIZE for i in range(6)}
 
 
 def test_beyond_the_limit_mappings_are_copies_until_others_are_gone(monkeypatch):
@@ -168,7 +295,7 @@ def test_a_mapping_that_fails_does_not_raise_the_limit(monkeypatch):
     for _ in range(3):
         # What is open for reading only cannot be mapped for sharing.
         read_only = os.open(f"/proc/self/fd/{segment.descriptor}", os.O_RDONLY)
-        assert bytes(attach(read_only, segment.size, shared=False)) == pattern(SHARE_FROM)
+        assert bytes(attach(read_only, segment.size, 0, deque(), shared=False)) == pattern(SHARE_FROM)
     views = [attached(segment) for _ in range(4)]
 
     assert [is_mapping(view) for view in views] == [True, True, False, False]
@@ -187,11 +314,12 @@ def test_without_free_descriptors_a_segment_is_plain_bytes_and_a_mapping_is_a_co
     descriptor = os.dup(segment.descriptor)
     with limit(resource.RLIMIT_NOFILE, 0):
         plain = Segment(pattern(SHARE_FROM))
-        copy = attach(descriptor, segment.size, shared=True)
+        copy = attach(descriptor, segment.size, 0, deque(), shared=True)
 
     assert (plain.descriptor, plain.content()) == (-1, pattern(SHARE_FROM))
     assert not is_mapping(copy) and copy == pattern(SHARE_FROM)
     del segment
+    shm.forget_free()
     assert open_descriptors() == before
 
 
@@ -200,6 +328,10 @@ def test_where_memory_for_a_segment_runs_out_it_is_plain_bytes(room):
     before = open_descriptors()
     with limit(resource.RLIMIT_FSIZE, room):
         segment = Segment(pattern(SHARE_FROM))
+    later = [Segment(pattern(SHARE_FROM, i)) for i in range(2)]
 
     assert (segment.descriptor, segment.content()) == (-1, pattern(SHARE_FROM))
+    assert [s.content() for s in later] == [pattern(SHARE_FROM, i) for i in range(2)]
+    del later
+    shm.forget_free()
     assert open_descriptors() == before

@@ -47,10 +47,13 @@ class Poller:
     def watch(self, descriptor: int, writing: bool = False) -> None:
         """Wait for it to be readable, and writable too if `writing`."""
         known = self._wants.get(descriptor)
-        self._wants[descriptor] = writing
         if self._poll is not None and known is not writing:
             events = self._in | self._out if writing else self._in
-            (self._poll.register if known is None else self._poll.modify)(descriptor, events)
+            try:
+                (self._poll.register if known is None else self._poll.modify)(descriptor, events)
+            except FileNotFoundError:  # it was closed, and is another's now
+                self._poll.register(descriptor, events)
+        self._wants[descriptor] = writing
 
     def forget(self, descriptor: int) -> None:
         if self._wants.pop(descriptor, None) is not None and self._poll is not None:
@@ -173,7 +176,7 @@ class Relay:
         try:
             if self._in_background:
                 self._interrupt()
-            if not ready() and self._baton.locked():
+            if not ready() and not self._closed and self._baton.locked():
                 told.acquire(True, -1 if deadline is None else max(0.0, deadline - time.monotonic()))
         finally:
             try:

@@ -390,11 +390,11 @@ class Scheduler:
 
     def _give_up(self, why: str, todo: list[Instruction]) -> list[Instruction]:
         self.broken = why
+        todo.append(GiveUp(why))
         todo += [Fail(task, "broken", task.vm) for task in self.tasks.values()]
         self.tasks.clear()
         self.queue.clear()
         self._queued = 0
-        todo.append(GiveUp(why))
         return todo
 
     def _may_take(self, vm: VM, task: Task) -> bool:

@@ -349,9 +349,11 @@ class _ResultPickler(pickle.Pickler):
     def _slotted(obj: Any) -> Any:
         """cloudpickle's copy of a class with slots has a __dict__ instead; the driver's own class has none."""
         reduced = obj.__reduce_ex__(PROTOCOL)
-        if hasattr(obj, "__setstate__") or len(reduced) < 3 or not isinstance(reduced[2], dict):
+        if hasattr(obj, "__setstate__") or len(reduced) < 3 or not isinstance(reduced[2], (dict, tuple)):
             return NotImplemented
-        return (*reduced[:2], (None, reduced[2]), *reduced[3:])
+        state = reduced[2] if isinstance(reduced[2], tuple) else (reduced[2],)
+        values = {name: value for part in state if part for name, value in part.items()}
+        return (*reduced[:2], (None, values), *reduced[3:])
 
 
 def driver_class(tracker: str, name: str) -> type:

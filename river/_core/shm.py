@@ -176,7 +176,7 @@ class _Mapping(mmap.mmap):
             self.released.append(self.number)
 
 
-def attach(descriptor: int, size: int, number: int, released: deque[int], shared: bool) -> Buffer:
+def attach(descriptor: int, size: int, shared: bool, number: int = 0, released: deque[int] | None = None) -> Buffer:
     """The memory behind `descriptor`, which is closed here; writable.
 
     With `shared`, others have the same segment: what is written stays private (copy on write).  `number` is put into
@@ -197,9 +197,10 @@ def attach(descriptor: int, size: int, number: int, released: deque[int], shared
     return memoryview(mapping)
 
 
-def _released_copy(descriptor: int, size: int, number: int, released: deque[int]) -> Buffer:
+def _released_copy(descriptor: int, size: int, number: int, released: deque[int] | None) -> Buffer:
     data = _copied(descriptor, size)
-    released.append(number)
+    if released is not None:
+        released.append(number)
     return data
 
 

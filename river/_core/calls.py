@@ -58,7 +58,7 @@ def place(
             return buffers[-1 - index]
         if size == shm.PASSED:
             return descriptors[index]
-        return shm.attach(descriptors[index], size, shared, loan, released)
+        return shm.attach(descriptors[index], size, loan, released, shared)
 
     return [one(*spec) for spec in specs]
 

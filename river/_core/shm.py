@@ -44,13 +44,14 @@ _forks = 0  # a forked child may still read what was lent to us: nothing attache
 class _Memory:
     """Anonymous memory of this process; free for reuse when neither its segment nor a borrower needs it."""
 
-    __slots__ = ("descriptor", "mapping", "pid", "size")
+    __slots__ = ("descriptor", "is_good", "mapping", "pid", "size")
 
     def __init__(self, size: int) -> None:
         global _free_bytes, _open_segments
         self.size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         self.pid = os.getpid()
         self.descriptor = -1
+        self.is_good = True
         self.mapping: mmap.mmap | None = None
         try:
             self.descriptor, self.mapping = _free[self.size].pop()
@@ -58,24 +59,32 @@ class _Memory:
             if self.mapping is None:  # it proves worth it
                 self.mapping = mmap.mmap(self.descriptor, self.size)
         except (KeyError, IndexError):
+            if _open_segments >= MOST_SEGMENTS:
+                forget_free()
+            if _open_segments >= MOST_SEGMENTS:
+                raise OSError("too many segments are open") from None
             self.descriptor = os.memfd_create("river", os.MFD_CLOEXEC)
             _open_segments += 1
-            os.ftruncate(self.descriptor, self.size)
 
     def fill(self, view: memoryview) -> None:
+        """Copy a buffer into it.  Raises OSError when there is no memory left; then it is not used again."""
         if self.mapping is not None:
             self.mapping[: view.nbytes] = view
             return
+        self.is_good = False
+        os.ftruncate(self.descriptor, self.size)
         # The first time, write() is faster: it need not map the pages as well.
         done = 0
         while done < view.nbytes:
             done += os.pwrite(self.descriptor, view[done : done + (1 << 30)], done)
+        self.is_good = True
 
     def __del__(self) -> None:
         global _free_bytes, _open_segments
         if self.descriptor < 0:
             return
-        if os is None or self.pid != os.getpid() or _free_bytes + self.size > MOST_KEPT:
+        is_kept = self.is_good and self.pid == os.getpid() and _free_bytes + self.size <= MOST_KEPT
+        if not is_kept:
             os.close(self.descriptor)
             _open_segments -= 1
         else:
@@ -93,7 +102,7 @@ class Segment:
         self.size = view.nbytes
         self.data: Buffer | None = None
         self.memory: _Memory | None = None
-        if self.size >= SHARE_FROM and (_open_segments < MOST_SEGMENTS or _free_bytes) and hasattr(os, "memfd_create"):
+        if self.size >= SHARE_FROM and hasattr(os, "memfd_create"):
             try:
                 memory = _Memory(self.size)
                 memory.fill(view)
@@ -176,7 +185,7 @@ class _Mapping(mmap.mmap):
             self.released.append(self.number)
 
 
-def attach(descriptor: int, size: int, shared: bool, number: int = 0, released: deque[int] | None = None) -> Buffer:
+def attach(descriptor: int, size: int, number: int, released: deque[int], shared: bool) -> Buffer:
     """The memory behind `descriptor`, which is closed here; writable.
 
     With `shared`, others have the same segment: what is written stays private (copy on write).  `number` is put into
@@ -197,10 +206,9 @@ def attach(descriptor: int, size: int, shared: bool, number: int = 0, released: 
     return memoryview(mapping)
 
 
-def _released_copy(descriptor: int, size: int, number: int, released: deque[int] | None) -> Buffer:
+def _released_copy(descriptor: int, size: int, number: int, released: deque[int]) -> Buffer:
     data = _copied(descriptor, size)
-    if released is not None:
-        released.append(number)
+    released.append(number)
     return data
 
 

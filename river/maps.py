@@ -398,8 +398,9 @@ class ListJob(Job):
             self._finish(self._values, None)
 
     def _finish(self, values: list[Any] | None, error: BaseException | None) -> None:
-        finish(self.cluster, self.future, values, error, self._callbacks)
         self._values = []
+        self.future.job = None  # else the two keep each other, and the results, until the garbage collector comes
+        finish(self.cluster, self.future, values, error, self._callbacks)
 
     def dropped(self, task: Task) -> None:
         self.is_fed = True
@@ -433,19 +434,20 @@ class MapFuture(Future):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.cluster)
-        self._job = job
+        self.job: Job | None = job
 
     def running(self) -> bool:
         return not self.done()
 
     def cancel(self, running: bool = False) -> bool:
         """Cancel what has not been sent; with `running`, stop the chunks that run, too."""
-        if self.done():
+        job = self.job
+        if self.done() or job is None:
             return self.cancelled()
-        if not running and any(self._owner.is_running(n) for n in list(self._job._tasks)):
+        if not running and any(self._owner.is_running(n) for n in list(job._tasks)):
             return False
-        self._job.abandon()
-        for number in list(self._job._tasks):
+        job.abandon()
+        for number in list(job._tasks):
             self._owner.cancel(number, running=True)
         return self.finish_cancelled()
 

@@ -124,7 +124,19 @@ Instruction: TypeAlias = Send | Resolve | Fail | Split | Start | Stop | End | Re
 class VM:
     """What the scheduler knows of one VM."""
 
-    __slots__ = ("asked", "credit", "doomed", "is_ended", "is_leaving", "is_ready", "left", "name", "tasks", "timed")
+    __slots__ = (
+        "asked",
+        "credit",
+        "doomed",
+        "has_more",
+        "is_ended",
+        "is_leaving",
+        "is_ready",
+        "left",
+        "name",
+        "tasks",
+        "timed",
+    )
 
     def __init__(self, name: str, lifetime: int | None) -> None:
         self.name = name
@@ -135,6 +147,7 @@ class VM:
         self.doomed: set[int] = set()  # to be stopped even if begun
         self.is_ready = False
         self.asked = 0  # Revokes that it has not answered
+        self.has_more = False  # it was sent something since it was asked
         self.is_leaving = False  # gets no more tasks, and its replacement has been asked for
         self.is_ended = False  # killed by us
 
@@ -258,7 +271,7 @@ class Scheduler:
         vm = self.vms.get(name)
         if vm is None:
             return []
-        vm.asked -= was_asked
+        vm.asked = max(0, vm.asked - was_asked)
         todo: list[Instruction] = []
         back = [vm.tasks.pop(number) for number in numbers if number in vm.tasks]
         for task in reversed(back):
@@ -274,10 +287,9 @@ class Scheduler:
                 self._end(vm, todo)
             vm.doomed.clear()
         self._place(vm)
-        if not back:
+        if not back and not vm.has_more:
             self._laden.pop(name, None)  # it has nothing to give until it gets more
-        self._distribute(todo, now)
-        return self._ask(todo) if self._idle and not self._queued else todo
+        return self._distribute(todo, now)
 
     def lost(
         self, name: str, running: int | None, index: int = 0, blame: bool = True, now: float = 0.0
@@ -404,6 +416,7 @@ class Scheduler:
 
     def _assign(self, vm: VM, task: Task, now: float) -> None:
         vm.tasks[task.number] = task
+        vm.has_more = True
         task.vm = vm.name
         if vm.left is not None:
             vm.left -= 1
@@ -475,7 +488,7 @@ class Scheduler:
                 taken = self._take(vm, min(FEW - len(vm.tasks), share), now)
                 if taken:
                     todo.append(Send(vm.name, taken))
-        return todo
+        return self._ask(todo) if self._idle and not self._queued else todo
 
     def _end(self, vm: VM, todo: list[Instruction]) -> list[Instruction]:
         """Kill a VM for the sake of one task; it gets no more, and what else dies with it is not to blame."""
@@ -490,9 +503,9 @@ class Scheduler:
         """A VM is idle: ask one that has more than it can do for some of it, but not for what it is just being sent."""
         sent = {instruction.vm for instruction in todo if isinstance(instruction, Send)}
         for vm in self._laden.values():
-            if vm.name not in sent:
-                if not vm.asked:
-                    vm.asked += 1
-                    todo.append(Revoke(vm.name))
+            if vm.name not in sent and not vm.asked:
+                vm.asked += 1
+                vm.has_more = False
+                todo.append(Revoke(vm.name))
                 break
         return todo

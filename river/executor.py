@@ -255,6 +255,14 @@ class Face(concurrent.futures.Executor):
     # What some programs, and CPython's tests, look at.
 
     @property
+    def _state(self) -> str:
+        return self._life.state
+
+    @_state.setter
+    def _state(self, state: str) -> None:
+        self._life.state = state
+
+    @property
     def _processes(self) -> Any:
         self._cluster.wait(lambda: all(vm.pid for vm in self._cluster.vms()), 10)
         return {vm.pid: VMProcess(vm, self._cluster) for vm in self._cluster.vms()}

@@ -507,7 +507,6 @@ class StreamJob(Job):
                 _Raised(error) if self._on_error == "raise" else error if self._on_error == "return" else _SKIPPED
             )
         with self._lock:
-            self._settled += size
             self._untaken_bytes += weight
             self._result_bytes += weight
             if not self._ordered:
@@ -518,6 +517,8 @@ class StreamJob(Job):
                     chunk = self._arrived.pop(self._next)
                     self._next += len(chunk[0])
                     self._queue.append(chunk)
+            # Last: a taker that sees all settled and nothing in the queue believes that it has had everything.
+            self._settled += size
         self.count(size, False)
         if self.is_fed:
             self._tell_last()

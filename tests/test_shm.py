@@ -155,6 +155,8 @@ def test_memory_that_nobody_needs_is_filled_again():
 
             assert memory(segment.descriptor) == number
             assert segment.content() == attached(segment) == pattern(size, round_)
+            del segment  # so that its memory is free for the next
+            del segment
 
 
 def test_memory_that_is_lent_keeps_its_content_until_it_is_taken_back():

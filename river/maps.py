@@ -103,7 +103,7 @@ class Job:
 
     def _feed_chunk(self) -> bool:
         left = None if self.length is None else self.length - self.fed
-        size = min(self._chunks.size(left), self.window())
+        size = max(0, min(self._chunks.size(left), self.window()))
         items: list[Any] = []
         try:
             items.extend(itertools.islice(self._source, size))
@@ -113,9 +113,10 @@ class Job:
                 self._submit(items)
             self.source_failed(error)
             return False
+        is_full = len(items) == size
         if items:
             self._submit(items)
-        return len(items) == size
+        return is_full
 
     def _submit(self, items: list[Any]) -> None:
         offset, self.fed = self.fed, self.fed + len(items)
@@ -278,7 +279,7 @@ class Job:
         share = -(-(task.size - index) // max(1, len(self.cluster.scheduler.vms)))
         parts = [self._part(task, i, min(i + share, task.size), task.attempt) for i in range(index, task.size, share)]
         task.size = index
-        del task.items[index:]
+        task.items = task.items[:index]
         self.cluster.resubmit([part for part in parts if part is not None])
 
     def split(self, task: Task, index: int, give_up: Callable[[Task], None]) -> None:

@@ -7,7 +7,7 @@ checked after each event.  May not: start a process, a thread, or look at a cloc
 import itertools
 import random
 import sys
-from collections import deque
+from collections import Counter, deque
 
 import pytest
 from hypothesis import given, settings
@@ -710,7 +710,8 @@ class World:
         self.vms, self.records = {}, {}
         self.sent = {}  # VM -> tasks that it was sent and has not reported, as far as the driver has heard
         self.used = {}  # VM -> how many tasks of its lifetime
-        self.ready, self.leaving, self.condemned, self.asked, self.retired = (set() for _ in range(5))
+        self.ready, self.leaving, self.condemned, self.retired = (set() for _ in range(4))
+        self.asked = Counter()  # VM -> questions that it has not answered
         self.broken = False
         self.violations = {}
         self.seen = set()  # kinds of instructions
@@ -768,7 +769,7 @@ class World:
         self.condemned.add(end.vm)
 
     def do_revoke(self, revoke):
-        self.asked.add(revoke.vm)
+        self.asked[revoke.vm] += 1
         self.vms[revoke.vm].inbox.append(("revoke", ()))
 
     def do_resolve(self, resolve):
@@ -883,11 +884,12 @@ class World:
             if not self.records[cut[0]].ends and task.vm == name:
                 rest, task.size = task.size - cut[1], cut[1]
                 self.act(self.scheduler.resubmitted([self.new_task(rest, task.retries, None)], self.now))
-        self.asked.discard(name)
+        was_asked = not wants_to_retire
+        self.asked[name] -= was_asked
         for number in numbers:
             if self.sent[name].pop(number, None):
                 self.used[name] -= 1
-        self.act(self.scheduler.returned(name, numbers, self.now))
+        self.act(self.scheduler.returned(name, numbers, self.now, was_asked))
         if wants_to_retire:
             self.retired.add(name)
             self.act(self.scheduler.retired(name, self.now))
@@ -920,8 +922,9 @@ class World:
         while vm.outbox:
             self.take(vm)
         del self.vms[vm.name], self.sent[vm.name]
-        for group in (self.ready, self.leaving, self.condemned, self.asked, self.retired):
+        for group in (self.ready, self.leaving, self.condemned, self.retired):
             group.discard(vm.name)
+        del self.asked[vm.name]
         self.act(self.scheduler.lost(vm.name, number, item, is_to_blame, self.now))
 
     def lose_machine(self, a, b):
@@ -962,7 +965,7 @@ class World:
         if idle:
             queued = [n for n, r in self.records.items() if not r.ends and self.scheduler.is_queued(n)]
             self.expect(not queued, "none idle while a task is queued", f"{idle[0]} is idle, {queued} are queued")
-            if not self.asked:
+            if not +self.asked:
                 self.check_waiting(idle[0])
 
     def check_waiting(self, idle):

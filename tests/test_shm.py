@@ -155,7 +155,6 @@ def test_memory_that_nobody_needs_is_filled_again():
 
             assert memory(segment.descriptor) == number
             assert segment.content() == attached(segment) == pattern(size, round_)
-            del segment  # so that its memory is free for the next
             del segment
 
 

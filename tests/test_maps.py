@@ -1,0 +1,60 @@
+"""Jobs beside a fake cluster: what happens between two lines of code that threads share."""
+
+from river._core import calls, reference, serial
+from river.machine import Function
+from river.maps import StreamJob
+from river.tasks import Options
+
+
+class FakeScheduler:
+    wanted, lifetime, vms = 2, None, {"a": None, "b": None}
+
+    def room(self):
+        return 100
+
+    is_low = room
+
+
+class FakeCluster:
+    """Takes tasks, and at once gives back all of each chunk but its first item, as an idle VM's wish may cause."""
+
+    is_closed, failure = False, None
+
+    def __init__(self):
+        self.scheduler = FakeScheduler()
+        self.context = reference.Context()
+        self.hungry = set()
+        self.tasks = []
+        self._number = 0
+
+    def number(self):
+        self._number += 1
+        return self._number
+
+    def submit(self, task):
+        self.tasks.append(task)
+        task.sink.cut(task, 1)
+
+    def resubmit(self, tasks):
+        self.tasks += tasks
+
+    def nudge(self):
+        pass
+
+
+def test_a_chunk_that_is_given_back_while_it_is_being_fed_ends_no_feed_and_loses_no_item():
+    cluster = FakeCluster()
+    function = Function(1, abs, serial.dump_plain(None))
+    job = StreamJob(
+        cluster, function, range(30), star=False, chunksize=10, options=Options(), on_error="raise", progress=None, is_pool=True
+    )
+    job.feed()
+    for task in cluster.tasks:
+        extra = 0, task.size, [], True
+        job.settle(task, (task.number, 0.0, calls.CHUNK, b"", (), extra), task.items[: task.size], None)
+    taken = []
+    while (values := job.take()) is not None:
+        taken += values
+
+    assert job.is_over()
+    assert taken == list(range(30))

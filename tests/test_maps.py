@@ -45,9 +45,8 @@ class FakeCluster:
 def test_a_chunk_that_is_given_back_while_it_is_being_fed_ends_no_feed_and_loses_no_item():
     cluster = FakeCluster()
     function = Function(1, abs, serial.dump_plain(None))
-    job = StreamJob(
-        cluster, function, range(30), star=False, chunksize=10, options=Options(), on_error="raise", progress=None, is_pool=True
-    )
+    how = {"options": Options(), "on_error": "raise", "progress": None, "is_pool": True}
+    job = StreamJob(cluster, function, range(30), star=False, chunksize=10, **how)
     job.feed()
     for task in cluster.tasks:
         extra = 0, task.size, [], True

@@ -289,6 +289,8 @@ class Worker:
         if not self._queue:
             _flush_output()  # before the result is sent: the driver may end this VM when it has the last one
         self._hold(call.number, ended - began, status, value, extra)
+        if call.mode & ONCE:
+            self._flush()  # before it stops counting as running: what is only held would run again after a death
         CELL.pack_into(self._cell, 0, 0, 0)
         if self._soft_limit is not None and resident() > self._soft_limit:
             self._give_back(wants_to_retire=True)

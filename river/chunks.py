@@ -21,7 +21,7 @@ class Chunks:
     """How large the next chunk should be.
 
     A chunk is no more than a way to travel: its items are reported, taken back and blamed one by one.  So quick items
-    are bundled even where the caller asked for small chunks, except where chunks are counted (`is_strict`).
+    are bundled even where the caller asked for small chunks, except where that could be noticed (`is_strict`).
     """
 
     def __init__(self, wanted: int | None, vms: int, is_strict: bool) -> None:

@@ -22,16 +22,17 @@ from typing import Any, NamedTuple
 
 from . import arguments
 from ._core import calls, cpus, serial, worker
-from ._core.scheduler import Task
-from .cluster import Cluster, at_exit, is_exiting
+from ._core.instructions import Task
+from .cluster import Cluster
+from .exits import at_exit, is_exiting
 from .futures import Future
 from .machine import Function, RemoteVM
-from .maps import Job, MapIterator, StreamJob
+from .maps import Job
+from .streams import MapIterator, StreamJob
 from .tasks import Options, TaskFuture
 
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
 GRACE = 5.0  # seconds that a task's handler of SIGTERM gets
-EMPTY = serial.dump_plain(())
 _pools: weakref.WeakSet[Face] = weakref.WeakSet()
 
 
@@ -138,15 +139,14 @@ class Face(concurrent.futures.Executor):
         Raises RuntimeError after shutdown, BrokenProcessPool when the pool is broken.  What cannot be pickled is told
         by the future.
         """
-        if self._cluster.is_orphan:
-            self._cluster.check_open()
-        if self._life.state != RUN:
+        life = self._life
+        if life.state != RUN and not self._cluster.is_orphan:
             raise RuntimeError(
                 "cannot schedule new futures after interpreter shutdown"
                 if is_exiting()
                 else "cannot schedule new futures after shutdown"
             )
-        self._life.used_as_executor = True
+        life.used_as_executor = True
         return submit_task(self._cluster, self._options, fn, args, kwargs, False, None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -156,8 +156,8 @@ class Face(concurrent.futures.Executor):
         self._life.state = CLOSE
         if cancel_futures:
             for task in list(self._cluster.scheduler.tasks.values()):
-                if isinstance(task.sink, TaskFuture):
-                    task.sink.cancel()
+                if isinstance(task, TaskFuture):
+                    task.cancel()
             for job in list(self._life.open_jobs):
                 job.abandon()
         if wait:
@@ -349,36 +349,29 @@ def submit_task(
     is_pool: bool,
     callbacks: Any,
 ) -> TaskFuture:
-    future = TaskFuture(cluster, options, is_pool, callbacks)
-    task = Task(cluster.number(), 1, options.retries, options.timeout)
-    future.number = task.number
-    task.sink = future
-    task.items = fn, args, kwargs
-    if cluster.refuses:
+    if not cluster.is_open:
         cluster.check_open()
+    task = TaskFuture(cluster, options, (fn, args, kwargs), is_pool, callbacks)
     try:
-        task.function, task.mode, task.pickled = _pickle_call(cluster, fn, args, kwargs)
+        task.function, task.mode, task.argument = _pack(cluster, fn, args, kwargs)
     except Exception as error:  # noqa: BLE001 - both faces tell it by the future
-        future._finish(None, error)
-        return future
+        task.fail(error)
+        return task
     if not options.retries:
         task.mode |= calls.ONCE
     cluster.submit(task)
-    return future
+    return task
 
 
-def _pickle_call(
-    cluster: Cluster, fn: Any, args: tuple[Any, ...], kwargs: Any
-) -> tuple[Function | None, int, serial.Pickled]:
+def _pack(cluster: Cluster, fn: Any, args: tuple[Any, ...], kwargs: Any) -> tuple[Function | None, int, Any]:
+    """A call's function, mode and argument.  Raises what pickling raises."""
     if type(fn) not in _KEPT:  # a partial, a method, an object: it may have changed since the last call
         return None, calls.CALL_OBJECT, serial.dumps((fn, args, kwargs), cluster.context)
     function = cluster.function(fn)
     if kwargs:
         return function, calls.APPLY_KEYWORDS, serial.dumps((args, kwargs), cluster.context)
-    if not args:
-        return function, calls.APPLY, EMPTY
-    if serial.is_plain(args):
-        return function, calls.APPLY, serial.dump_plain(args)
+    if serial.PLAIN.issuperset(map(type, args)):  # nothing in them can change before they are sent
+        return function, calls.APPLY | calls.PLAIN, args
     return function, calls.APPLY, serial.dumps(args, cluster.context)
 
 
@@ -507,7 +500,7 @@ def wait_for_executor_work(cluster: Cluster, life: Life) -> None:
     def is_done(task: Task) -> bool:
         return task.number not in cluster.scheduler.tasks or cluster.is_closed
 
-    while tasks := [t for t in list(cluster.scheduler.tasks.values()) if not t.sink.is_pool]:
+    while tasks := [t for t in list(cluster.scheduler.tasks.values()) if not t.is_pool]:
         for task in tasks:
             cluster.wait(functools.partial(is_done, task))
         if cluster.is_closed:

@@ -86,7 +86,8 @@ class Future(concurrent.futures.Future[Any]):
 
         Raises what the task raised; TimeoutError; CancelledError; WorkerLost.
         """
-        self._await(timeout)
+        if self._state != FINISHED:
+            self._await(timeout)
         if self._exception is not None:
             try:
                 raise self._exception
@@ -155,14 +156,8 @@ class Future(concurrent.futures.Future[Any]):
 
     # -- for River ----------------------------------------------------------------------------------------------
 
-    def finish(self, result: Any, exception: BaseException | None) -> bool:
+    def finish(self, result: Any, exception: BaseException | None, state: str = FINISHED) -> bool:
         """It is done; False if it was before."""
-        return self._change(FINISHED, result, exception)
-
-    def finish_cancelled(self) -> bool:
-        return self._change(CANCELLED_AND_NOTIFIED, None, None)
-
-    def _change(self, state: str, result: Any, exception: BaseException | None) -> bool:
         with _birth:
             condition = self._made
             if condition is None:
@@ -188,6 +183,9 @@ class Future(concurrent.futures.Future[Any]):
                 self._owner.later(_call, fn, self)
             self._done_callbacks = ()
         return True
+
+    def finish_cancelled(self) -> bool:
+        return self.finish(None, None, CANCELLED_AND_NOTIFIED)
 
 
 def _call(fn: Callable[[Any], Any], future: Future) -> None:

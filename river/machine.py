@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._core import calls, serial, shm
-from ._core.connection import Connection
-from ._core.scheduler import Task
+from ._core.connection import Connection, pair
+from ._core.instructions import Task
 from ._core.wire import Kind
 from .launchers import local
 
@@ -42,6 +42,22 @@ class Machine:
         self.name = name
         self.line = Connection(sock)
         self.process = process
+
+    def start(self, name: str, options: dict[str, Any], initialize: serial.Pickled | None) -> RemoteVM:
+        """Let it start a VM, which takes tasks from now on; it will say when that is up.
+
+        `initialize` is (initializer, initargs), pickled, for VMs that cannot inherit it."""
+        ours, theirs = pair()
+        vm = RemoteVM(name, Connection(ours), options["facts"])
+        buffers: list[Any] = []
+        descriptors = [theirs.fileno()]
+        packed = None
+        if initialize is not None:
+            packed = initialize.blob, calls.specify(initialize.segments, buffers, descriptors)
+        message = name, {**options, "name": name, "initialize": packed}
+        self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
+        theirs.close()
+        return vm
 
 
 class RemoteVM:
@@ -69,18 +85,19 @@ class RemoteVM:
         messages: list[tuple[Any, ...]] = []
         with self._lock:
             for task in tasks:
-                function, pickled = task.function, task.pickled
-                number = 0
+                function, argument, number = task.function, task.argument, 0
                 if function is not None:
                     number = function.number
                     if number not in self._functions:
                         self._define(function)
-                for handle in pickled.handles:
-                    self._provide(handle)
-                message: tuple[Any, ...] = (task.number, number, task.mode, task.attempt, pickled.blob)
-                if pickled.segments:
-                    message = (*message, self._lend(pickled, buffers, descriptors))
-                messages.append(message)
+                specs: tuple[calls.Spec, ...] = ()
+                if type(argument) is serial.Pickled:
+                    for handle in argument.handles:
+                        self._provide(handle)
+                    if argument.segments:
+                        specs = self._lend(argument, buffers, descriptors)
+                    argument = argument.blob
+                messages.append((task.number, number, task.mode, task.attempt, argument, specs))
             if self.released:
                 loans = [self.released.popleft() for _ in range(len(self.released))]
                 self.line.send(Kind.RELEASE, pickle.dumps(loans, 5))
@@ -135,7 +152,8 @@ class RemoteVM:
 def facts_of_driver() -> dict[str, Any]:
     """What a VM must know to import what this process can, and to talk to its managers."""
     facts: dict[str, Any] = {"path": tuple(p if p else os.getcwd() for p in sys.path if isinstance(p, str))}
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None:
-        facts["authkey"] = bytes(process.current_process().authkey)
+    # Another thread may be in the middle of importing it.
+    current = getattr(sys.modules.get("multiprocessing.process"), "current_process", None)
+    if current is not None:
+        facts["authkey"] = bytes(current().authkey)
     return facts

@@ -1,6 +1,6 @@
 """Maps: many items through one function, in chunks that fit.
 
-    items --feed (as there is room)--> chunks = tasks --> VMs --> settle --> deliver --> list | iterator
+    items --feed (as there is room)--> chunks = tasks --> VMs --> settle --> deliver --> list | iterator (streams)
 
 Only as much is fed as keeps the VMs busy, so a chunk's size follows what the items before it took, an endless input
 is no trouble, and an early error leaves little to be thrown away.
@@ -15,31 +15,60 @@ import itertools
 import sys
 import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 from . import progress as progress_
 from ._core import calls, serial
-from ._core.scheduler import Task
+from ._core.instructions import Task
 from .chunks import Chunks
 from .cluster import Cluster
 from .futures import Future
 from .machine import Function
 from .tasks import Options, finish, rebuild, short, transfer_error
 
-# Results that nobody has taken yet should stay below this many bytes.
-UNTAKEN_BYTES = 64 << 20
-# Results of an unsized input that may lie untaken, however small they are.
-UNTAKEN_ITEMS = 4096
-
-_SKIPPED: Any = object()
+SKIPPED: Any = object()  # in place of an item that raised, with on_error="skip"
 _UNBOUND_CLASS_ERROR = "on_error must be 'raise', 'return' or 'skip', not {!r}"
 
 
+class Chunk(Task):
+    """Some items of a map, as a task; what comes of it goes to its job."""
+
+    def __init__(self, job: Job, items: list[Any], offset: int, attempt: int, mode: int, pickled: serial.Pickled):
+        super().__init__(job.cluster.number(), len(items), job.options.retries, job.options.timeout)
+        self.job = job
+        self.items = items
+        self.offset = offset  # in the map
+        self.attempt = attempt
+        self.function, self.mode, self.argument = job.function, mode, pickled
+        self.is_pool = job.is_pool
+
+    def settle(self, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
+        self.job.settle(self, outcome, value, error)
+
+    def fail(self, error: BaseException) -> None:
+        self.job.fail(self, error)
+
+    def dropped(self) -> None:
+        self.job.dropped(self)
+
+    def describe(self) -> str:
+        name = getattr(self.job.function.function, "__qualname__", None) or repr(self.job.function.function)
+        if self.size == 1:
+            call = short(self.items[0])
+            is_star = self.mode & 15 == calls.STARMAP and call.startswith("(")
+            return f"{name}{call if is_star else f'({call})'}"
+        return f"a chunk of {self.size} items of {name}, the first being {short(self.items[0])}"
+
+    def cut(self, index: int) -> None:
+        self.job.cut(self, index)
+
+    def split(self, index: int, give_up: Callable[[Task], None]) -> None:
+        self.job.split(self, index, give_up)
+
+
 class Job:
-    """One call of a map-like method; the sink of its tasks."""
+    """One call of a map-like method: feeds its chunks, and collects what they come to."""
 
     keeps_going = True
     is_prompt = False
@@ -62,18 +91,19 @@ class Job:
         self.cluster = cluster
         self.is_pool = is_pool
         self.length: int | None = len(source) if isinstance(source, Sized) else None
-        self._function = function
+        self.function = function
         self._source = iter(source)
         self._star = star
-        self._options = options
+        self.options = options
         self._on_error = on_error
         if options.timeout is not None:
             chunksize = 1  # a timeout is an item's own
-        is_strict = options.timeout is not None or cluster.scheduler.lifetime is not None
+        # An iterator may wait for earlier results before it gives the next item, so what it gave must not wait for that.
+        is_strict = options.timeout is not None or cluster.scheduler.lifetime is not None or self.length is None
         self._chunksize = chunksize
         self._chunks = Chunks(chunksize, cluster.scheduler.wanted, is_strict)
         self._shared: dict[int, Any] = {}
-        self._tasks: dict[int, Task] = {}
+        self._tasks: dict[int, Chunk] = {}
         self._lock = threading.Lock()  # of what deliver changes
         self._feeding = threading.Lock()
         self._bell: threading.Event | None = None  # wakes the feeding thread, where there is one
@@ -138,7 +168,7 @@ class Job:
     def _send(self, items: list[Any], offset: int, attempt: int) -> None:
         pickled = serial.dumps(items, self.cluster.context, self._shared)
         self._chunks.pickled(len(items), len(pickled.blob) + sum(s.size for s in pickled.segments))
-        task = self._task(items, offset, attempt, pickled)
+        task = self._chunk(items, offset, attempt, pickled)
         self._tasks[task.number] = task
         try:
             self.cluster.submit(task)
@@ -146,21 +176,17 @@ class Job:
             self._tasks.pop(task.number, None)
             raise
 
-    def _task(self, items: list[Any], offset: int, attempt: int, pickled: serial.Pickled) -> Task:
-        task = Task(self.cluster.number(), len(items), self._options.retries, self._options.timeout)
+    def _chunk(self, items: list[Any], offset: int, attempt: int, pickled: serial.Pickled) -> Chunk:
         mode = calls.STARMAP if self._star else calls.MAP
         if self.keeps_going:
             mode |= calls.KEEP_GOING
         if self.is_prompt:
             mode |= calls.PROMPT
-        if self._options.retries == 0:
+        if self.options.retries == 0:
             mode |= calls.ONCE | calls.TRACK
         elif not self._chunks.is_quick:
             mode |= calls.TRACK
-        task.mode = mode
-        task.function, task.pickled, task.items = self._function, pickled, items
-        task.sink, task.offset, task.attempt = self, offset, attempt
-        return task
+        return Chunk(self, items, offset, attempt, mode, pickled)
 
     def _end_feed(self) -> None:
         self.is_fed = True
@@ -199,7 +225,7 @@ class Job:
 
     # -- settling (called by the cluster) -----------------------------------------------------------------------
 
-    def settle(self, task: Task, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
+    def settle(self, task: Chunk, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
         """A chunk came back, or a part of it."""
         if task.number not in self._tasks:
             return
@@ -221,27 +247,27 @@ class Job:
                 self.deliver(task.offset + start, value, {}, len(value), weight)
         self.ring()
 
-    def _unreadable(self, task: Task, report: Any) -> None:
+    def _unreadable(self, task: Chunk, report: Any) -> None:
         """Something in the chunk could not be unpickled in the VM, so nothing has run: find out which item it is."""
         if task.size > 1:
             self._resend(task, range(task.size), task.attempt)
         else:
-            self._fail_items(task.offset, 1, transfer_error(self.describe(task), report, None, self.is_pool))
+            self._fail_items(task.offset, 1, transfer_error(task.describe(), report, None, self.is_pool))
 
-    def _unloadable(self, task: Task, start: int, end: int, error: BaseException) -> None:
+    def _unloadable(self, task: Chunk, start: int, end: int, error: BaseException) -> None:
         """A result among these could not be unpickled here: find out which, if they may run again."""
         if end - start > 1 and task.retries:
             self._resend(task, range(start, end), task.attempt)
         else:
-            failure = transfer_error(self.describe(task), None, error, self.is_pool)
+            failure = transfer_error(task.describe(), None, error, self.is_pool)
             self._fail_items(task.offset + start, end - start, failure)
 
-    def _take_errors(self, task: Task, start: int, values: list[Any], reports: list[Any], weight: int) -> None:
+    def _take_errors(self, task: Chunk, start: int, values: list[Any], reports: list[Any], weight: int) -> None:
         errors: dict[int, BaseException] = {}
         again: list[int] = []
         for index, report in reports:
             error = rebuild(report, self.is_pool)
-            if self._options.retries_exception(error, task.attempt):
+            if self.options.retries_exception(error, task.attempt):
                 again.append(index)
             else:
                 errors[index] = error
@@ -256,23 +282,23 @@ class Job:
             here = {i - first: e for i, e in errors.items() if first <= i < last}
             self.deliver(task.offset + first, values[first - start : last - start], here, last - first, weight)
 
-    def _resend(self, task: Task, indexes: Iterable[int], attempt: int) -> None:
+    def _resend(self, task: Chunk, indexes: Iterable[int], attempt: int) -> None:
         """Items of a chunk go again, each alone."""
         parts = [self._part(task, index, index + 1, attempt) for index in indexes]
         self.cluster.resubmit([part for part in parts if part is not None])
 
-    def _part(self, task: Task, first: int, end: int, attempt: int) -> Task | None:
+    def _part(self, task: Chunk, first: int, end: int, attempt: int) -> Chunk | None:
         items = task.items[first:end]
         try:
             pickled = serial.dumps(items, self.cluster.context, self._shared)
         except Exception as error:  # noqa: BLE001 - it was pickled before, but the item may have changed
             self._fail_items(task.offset + first, end - first, error)
             return None
-        part = self._task(items, task.offset + first, attempt, pickled)
+        part = self._chunk(items, task.offset + first, attempt, pickled)
         self._tasks[part.number] = part
         return part
 
-    def cut(self, task: Task, index: int) -> None:
+    def cut(self, task: Chunk, index: int) -> None:
         """A VM gave back the items from `index` on: share them among the VMs."""
         if task.number not in self._tasks or not index < task.size:
             return
@@ -282,7 +308,7 @@ class Job:
         task.items = task.items[:index]
         self.cluster.resubmit([part for part in parts if part is not None])
 
-    def split(self, task: Task, index: int, give_up: Callable[[Task], None]) -> None:
+    def split(self, task: Chunk, index: int, give_up: Callable[[Task], None]) -> None:
         """The chunk's VM died at item `index` (if that was noted): all others go on, and only that one is to blame."""
         if self._tasks.pop(task.number, None) is None:
             return
@@ -303,26 +329,17 @@ class Job:
             parts.append(part)
         self.cluster.resubmit(parts)
 
-    def fail(self, task: Task, error: BaseException) -> None:
+    def fail(self, task: Chunk, error: BaseException) -> None:
         """The task was given up."""
         if self._tasks.pop(task.number, None) is not None:
             self._fail_items(task.offset + task.reported, task.size - task.reported, error)
             self.ring()
 
-    def dropped(self, task: Task) -> None:
+    def dropped(self, task: Chunk) -> None:
         """The pool has ended."""
         self.is_fed = True
         self.fail(task, concurrent.futures.CancelledError())
         self.ring()
-
-    def describe(self, task: Task) -> str:
-        """The call, for messages."""
-        name = getattr(self._function.function, "__qualname__", None) or repr(self._function.function)
-        items = task.items
-        if len(items) == 1:
-            call = short(items[0])
-            return f"{name}{call if self._star and call.startswith('(') else f'({call})'}"
-        return f"a chunk of {len(items)} items of {name}, the first being {short(items[0])}"
 
     # -- delivering ---------------------------------------------------------------------------------------------
 
@@ -383,7 +400,7 @@ class ListJob(Job):
                 return
             self._values[offset : offset + len(values)] = values
             for index, error in errors.items():
-                self._values[offset + index] = error if self._on_error == "return" else _SKIPPED
+                self._values[offset + index] = error if self._on_error == "return" else SKIPPED
             self._left -= size
             left = self._left
             self._is_finished = left == 0 or bool(errors and self._on_error == "raise")
@@ -395,7 +412,7 @@ class ListJob(Job):
         self.count(size, left == 0)
         if left == 0:
             if self._on_error == "skip":
-                self._values = [v for v in self._values if v is not _SKIPPED]
+                self._values = [v for v in self._values if v is not SKIPPED]
             self._finish(self._values, None)
 
     def _finish(self, values: list[Any] | None, error: BaseException | None) -> None:
@@ -403,7 +420,7 @@ class ListJob(Job):
         self.future.job = None  # else the two keep each other, and the results, until the garbage collector comes
         finish(self.cluster, self.future, values, error, self._callbacks)
 
-    def dropped(self, task: Task) -> None:
+    def dropped(self, task: Chunk) -> None:
         self.is_fed = True
         self._tasks.pop(task.number, None)
         self.future.finish_cancelled()
@@ -448,179 +465,9 @@ class MapFuture(Future):
         if not running and any(self._owner.is_running(n) for n in list(job._tasks)):
             return False
         job.abandon()
-        for number in list(job._tasks):
+        for number in reversed(list(job._tasks)):  # what waits first: it would begin elsewhere when its VM is ended
             self._owner.cancel(number, running=True)
         return self.finish_cancelled()
-
-
-class StreamJob(Job):
-    """A map whose results are taken one by one, in order or as they come."""
-
-    is_prompt = True
-
-    def __init__(self, *args: Any, ordered: bool = True, buffersize: int | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._ordered = ordered
-        self._buffersize = buffersize * (self._chunksize or 1) if buffersize is not None else None
-        self._is_bounded = buffersize is None and self.length is None
-        self._arrived: dict[int, tuple[list[Any], int]] = {}
-        self._queue: deque[tuple[list[Any], int]] = deque()
-        self._next = 0  # offset of the chunk to be taken next
-        self._settled = 0
-        self._taken = 0
-        self._untaken_bytes = self._result_bytes = 0
-        self.is_read = False
-        self._is_told_last = False
-
-    def window(self) -> int:
-        untaken = self.fed - self._taken
-        if self._buffersize is not None:
-            return self._buffersize - untaken
-        if not self._is_bounded:
-            return sys.maxsize
-        each = self._result_bytes / self._settled if self._settled else 0
-        room = int(UNTAKEN_BYTES / each) if each else UNTAKEN_ITEMS
-        return max(min(room, UNTAKEN_ITEMS), 2) - untaken
-
-    def lift_bounds(self) -> None:
-        """The pool is being joined, or nobody will take the results: do not wait for a taker."""
-        self._buffersize, self._is_bounded = None, False
-        self.ring()
-
-    def source_failed(self, error: BaseException) -> None:
-        offset, self.fed = self.fed, self.fed + 1
-        self.deliver(offset, [None], {0: error}, 1, 0)
-
-    def fed_all(self) -> None:
-        self.cluster.nudge()
-        self._tell_last()
-
-    def _tell_last(self) -> None:
-        with self._lock:
-            is_last = self.is_fed and self._settled == self.fed and not self._is_told_last
-            self._is_told_last = self._is_told_last or is_last
-        if is_last:
-            self.count(0, True)
-
-    def deliver(self, offset: int, values: list[Any], errors: dict[int, BaseException], size: int, weight: int) -> None:
-        for index, error in errors.items():
-            values[index] = (
-                _Raised(error) if self._on_error == "raise" else error if self._on_error == "return" else _SKIPPED
-            )
-        with self._lock:
-            self._untaken_bytes += weight
-            self._result_bytes += weight
-            if not self._ordered:
-                self._queue.append((values, weight))
-            else:
-                self._arrived[offset] = values, weight
-                while self._next in self._arrived:
-                    chunk = self._arrived.pop(self._next)
-                    self._next += len(chunk[0])
-                    self._queue.append(chunk)
-            # Last: a taker that sees all settled and nothing in the queue believes that it has had everything.
-            self._settled += size
-        self.count(size, False)
-        if self.is_fed:
-            self._tell_last()
-
-    def abandon(self) -> None:
-        with self._lock:
-            self._settled = self.fed  # nothing more is awaited
-        super().abandon()
-        self.cluster.nudge()
-
-    def is_over(self) -> bool:
-        return self.is_fed and self._settled >= self.fed
-
-    def is_ready(self) -> bool:
-        return bool(self._queue) or self.is_over()
-
-    def take(self) -> list[Any] | None:
-        """The next chunk of results; None when there are no more.  Call when `is_ready`."""
-        self.is_read = True
-        try:
-            values, weight = self._queue.popleft()
-        except IndexError:
-            return None
-        with self._lock:
-            self._taken += len(values)
-            self._untaken_bytes -= weight
-        self.ring()
-        return values
-
-
-class MapIterator:
-    """What `imap` and its relatives return; an iterator, an async iterator, and multiprocessing's `next(timeout)`."""
-
-    def __init__(self, job: StreamJob) -> None:
-        self._job = job
-        self._values: Iterator[Any] = iter(())
-        self._finalizer = weakref.finalize(self, _dropped, job)
-        self._finalizer.atexit = False
-
-    def __iter__(self) -> MapIterator:
-        return self
-
-    def __next__(self) -> Any:
-        return self.next()
-
-    def next(self, timeout: float | None = None) -> Any:
-        """The next result.  Raises StopIteration at the end, TimeoutError after `timeout` seconds, and what the item
-        raised; the iterator goes on after that."""
-        while True:
-            for value in self._values:
-                if value is _SKIPPED:
-                    continue
-                if type(value) is _Raised:
-                    try:
-                        raise value.error
-                    finally:
-                        del value
-                return value
-            if not self._job.is_ready() and not self._job.cluster.wait(self._job.is_ready, timeout):
-                if self._job.is_ready():
-                    continue
-                if self._job.cluster.is_closed:
-                    raise StopIteration
-                from .errors import TimeoutError
-
-                raise TimeoutError(f"no result within {timeout} s")
-            values = self._job.take()
-            if values is None:
-                raise StopIteration
-            self._values = iter(values)
-
-    def __aiter__(self) -> MapIterator:
-        return self
-
-    async def __anext__(self) -> Any:
-        import asyncio
-
-        if not self._job.is_ready():  # else it takes no time
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, self._job.cluster.wait, self._job.is_ready)
-        try:
-            return self.next()
-        except StopIteration:
-            raise StopAsyncIteration from None
-
-
-def _dropped(job: StreamJob) -> None:
-    """An iterator is gone.  Whoever took some results and left wants no more; whoever took none wants the effects."""
-    if job.is_read and not job.is_fed:
-        job.abandon()
-    else:
-        job.lift_bounds()
-
-
-class _Raised:
-    """Marks an item that raised, among values that may be exceptions themselves."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 def _runs(first: int, end: int, without: set[int]) -> Iterator[tuple[int, int]]:

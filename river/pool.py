@@ -15,7 +15,6 @@ from typing import Any
 from . import arguments
 from .executor import (
     CLOSE,
-    EMPTY,
     RUN,
     TERMINATE,
     Face,
@@ -28,8 +27,11 @@ from .executor import (
     wait_for_executor_work,
 )
 from .futures import Future
-from .maps import ListJob, MapIterator, StreamJob
+from .maps import ListJob
+from .streams import MapIterator, StreamJob
 from .tasks import Options
+
+_NOTHING: Any = object()
 
 
 class MapResult(list[Any]):
@@ -111,7 +113,7 @@ class RiverPool(Face):
         callbacks = (callback, error_callback) if callback or error_callback else None
         return submit_task(self._cluster, options, func, tuple(args), dict(kwds), True, callbacks)
 
-    def map(self, func: Callable[..., Any], iterable: Any = EMPTY, *rest: Any, **kw: Any) -> Any:  # type: ignore[override]
+    def map(self, func: Callable[..., Any], iterable: Any = _NOTHING, *rest: Any, **kw: Any) -> Any:  # type: ignore[override]
         """As `Pool.map(func, iterable, chunksize=None)`: a list, after waiting.  With several iterables, `timeout=` or
         `buffersize=`, as `Executor.map`: an iterator.  Also takes progress=, on_error=, retries=, retry_on=."""
         return self._map(self._options, func, iterable, rest, kw)
@@ -119,8 +121,8 @@ class RiverPool(Face):
     def _map(self, options: Options, func: Any, iterable: Any, rest: tuple[Any, ...], kw: dict[str, Any]) -> Any:
         if len(rest) == 1 and "chunksize" not in kw and (rest[0] is None or isinstance(rest[0], int)):
             kw["chunksize"], rest = rest[0], ()
-        if rest or iterable is EMPTY or "timeout" in kw or "buffersize" in kw:
-            iterables = () if iterable is EMPTY else (iterable, *rest)
+        if rest or iterable is _NOTHING or "timeout" in kw or "buffersize" in kw:
+            iterables = () if iterable is _NOTHING else (iterable, *rest)
             return executor_map(self, options, func, iterables, **kw)
         return MapResult(self._list_job(options, func, iterable, star=False, **kw).run())
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ._core import calls, serial
-from ._core.scheduler import Task
+from ._core.instructions import Task
 from .cluster import Cluster
 from .futures import Future
 
@@ -25,51 +25,67 @@ class Options(NamedTuple):
         return bool(self.retry_on) and attempt <= self.retries and isinstance(error, self.retry_on)
 
 
-class TaskFuture(Future):
-    """What `submit` and `apply_async` return; the sink of its task."""
+class TaskFuture(Future, Task):
+    """What `submit` and `apply_async` return: the task itself.
 
-    def __init__(self, cluster: Cluster, options: Options, is_pool: bool, callbacks: Any = None) -> None:
+    Making one is much of what a small task costs, so what most of them have in common stays in the classes.
+    """
+
+    def __init__(
+        self, cluster: Cluster, options: Options, call: tuple[Any, Any, Any], is_pool: bool, callbacks: Any = None
+    ) -> None:
         self._owner = cluster
-        self._options = options
+        self.number = cluster.number()
         self.is_pool = is_pool
+        self._call: Any = call  # function, args, keywords
+        self._options = options
         self._callbacks = callbacks
+        if options.timeout is not None:
+            self.timeout = options.timeout
+        if options.retries != 1:
+            self.retries = options.retries
 
-    def settle(self, task: Task, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
-        """The task came back."""
+    def settle(self, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
         status = outcome[2]
-        if error is not None or status == calls.UNREADABLE:
-            self._finish(None, transfer_error(self.describe(task), outcome[5], error, self.is_pool))
-        elif status == calls.OK:
+        if status in _GOOD and error is None:
             if self._callbacks is None:
+                self._call = self.argument = None
                 self.finish(value, None)
             else:
-                self._finish(value, None)
+                self._end(value, None)
+        elif error is not None or status == calls.UNREADABLE:
+            self._end(None, transfer_error(self.describe(), outcome[5], error, self.is_pool))
         else:
             report = outcome[5] if status == calls.ERROR else (*outcome[5][0], outcome[5][1])
             caught = rebuild(report, self.is_pool)
-            if self._options.retries_exception(caught, task.attempt):
-                task.attempt += 1
-                self._owner.resubmit([task])  # type: ignore[attr-defined]
+            if self._options.retries_exception(caught, self.attempt):
+                self.attempt += 1
+                self._owner.resubmit([self])  # type: ignore[attr-defined]
             else:
-                self._finish(None, caught)
+                self._end(None, caught)
 
-    def _finish(self, value: Any, error: BaseException | None) -> None:
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        self._call = self.argument = None  # who keeps the future need not keep what went into it
         finish(self._owner, self, value, error, self._callbacks)
 
-    def fail(self, task: Task, error: BaseException) -> None:
-        """The task was given up."""
-        self._finish(None, error)
+    def fail(self, error: BaseException) -> None:
+        self._end(None, error)
 
-    def dropped(self, task: Task) -> None:
-        """The pool has ended without running it."""
+    def dropped(self) -> None:
         self.finish_cancelled()
 
-    def describe(self, task: Task) -> str:
-        """The call, for messages."""
-        function, args, keywords = task.items
+    def finish_cancelled(self) -> bool:
+        self._call = self.argument = None
+        return super().finish_cancelled()
+
+    def describe(self) -> str:
+        function, args, keywords = self._call
         name = getattr(function, "__qualname__", None) or repr(function)
         parts = [short(a) for a in args] + [f"{k}={short(v)}" for k, v in keywords.items()]
         return f"{name}({', '.join(parts)})"
+
+
+_GOOD = frozenset((calls.VALUE, calls.OK))
 
 
 def finish(owner: Any, future: Future, value: Any, error: BaseException | None, callbacks: Any) -> None:

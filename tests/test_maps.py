@@ -2,7 +2,7 @@
 
 from river._core import calls, reference, serial
 from river.machine import Function
-from river.maps import StreamJob
+from river.streams import StreamJob
 from river.tasks import Options
 
 
@@ -33,7 +33,7 @@ class FakeCluster:
 
     def submit(self, task):
         self.tasks.append(task)
-        task.sink.cut(task, 1)
+        task.cut(1)
 
     def resubmit(self, tasks):
         self.tasks += tasks
@@ -44,13 +44,13 @@ class FakeCluster:
 
 def test_a_chunk_that_is_given_back_while_it_is_being_fed_ends_no_feed_and_loses_no_item():
     cluster = FakeCluster()
-    function = Function(1, abs, serial.dump_plain(None))
+    function = Function(1, abs, serial.dumps(None, cluster.context))
     how = {"options": Options(), "on_error": "raise", "progress": None, "is_pool": True}
     job = StreamJob(cluster, function, range(30), star=False, chunksize=10, **how)
     job.feed()
     for task in cluster.tasks:
         extra = 0, task.size, [], True
-        job.settle(task, (task.number, 0.0, calls.CHUNK, b"", (), extra), task.items[: task.size], None)
+        task.settle((task.number, 0.0, calls.CHUNK, b"", (), extra), task.items[: task.size], None)
     taken = []
     while (values := job.take()) is not None:
         taken += values

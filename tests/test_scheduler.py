@@ -58,10 +58,10 @@ def but_for_starts(todo):
 
 
 def running(names, wanted=None, lifetime=None, ready=True):
-    """A scheduler with these VMs up (one letter each)."""
+    """A scheduler with these VMs up (one letter each), the first of them the last to come: it is the next to be used."""
     scheduler = Scheduler(wanted or len(names), lifetime)
     scheduler.opened()
-    for name in names:
+    for name in reversed(names):
         scheduler.started(name)
         if ready:
             scheduler.readied(name)
@@ -310,9 +310,9 @@ def test_an_idle_vm_lets_others_give_back_what_they_have_not_begun():
 def test_a_vm_is_asked_once_at_a_time():
     scheduler = running("abc")
     submit(scheduler, *range(6))
-    first, second = (finish(scheduler, name, *scheduler.vms[name].tasks.copy()) for name in "bc")
+    first, second = (finish(scheduler, name, *scheduler.vms[name].tasks.copy()) for name in "ab")
 
-    assert "revoke a" in first and "revoke a" not in second
+    assert "revoke c" in first and "revoke c" not in second
 
 
 def test_when_one_has_nothing_to_give_back_the_next_is_asked():
@@ -385,6 +385,14 @@ def test_what_a_lost_vm_had_not_begun_goes_elsewhere_and_the_task_that_ran_is_tr
     assert (tasks[waiting].deaths, tasks[waiting].attempt) == (0, 1)
     assert scheduler.is_queued(begun) and scheduler.is_queued(waiting)
     assert said(scheduler.started("c")) == [f"c gets {begun}"]
+
+
+def test_tasks_go_out_before_a_replacement_is_started():
+    """The new VM is idle at once and asks others, which must have been sent by then what is in the books."""
+    scheduler = running("ab")
+    submit(scheduler, 1, 2)
+
+    assert said(scheduler.lost("b", None)) == ["a gets 2", "start 1"]
 
 
 @pytest.mark.parametrize("retries", [0, 1, 5])
@@ -475,6 +483,27 @@ def test_a_task_that_waits_on_a_vm_is_asked_back_and_the_vm_ended_only_if_it_has
         assert stopped and said(todo) == ["revoke a"]
         todo = scheduler.returned("a", [2] if is_given_back else [])
         assert but_for_starts(todo) == ([] if is_given_back else ["end a"])
+
+
+def test_a_task_that_may_run_once_never_waits_behind_another():
+    """It could begin just when the VM is ended for the other one's sake, and would be lost with it."""
+    scheduler = running("ab")
+
+    assert submit(scheduler, 1, 2, 3, 4, retries=0) == ["a gets 1", "b gets 2"]
+    assert submit(scheduler, 5) == []
+    assert scheduler.cancelled(1, running=True)[0]
+    assert list(scheduler.vms["a"].tasks) == [1]
+    assert finish(scheduler, "b", 2) == ["results of 2", "b gets 3"]
+
+
+def test_a_task_that_may_run_again_may_wait_behind_one_that_may_not():
+    scheduler = running("a")
+    submit(scheduler, 1, retries=0)
+
+    assert submit(scheduler, 2) == ["a gets 2"]
+    assert submit(scheduler, 3, retries=0) == []
+    assert finish(scheduler, "a", 1) == ["results of 1"]
+    assert finish(scheduler, "a", 2) == ["results of 2", "a gets 3"]
 
 
 def test_an_unknown_or_finished_task_cannot_be_cancelled():
@@ -780,8 +809,7 @@ class World:
     def do_fail(self, fail):
         record = self.records[fail.task.number]
         if fail.reason == "lost":
-            # With retries=0 a task that had begun may not run again, whoever is to blame.
-            enough = record.deaths > fail.task.retries or not fail.task.retries
+            enough = record.deaths > fail.task.retries
             self.expect(enough, "lost by its own deaths", f"{fail.task}: {record.deaths} of {fail.task.retries}")
         self.settle(fail.task, fail.reason)
 

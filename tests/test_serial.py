@@ -23,7 +23,7 @@ import pytest
 import river
 from river._core import serial, shm
 from river._core.reference import Context, by_reference, global_names, is_findable
-from river._core.serial import Handle, dump_exception, dump_plain, dump_result, dumps, is_plain, loads
+from river._core.serial import Handle, dump_exception, dump_result, dumps, is_plain, loads
 from river._core.shm import SHARE_FROM
 
 LARGE = SHARE_FROM // 8  # so many numbers of 8 bytes leave the pickle
@@ -1167,7 +1167,7 @@ def test_the_globals_of_a_function_are_those_it_names(kind):
 @pytest.mark.parametrize("values", [[], [1, 2.5, "a", b"b", True, None, 1j], list(range(1000)), ("a", 1)], ids=len)
 def test_plain_data_arrives_without_any_of_this(values):
     assert is_plain(values)
-    assert loads(dump_plain(values).blob) == values
+    assert loads(dumps(values, Context()).blob) == values
     assert here(values) == values
 
 

@@ -7,44 +7,29 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from . import shm
 from .wire import MAX_DESCRIPTORS
 
-# A call's mode: how its blob is applied, and two flags.
+# A call's mode: how its argument is applied, and flags.
 APPLY, APPLY_KEYWORDS, CALL_OBJECT, MAP, STARMAP = range(5)
 KEEP_GOING = 16  # an item that raises does not end its chunk
 TRACK = 32  # note the item that runs; costs 0.15 us an item
+ONCE = 64  # must not run twice: what it comes to is sent before anything else begins
 PROMPT = 128  # somebody may wait for each item: report a chunk in parts
-ONCE = 64  # must not run twice: send what is held before it begins, so that a death tells exactly what had begun
+PLAIN = 256  # the argument is itself, not its pickle: numbers, strings and the like need none of their own
 
-# An outcome's status.
-OK, ERROR, UNSENDABLE, UNREADABLE, CHUNK = range(5)
+# An outcome's status.  VALUE is an OK whose result is itself, not its pickle.
+OK, ERROR, UNSENDABLE, UNREADABLE, CHUNK, VALUE = range(6)
 
-
-class Call(NamedTuple):
-    """A task as it travels."""
-
-    number: int
-    function: int
-    mode: int
-    attempt: int
-    blob: bytes
-    buffers: tuple[tuple[int, int, int], ...] = ()  # see Spec
-
-
-class Outcome(NamedTuple):
-    """A task's result as it travels; what `blob` and `extra` hold depends on the status."""
-
-    number: int
-    seconds: float
-    status: int
-    blob: bytes | None
-    buffers: tuple[tuple[int, int, int], ...]
-    extra: Any
-
-
+# As they travel, many to a frame, and so as plain tuples:
+#     call     (task's number, function's number, mode, attempt, argument, specs)
+#     outcome  (task's number, seconds, status, result, specs, extra)
+# The argument and the result are pickles whose large buffers the specs find, or themselves (PLAIN, VALUE).  What
+# extra holds depends on the status: a report of an exception, or of a chunk (start, count, errors, whether it is last).
+Call: TypeAlias = "tuple[int, int, int, int, Any, Sequence[Spec]]"
+Outcome: TypeAlias = "tuple[int, float, int, Any, Sequence[Spec], Any]"
 Spec: TypeAlias = tuple[int, int, int]  # index (of a descriptor, or -1-index of a buffer in the frame), size, loan
 
 

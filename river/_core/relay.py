@@ -17,13 +17,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 # How long a result may lie unread after the last waiter left; while there is activity the background thread looks
 # once a TICK whether it is needed.  Shorter costs switches between threads, longer delays callbacks.
 TICK = 0.002
-# Empty looks before sleeping.  A peer on another core answers a small task within 10-20 us, and sleeping costs more.
-SPIN = 30 if (os.cpu_count() or 1) > 1 else 0
+# Seconds of looking before sleeping.  To be woken costs 20-60 us, more than a small task takes on another core.
+SPIN = 0.0001 if (os.cpu_count() or 1) > 1 and hasattr(os, "sched_yield") else 0.0
 
 # signal.signal without its conversions to enums, which cost more than the call itself.
 _set_handler: Any = getattr(signal.signal, "__wrapped__", signal.signal)
@@ -35,6 +36,7 @@ class Poller:
 
     def __init__(self) -> None:
         self._wants: dict[int, bool] = {}
+        self._is_brisk = True  # whether the last answer came so soon that it is worth looking for the next one
         if hasattr(select, "epoll"):
             self._poll: Any = select.epoll()
             self._in, self._out, self._scale = select.EPOLLIN, select.EPOLLOUT, 1.0
@@ -59,18 +61,27 @@ class Poller:
         if self._wants.pop(descriptor, None) is not None and self._poll is not None:
             self._poll.unregister(descriptor)
 
-    def wait(self, timeout: float | None, spin: int = 0) -> list[int]:
-        """The descriptors that are ready (or have ended), after at most `timeout` seconds."""
+    def wait(self, timeout: float | None, spin: float = 0.0) -> list[int]:
+        """The descriptors that are ready (or have ended), after at most `timeout` seconds.
+
+        `spin`: seconds to go on looking before sleeping, as long as that pays."""
         poll = self._poll
         if poll is None:
             writers = [d for d, writing in self._wants.items() if writing]
             readable, writable, _ = select.select(list(self._wants), writers, [], timeout)
             return list({*readable, *writable})
         look = poll.poll
-        for _ in range(spin):
-            if ready := look(0):
-                return [descriptor for descriptor, _ in ready]
+        if spin and self._is_brisk:
+            until = perf_counter() + spin
+            while True:
+                if ready := look(0):
+                    return [descriptor for descriptor, _ in ready]
+                if perf_counter() > until:
+                    break
+                os.sched_yield()  # whoever else has work goes first
+        began = perf_counter()
         ready = look(None if timeout is None else max(0.0, timeout) * self._scale)
+        self._is_brisk = perf_counter() - began < spin
         return [descriptor for descriptor, _ in ready]
 
     def close(self) -> None:
@@ -87,7 +98,7 @@ class Relay:
 
     def __init__(
         self,
-        turn: Callable[[float | None, int], None],
+        turn: Callable[[float | None, float], None],
         interrupt: Callable[[], None],
         name: str,
         interruptible: bool = True,
@@ -235,7 +246,7 @@ class Relay:
         self._in_background = True
         try:
             while not self._waiters and not self._closed:
-                self._turn(None, 0)
+                self._turn(None, 0.0)
         finally:
             self._in_background = False
             self._holder = 0

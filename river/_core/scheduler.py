@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
+
+from .instructions import NOBODY, End, Fail, GiveUp, Instruction, Resolve, Revoke, Send, Split, Start, Stop, Task
 
 # A VM has one task running and enough waiting to hide the way of a result to the driver and of a task back, about
 # this many seconds of work.  More would let tasks wait behind a long one while another VM idles.
@@ -25,100 +27,6 @@ MOST_CREDIT = 128
 FEW = 2
 # So many VMs in a row may end before they are ready, or without having finished anything, until we give up.
 PATIENCE = 5
-NOBODY = -1
-
-
-class Task:
-    """One call, or one chunk of a map.  The scheduler reads the first line of slots and carries the others along."""
-
-    __slots__ = (
-        *("attempt", "deaths", "number", "reported", "retries", "size", "timeout", "vm"),
-        *("function", "items", "mode", "offset", "pickled", "sink"),
-    )
-
-    function: Any
-    items: Any  # what it was made from: (function, args, keywords), or a chunk's items
-    mode: int
-    offset: int  # of a chunk in its map
-    pickled: Any
-    sink: Any  # who is told of its outcome
-
-    def __init__(self, number: int, size: int = 1, retries: int = 1, timeout: float | None = None) -> None:
-        self.number = number
-        self.size = size
-        self.retries = retries
-        self.timeout = timeout
-        self.attempt = 1  # how often it has been begun, this time included
-        self.deaths = 0
-        self.reported = 0  # items of a chunk whose outcomes have come
-        self.vm: str | None = None
-
-    def __repr__(self) -> str:
-        return f"<task {self.number} size={self.size} deaths={self.deaths} vm={self.vm}>"
-
-
-class Send(NamedTuple):
-    """Send these tasks to the VM, in this order."""
-
-    vm: str
-    tasks: list[Task]
-
-
-class Resolve(NamedTuple):
-    """Hand the outcomes that were just reported to these tasks, in order; None stands for one nobody waits for."""
-
-    tasks: list[Task | None]
-
-
-class Fail(NamedTuple):
-    """Give the task up: reason is 'lost', 'timeout' or 'broken'; vm is where it was."""
-
-    task: Task
-    reason: str
-    vm: str | None
-
-
-class Split(NamedTuple):
-    """A chunk's VM died at this item of the chunk: submit the parts, so that only that item bears the blame.
-
-    With item NOBODY none does: the VM died of something else."""
-
-    task: Task
-    item: int
-    vm: str
-
-
-class Start(NamedTuple):
-    """Start so many VMs."""
-
-    vms: int
-
-
-class Stop(NamedTuple):
-    """Let the VM end when it has done what it has (which is nothing)."""
-
-    vm: str
-
-
-class End(NamedTuple):
-    """Kill the VM now."""
-
-    vm: str
-
-
-class Revoke(NamedTuple):
-    """Ask the VM for the tasks that it has not begun."""
-
-    vm: str
-
-
-class GiveUp(NamedTuple):
-    """VMs cannot be kept alive; `why` says what happened to them."""
-
-    why: str
-
-
-Instruction: TypeAlias = Send | Resolve | Fail | Split | Start | Stop | End | Revoke | GiveUp
 
 
 class VM:
@@ -163,7 +71,7 @@ class Scheduler:
         self.queue: deque[Task] = deque()
         self.done = self.lost_vms = 0
         self._queued = 0  # the queue without those cancelled in it
-        self._idle: dict[str, VM] = {}  # VMs without a task, the least recently used first
+        self._idle: dict[str, VM] = {}  # VMs without a task; the last one used is the one with warm caches
         self._roomy: dict[str, VM] = {}  # VMs with some, but fewer than FEW
         self._laden: dict[str, VM] = {}  # VMs with something that waits behind something else
         self._timed: dict[str, VM] = {}  # VMs that run against a deadline
@@ -202,9 +110,10 @@ class Scheduler:
         self.tasks[task.number] = task
         if not self._queued:
             for group in (self._idle, self._roomy):
-                for vm in group.values():
+                for vm in reversed(group.values()):
                     if self._may_take(vm, task):
                         self._assign(vm, task, now)
+                        self._place(vm)
                         return [Send(vm.name, [task])]
         self.queue.append(task)
         self._queued += 1
@@ -237,19 +146,17 @@ class Scheduler:
         self._unfit = 0
         return self._refill(vm, [], now)
 
-    def finished(self, name: str, outcomes: Sequence[tuple[int, float]], now: float = 0.0) -> list[Instruction]:
-        """A VM reported outcomes: (task number, seconds it took), in the order that the tasks ran."""
+    def finished(self, name: str, outcomes: Sequence[Sequence[Any]], now: float = 0.0) -> list[Instruction]:
+        """A VM reported outcomes, in the order that the tasks ran: the task's number, seconds it took, and more."""
         vm = self.vms.get(name)
         resolved: list[Task | None] = []
         seconds = 0.0
         pop, own = self.tasks.pop, vm.tasks if vm else {}
-        for number, took in outcomes:
+        for outcome in outcomes:
+            number = outcome[0]
             # A VM that was declared lost may still have its say; the task may run elsewhere by now.
-            if own.pop(number, None) is not None:
-                resolved.append(pop(number, None))
-            else:
-                resolved.append(None)
-            seconds += took
+            resolved.append(pop(number, None) if own.pop(number, None) is not None else None)
+            seconds += outcome[1]
         todo: list[Instruction] = [Resolve(resolved)]
         if vm is None:
             return todo
@@ -335,7 +242,7 @@ class Scheduler:
             self._requeue(task)
         if self._setbacks > max(PATIENCE, 2 * self.wanted):
             return self._give_up(f"{self._setbacks} VMs in a row ended without having done anything", todo)
-        return self._distribute(self._restaff(todo), now)
+        return self._restaff(self._distribute(todo, now))
 
     def unfit(self, name: str) -> list[Instruction]:
         """A VM's initializer raised.  Twice in a row is no accident."""
@@ -409,10 +316,18 @@ class Scheduler:
         self._queued = 0
         return todo
 
-    def _may_take(self, vm: VM, task: Task) -> bool:
+    @staticmethod
+    def _may_take(vm: VM, task: Task) -> bool:
+        """Whether the VM may be sent this task now.
+
+        A task with a timeout has the VM for itself, or its time would begin before it does.  One that may run only once
+        (retries=0) comes first: behind another one it could begin just when the VM is ended for that one's sake.
+        """
         if vm.left is not None and vm.left <= 0:
             return False
-        return task.timeout is None or (vm.is_ready and not vm.tasks)
+        if task.timeout is not None:
+            return vm.is_ready and not vm.tasks
+        return vm.timed is None and (task.retries > 0 or not vm.tasks)
 
     def _assign(self, vm: VM, task: Task, now: float) -> None:
         vm.tasks[task.number] = task
@@ -423,7 +338,6 @@ class Scheduler:
         if task.timeout is not None:
             vm.timed = now + task.timeout
             self._timed[vm.name] = vm
-        self._place(vm)
 
     def _place(self, vm: VM) -> None:
         """Keep the groups true after a VM's tasks have changed."""
@@ -450,12 +364,13 @@ class Scheduler:
             if self.tasks.get(task.number) is not task or task.vm is not None:
                 self.queue.popleft()  # cancelled while it waited
                 continue
-            if vm.timed is not None or not self._may_take(vm, task):
+            if not self._may_take(vm, task):
                 break
             self.queue.popleft()
             self._queued -= 1
             self._assign(vm, task, now)
             taken.append(task)
+        self._place(vm)
         return taken
 
     def _refill(self, vm: VM, todo: list[Instruction], now: float) -> list[Instruction]:
@@ -474,16 +389,13 @@ class Scheduler:
         if taken:
             todo.append(Send(vm.name, taken))
         elif not vm.tasks:
-            self._place(vm)
             self._ask(todo)
-        else:
-            self._place(vm)
         return todo
 
     def _distribute(self, todo: list[Instruction], now: float) -> list[Instruction]:
         """Tasks have come back: give them to VMs with room."""
         for group in (self._idle, self._roomy):
-            for vm in list(group.values()) if self._queued else ():
+            for vm in reversed(list(group.values()) if self._queued else []):
                 share = -(-self._queued // max(1, len(group)))
                 taken = self._take(vm, min(FEW - len(vm.tasks), share), now)
                 if taken:

@@ -110,10 +110,6 @@ def is_plain(values: Iterable[Any]) -> bool:
     return PLAIN.issuperset(map(type, values))
 
 
-def dump_plain(obj: Any) -> Pickled:
-    return Pickled(pickle.dumps(obj, PROTOCOL))
-
-
 class _Job:
     """One `dumps`: what is collected on the way through the object graph."""
 
@@ -131,12 +127,7 @@ class _Job:
 
     def dump(self, pickler: type, obj: Any, buffer: Callable[[pickle.PickleBuffer], bool]) -> bytes:
         out = io.BytesIO()
-        try:
-            pickler(out, self, buffer).dump(obj)
-        except RecursionError:
-            raise pickle.PicklingError(
-                f"could not pickle {type(obj).__name__}: it is nested too deeply for recursion"
-            ) from None
+        pickler(out, self, buffer).dump(obj)
         return out.getvalue()
 
     def buffer(self, buffer: pickle.PickleBuffer) -> bool:

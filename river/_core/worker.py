@@ -1,6 +1,6 @@
 """The far side: what a VM does.
 
-    line --(whoever waits reads)--> queue --main thread--> loads, f(x), dumps --> held results --> line
+    line --(whoever waits reads)--> queue --main thread--> loads, f(x) --> answers --> line
 
 The main thread runs tasks, one after the other, and reads the line itself while it has none.  While a task runs, the
 relay's background thread reads: it hands back tasks that have not begun, and sends results that are still held.
@@ -16,7 +16,6 @@ import os
 import pickle
 import struct
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
@@ -24,6 +23,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from . import namespaces, serial, shm
+from .answers import HOLD_SECONDS, Answers, Run
 from .calls import (
     APPLY_KEYWORDS,
     CALL_OBJECT,
@@ -33,29 +33,23 @@ from .calls import (
     MAP,
     OK,
     ONCE,
+    PLAIN,
     PROMPT,
     STARMAP,
     TRACK,
     UNREADABLE,
-    UNSENDABLE,
     Call,
-    Outcome,
     place,
-    specify,
 )
 from .connection import Connection
 from .relay import Poller, Relay
 from .wire import Kind
 
-# What is held is sent before this many items of a chunk are done.
-_PART = 64
-
-# Results are held while more tasks wait, so that many share a frame; but not more than this many, nor longer than
-# this many seconds (a background thread sends them when a task takes longer).
-HOLD = 48
-HOLD_SECONDS = 0.0005
 # Beyond so many bytes that the driver has not taken, the next task has to wait.
 MOST_UNSENT = 64 << 20
+
+# What is held of a chunk is sent before this many items of it are done.
+_PART = 64
 
 CELL = struct.Struct("<QQ")  # number of the task that runs, plus one; the item of it
 CELL_SIZE = 64
@@ -113,29 +107,6 @@ def is_loading() -> bool:
     return _worker is not None and _worker.is_loading
 
 
-class Run:
-    """A chunk that is being worked through.  Its last items may be given back at any time, by another thread."""
-
-    __slots__ = ("errors", "items", "number", "reported", "size", "values")
-
-    def __init__(self, number: int, items: list[Any]) -> None:
-        self.number = number
-        self.size = len(items)
-        self.items = deque(items)  # taken from the left by the main thread, from the right by whoever gives back
-        self.values: list[Any] = []
-        self.errors: list[tuple[int, Any]] = []
-        self.reported = 0  # so many values have been sent or are held
-
-    def give_back(self) -> int:
-        """Take back what has not begun; returns the index where that starts."""
-        try:
-            while True:
-                self.items.pop()
-                self.size -= 1
-        except IndexError:
-            return self.size
-
-
 class Worker:
     """One VM."""
 
@@ -147,14 +118,11 @@ class Worker:
         self._cell = cell
         self._soft_limit: int | None = options.get("soft_memory")
         self._functions: dict[int, Definition] = {}
-        self._queue: deque[tuple[Call, Definition | None, list[Any]]] = deque()
+        self._queue: deque[tuple[Call, Definition | None, Sequence[Any]]] = deque()
         self._run: Run | None = None
         self._was_asked_early = False  # for a part of a chunk that was still being unpickled
-        self._held: list[Outcome] = []
-        self._released: deque[int] = deque()  # loans of the driver's that have ended here
-        self._held_segments: list[shm.Segment] = []
-        self._held_since = 0.0
-        self._sending = threading.Lock()
+        self._answers = Answers(connection)
+        self._released = self._answers.released
         self._is_stopping = False
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
@@ -172,11 +140,11 @@ class Worker:
         except OSError:
             pass  # full: it will wake anyway
 
-    def _turn(self, timeout: float | None, spin: int) -> None:
-        if self._run is not None:
-            self._hold_plain_part()
-        if self._held:
-            self._flush()
+    def _turn(self, timeout: float | None, spin: float) -> None:
+        run = self._run
+        if run is not None:
+            self._answers.hold_plain_part(run)
+        self._answers.flush()
         self._poller.watch(self._line.number, self._line.waiting > 0)
         for descriptor in self._poller.wait(timeout, spin):
             if descriptor == self._wake_in:
@@ -207,10 +175,11 @@ class Worker:
             namespaces.release(number)
 
     def _call(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
-        for fields in payload:
-            call = Call(*fields)
-            placed = place(call.buffers, buffers, descriptors, self._released, shared=True) if call.buffers else []
-            self._queue.append((call, self._functions.get(call.function), placed))
+        functions = self._functions
+        for call in payload:
+            specs = call[5]
+            placed = place(specs, buffers, descriptors, self._released, shared=True) if specs else ()
+            self._queue.append((call, functions.get(call[1]), placed))
 
     def _revoke(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         self._give_back(was_asked=True)
@@ -237,12 +206,12 @@ class Worker:
 
         All under one lock: the driver must hear of the rest before it hears that the chunk is done.
         """
-        self._flush()
-        with self._sending:
+        self._answers.flush()
+        with self._answers.sending:
             numbers: list[int] = []
             try:
                 while True:
-                    numbers.append(self._queue.pop()[0].number)
+                    numbers.append(self._queue.pop()[0][0])
             except IndexError:
                 pass
             run, cut = self._run, None
@@ -261,7 +230,7 @@ class Worker:
         try:
             while True:
                 if not self._queue:
-                    self._flush()
+                    self._answers.flush()
                     self._relay.wait(lambda: self._queue or self._is_stopping)
                 try:
                     call, definition, buffers = self._queue.popleft()
@@ -272,15 +241,17 @@ class Worker:
                 self._execute(call, definition, buffers)
                 del call, definition, buffers
         finally:
-            self._flush()
+            self._answers.flush()
             self._relay.wait(lambda: not self._line.waiting, timeout=10)
             self._relay.close()
 
-    def _execute(self, call: Call, definition: Definition | None, buffers: list[Any]) -> None:
-        if call.mode & ONCE and self._held:
-            self._flush()
-        CELL.pack_into(self._cell, 0, call.number + 1, _NO_ITEM)
-        self.attempt = call.attempt
+    def _execute(self, call: Call, definition: Definition | None, buffers: Sequence[Any]) -> None:
+        number, _, mode, attempt, _, _ = call
+        answers = self._answers
+        if mode & ONCE:
+            answers.flush()
+        CELL.pack_into(self._cell, 0, number + 1, _NO_ITEM)
+        self.attempt = attempt
         began = perf_counter()
         status, value, extra = self._evaluate(call, definition, buffers)
         del buffers
@@ -288,25 +259,32 @@ class Worker:
         self.attempt = 0
         if not self._queue:
             _flush_output()  # before the result is sent: the driver may end this VM when it has the last one
-        self._hold(call.number, ended - began, status, value, extra)
-        if call.mode & ONCE:
-            self._flush()  # before it stops counting as running: what is only held would run again after a death
+        if status == CHUNK:
+            answers.hold_part(value, is_last=True, seconds=ended - began)
+        else:
+            answers.hold(number, ended - began, status, value, extra)
+        if mode & ONCE:
+            answers.flush()  # before it stops counting as running: what is only held would run again after a death
         CELL.pack_into(self._cell, 0, 0, 0)
         if self._soft_limit is not None and resident() > self._soft_limit:
             self._give_back(wants_to_retire=True)
-        elif len(self._held) >= HOLD or ended - self._held_since > HOLD_SECONDS or self._relay.is_in_background:
-            self._flush()
+        elif answers.is_due(ended) or self._relay.is_in_background:
+            answers.flush()
+        if self._line.waiting > MOST_UNSENT:  # not faster than the driver takes them
+            self._relay.wait(lambda: self._line.waiting <= MOST_UNSENT)
 
-    def _evaluate(self, call: Call, definition: Definition | None, buffers: list[Any]) -> tuple[int, Any, Any]:
-        mode = call.mode & 15
+    def _evaluate(self, call: Call, definition: Definition | None, buffers: Sequence[Any]) -> tuple[int, Any, Any]:
+        number, function_number, flags, _, argument, _ = call
+        mode = flags & 15
         keywords: dict[str, Any] = {}
         self.is_loading = True
         try:
-            argument = serial.loads(call.blob, buffers=buffers)
+            if not flags & PLAIN:
+                argument = serial.loads(argument, buffers=buffers)
             if mode == CALL_OBJECT:
                 function, argument, keywords = argument
             else:
-                assert definition is not None, f"function {call.function} never came"
+                assert definition is not None, f"function {function_number} never came"
                 function = definition.get()
                 if mode == APPLY_KEYWORDS:
                     argument, keywords = argument
@@ -315,18 +293,17 @@ class Worker:
         finally:
             self.is_loading = False
         if mode >= MAP:
-            return CHUNK, self._work_through(call, function, argument), None
+            return CHUNK, self._work_through(number, flags, function, argument), None
         try:
             return OK, function(*argument, **keywords), None
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are results, too
             return ERROR, None, serial.dump_exception(_without_us(error))
 
-    def _work_through(self, call: Call, function: Callable[..., Any], items: list[Any]) -> Run:
+    def _work_through(self, number: int, mode: int, function: Callable[..., Any], items: list[Any]) -> Run:
         """A map over a chunk."""
-        mode = call.mode
-        run = Run(call.number, items)
+        run = Run(number, items)
         items.clear()
-        with self._sending:
+        with self._answers.sending:
             self._run = run
             if self._was_asked_early and run.size > 1:
                 self._was_asked_early = False
@@ -381,130 +358,9 @@ class Worker:
             del value
             now = perf_counter()
             if not is_held or now - last > HOLD_SECONDS or len(run.values) - run.reported >= _PART:
-                self._hold_part(run, is_last=False)
-                self._flush()
+                self._answers.hold_part(run, is_last=False)
+                self._answers.flush()
                 last = now
-
-    # -- answering ----------------------------------------------------------------------------------------------
-
-    def _hold(self, number: int, seconds: float, status: int, value: Any, extra: Any) -> None:
-        """Pickle an outcome and keep it until it is worth a frame."""
-        if status == CHUNK:
-            self._hold_part(value, is_last=True, seconds=seconds)
-            return
-        segments: list[shm.Segment] = []
-        blob = None
-        if status == OK:
-            try:
-                blob = serial.dump_result(value, _collector(segments))
-            except BaseException as error:  # noqa: BLE001 - the task fails, not the VM
-                segments.clear()
-                status, extra = UNSENDABLE, _unsendable(error, value)
-        with self._sending:
-            self._keep(Outcome(number, seconds, status, blob, (), extra), segments)
-        self._push(segments)
-
-    def _hold_part(self, run: Run, is_last: bool, seconds: float = 0.0) -> None:
-        """Keep what a chunk has come to since the last time (main thread)."""
-        with self._sending:
-            start, values = run.reported, run.values[run.reported :]
-            run.reported += len(values)
-        count = len(values)
-        errors = [e for e in run.errors if e[0] >= start]
-        segments: list[shm.Segment] = []
-        try:
-            blob = serial.dump_result(values, _collector(segments))
-        except BaseException:  # noqa: BLE001 - find out which; only that item fails
-            segments.clear()
-            blob, errors = self._salvage(values, errors, start)
-        with self._sending:
-            self._keep(Outcome(run.number, seconds, CHUNK, blob, (), (start, count, errors, is_last)), segments)
-        self._push(segments)
-
-    def _hold_plain_part(self) -> None:
-        """Keep what the running chunk has come to, if pickling that runs no user code (any thread)."""
-        run = self._run
-        if run is None:
-            return
-        with self._sending:
-            start, values = run.reported, run.values[run.reported :]
-            if not values or any(e[0] >= start for e in run.errors) or not serial.is_plain(values):
-                return
-            run.reported += len(values)
-            self._keep(
-                Outcome(run.number, 0.0, CHUNK, pickle.dumps(values, 5), (), (start, len(values), [], False)), []
-            )
-
-    def _keep(self, outcome: Outcome, segments: list[shm.Segment]) -> None:
-        # One list of segments for the frame: the final specs are made when it is sent.
-        first = len(self._held_segments)
-        self._held_segments += segments
-        if not self._held:
-            self._held_since = perf_counter()
-        if segments:
-            outcome = outcome._replace(buffers=tuple((first + i, s.size, 0) for i, s in enumerate(segments)))
-        self._held.append(outcome)
-
-    def _push(self, segments: list[shm.Segment]) -> None:
-        """Large results go at once, and not faster than the driver takes them."""
-        if segments:
-            self._flush()
-        if self._line.waiting > MOST_UNSENT:
-            self._relay.wait(lambda: self._line.waiting <= MOST_UNSENT)
-
-    def _salvage(
-        self, values: list[Any], errors: list[tuple[int, Any]], start: int
-    ) -> tuple[bytes, list[tuple[int, Any]]]:
-        """Values of which something cannot be pickled: only that item fails."""
-        kept: list[Any] = []
-        for index, value in enumerate(values, start):
-            try:
-                serial.dump_result(value)
-                kept.append(value)
-            except BaseException as error:  # noqa: BLE001 - as above
-                report, text = _unsendable(error, value)
-                errors.append((index, (*report, text)))
-                kept.append(None)
-        return serial.dump_result(kept), sorted(errors, key=lambda e: e[0])
-
-    def _flush(self) -> None:
-        """Send the outcomes that are held; any thread may."""
-        with self._sending:
-            if not self._held:
-                return
-            held, segments = self._held, self._held_segments
-            self._held, self._held_segments = [], []
-            buffers: list[Any] = []
-            descriptors: list[int] = []
-            specs = specify(segments, buffers, descriptors)
-            if segments:
-                held = [o._replace(buffers=tuple(specs[i] for i, _, _ in o.buffers)) if o.buffers else o for o in held]
-            payload = pickle.dumps([tuple(outcome) for outcome in held], 5)
-            self._line.send(Kind.RESULT, payload, buffers, descriptors)
-            if self._released:
-                loans = [self._released.popleft() for _ in range(len(self._released))]
-                self._line.send(Kind.RELEASE, pickle.dumps(loans, 5))
-
-
-def _collector(segments: list[shm.Segment]) -> Callable[[pickle.PickleBuffer], bool]:
-    """A buffer callback that moves large buffers to shared memory."""
-
-    def buffer(raw: pickle.PickleBuffer) -> bool:
-        view = raw.raw()
-        if view.nbytes < shm.SHARE_FROM or len(segments) >= 16:
-            return True
-        segments.append(shm.Segment(view))
-        return False
-
-    return buffer
-
-
-def _unsendable(error: BaseException, value: Any) -> tuple[Any, str]:
-    try:
-        text = repr(value)
-    except BaseException:  # noqa: BLE001 - a __repr__ that raises
-        text = f"<{type(value).__qualname__} object>"
-    return serial.dump_exception(error), text[:1000]
 
 
 def _without_us(error: BaseException) -> BaseException:

@@ -1,0 +1,175 @@
+"""What a VM answers: outcomes, held until they are worth a frame, and pickled so that one bad result is only its own.
+
+    main thread --hold, hold_part--> held --flush (any thread)--> line
+    background thread --hold_plain_part--^
+
+Law: only the main thread pickles what may run user code; any thread sends.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+from . import serial, shm
+from .calls import CHUNK, OK, UNSENDABLE, VALUE, specify
+from .connection import Connection
+from .wire import Kind
+
+# Results are held while more tasks wait, so that many share a frame; but not more than this many, nor longer than
+# this many seconds (a background thread sends them when a task takes longer).
+HOLD = 48
+HOLD_SECONDS = 0.0005
+
+
+class Run:
+    """A chunk that is being worked through.  Its last items may be given back at any time, by another thread."""
+
+    __slots__ = ("errors", "items", "number", "reported", "size", "values")
+
+    def __init__(self, number: int, items: list[Any]) -> None:
+        self.number = number
+        self.size = len(items)
+        self.items = deque(items)  # taken from the left by the main thread, from the right by whoever gives back
+        self.values: list[Any] = []
+        self.errors: list[tuple[int, Any]] = []
+        self.reported = 0  # so many values have been sent or are held
+
+    def give_back(self) -> int:
+        """Take back what has not begun; returns the index where that starts."""
+        try:
+            while True:
+                self.items.pop()
+                self.size -= 1
+        except IndexError:
+            return self.size
+
+
+class Answers:
+    """The outcomes of one VM on their way to the driver."""
+
+    def __init__(self, line: Connection) -> None:
+        self.sending = threading.Lock()  # whoever has it decides what the driver hears next
+        self.released: deque[int] = deque()  # loans of the driver's that have ended here
+        self._line = line
+        self._held: list[Any] = []  # outcomes, with indexes of segments in place of specs
+        self._segments: list[shm.Segment] = []  # of all that is held
+        self._since = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether what is held has waited long enough, or is enough."""
+        return len(self._held) >= HOLD or now - self._since > HOLD_SECONDS
+
+    def hold(self, number: int, seconds: float, status: int, value: Any, extra: Any) -> None:
+        """Keep a task's outcome; with OK, `value` is its result."""
+        segments: list[shm.Segment] = []
+        if status == OK:
+            if type(value) in serial.PLAIN:
+                status = VALUE
+            else:
+                try:
+                    value = serial.dump_result(value, _collector(segments))
+                except BaseException as error:  # noqa: BLE001 - the task fails, not the VM
+                    segments.clear()
+                    status, value, extra = UNSENDABLE, None, _unsendable(error, value)
+        with self.sending:
+            self._keep(number, seconds, status, value, extra, segments)
+        if segments:  # large results go at once
+            self.flush()
+
+    def hold_part(self, run: Run, is_last: bool, seconds: float = 0.0) -> None:
+        """Keep what a chunk has come to since the last time (main thread)."""
+        with self.sending:
+            start, values = run.reported, run.values[run.reported :]
+            run.reported += len(values)
+        count = len(values)
+        errors = [e for e in run.errors if e[0] >= start]
+        segments: list[shm.Segment] = []
+        try:
+            blob = serial.dump_result(values, _collector(segments))
+        except BaseException:  # noqa: BLE001 - find out which; only that item fails
+            segments.clear()
+            blob, errors = _salvage(values, errors, start)
+        with self.sending:
+            self._keep(run.number, seconds, CHUNK, blob, (start, count, errors, is_last), segments)
+        if segments:
+            self.flush()
+
+    def hold_plain_part(self, run: Run) -> None:
+        """Keep what the running chunk has come to, if pickling that runs no user code (any thread)."""
+        with self.sending:
+            start, values = run.reported, run.values[run.reported :]
+            if not values or any(e[0] >= start for e in run.errors) or not serial.is_plain(values):
+                return
+            run.reported += len(values)
+            blob = pickle.dumps(values, serial.PROTOCOL)
+            self._keep(run.number, 0.0, CHUNK, blob, (start, len(values), [], False), ())
+
+    def _keep(
+        self, number: int, seconds: float, status: int, result: Any, extra: Any, segments: Sequence[shm.Segment]
+    ) -> None:
+        if not self._held:
+            self._since = perf_counter()
+        indexes: Any = ()
+        if segments:
+            first = len(self._segments)
+            self._segments += segments
+            indexes = range(first, len(self._segments))
+        self._held.append((number, seconds, status, result, indexes, extra))
+
+    def flush(self) -> None:
+        """Send what is held; any thread may."""
+        with self.sending:
+            if not self._held:
+                return
+            held, segments = self._held, self._segments
+            self._held, self._segments = [], []
+            buffers: list[Any] = []
+            descriptors: list[int] = []
+            if segments:
+                specs = specify(segments, buffers, descriptors)
+                held = [(a, b, c, d, [specs[i] for i in indexes], e) for a, b, c, d, indexes, e in held]
+            self._line.send(Kind.RESULT, pickle.dumps(held, serial.PROTOCOL), buffers, descriptors)
+            if self.released:
+                loans = [self.released.popleft() for _ in range(len(self.released))]
+                self._line.send(Kind.RELEASE, pickle.dumps(loans, serial.PROTOCOL))
+
+
+def _salvage(values: list[Any], errors: list[tuple[int, Any]], start: int) -> tuple[bytes, list[tuple[int, Any]]]:
+    """Values of which something cannot be pickled: only that item fails."""
+    kept: list[Any] = []
+    for index, value in enumerate(values, start):
+        try:
+            serial.dump_result(value)
+            kept.append(value)
+        except BaseException as error:  # noqa: BLE001 - as above
+            report, text = _unsendable(error, value)
+            errors.append((index, (*report, text)))
+            kept.append(None)
+    return serial.dump_result(kept), sorted(errors, key=lambda e: e[0])
+
+
+def _collector(segments: list[shm.Segment]) -> Callable[[pickle.PickleBuffer], bool]:
+    """A buffer callback that moves large buffers to shared memory."""
+
+    def buffer(raw: pickle.PickleBuffer) -> bool:
+        view = raw.raw()
+        if view.nbytes < shm.SHARE_FROM or len(segments) >= 16:
+            return True
+        segments.append(shm.Segment(view))
+        return False
+
+    return buffer
+
+
+def _unsendable(error: BaseException, value: Any) -> tuple[Any, str]:
+    try:
+        text = repr(value)
+    except BaseException:  # noqa: BLE001 - a __repr__ that raises
+        text = f"<{type(value).__qualname__} object>"
+    return serial.dump_exception(error), text[:1000]

@@ -1,0 +1,129 @@
+"""What goes into the scheduler and what comes out of it: tasks, and instructions.
+
+May not: decide anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+NOBODY = -1
+
+
+class Task:
+    """One call, or one chunk of a map.  The scheduler reads the attributes down to `vm`; the others are carried along.
+
+    Exactly one of `settle` (with all of it), `fail`, `dropped` and `split` ends it.
+    """
+
+    number: int
+    size = 1  # items in it
+    retries = 1
+    timeout: float | None = None
+    attempt = 1  # how often it has been begun, this time included
+    deaths = 0
+    reported = 0  # items of a chunk whose outcomes have come
+    vm: str | None = None  # where it was sent
+
+    function: Any  # as it is sent; None: it is in the argument
+    mode: int  # see `calls`
+    argument: Any  # a serial.Pickled, or with PLAIN itself
+    is_pool: bool  # which of the two contracts its errors follow
+
+    def __init__(self, number: int, size: int = 1, retries: int = 1, timeout: float | None = None) -> None:
+        self.number = number
+        self.size = size
+        self.retries = retries
+        self.timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"<task {self.number} size={self.size} deaths={self.deaths} vm={self.vm}>"
+
+    def settle(self, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
+        """It came back, or a part of a chunk did; `error` is what unpickling the value raised."""
+        raise NotImplementedError
+
+    def fail(self, error: BaseException) -> None:
+        """It was given up."""
+        raise NotImplementedError
+
+    def dropped(self) -> None:
+        """The cluster was ended without having run it."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """The call, for messages."""
+        raise NotImplementedError
+
+    def cut(self, index: int) -> None:
+        """Only of chunks: a VM gave back the items from `index` on."""
+        raise NotImplementedError
+
+    def split(self, index: int, give_up: Callable[[Task], None]) -> None:
+        """Only of chunks: the VM died at item `index`; others go on, that one is to blame, and perhaps given up."""
+        raise NotImplementedError
+
+
+class Send(NamedTuple):
+    """Send these tasks to the VM, in this order."""
+
+    vm: str
+    tasks: list[Task]
+
+
+class Resolve(NamedTuple):
+    """Hand the outcomes that were just reported to these tasks, in order; None stands for one nobody waits for."""
+
+    tasks: list[Task | None]
+
+
+class Fail(NamedTuple):
+    """Give the task up: reason is 'lost', 'timeout' or 'broken'; vm is where it was."""
+
+    task: Task
+    reason: str
+    vm: str | None
+
+
+class Split(NamedTuple):
+    """A chunk's VM died at this item of the chunk: submit the parts, so that only that item bears the blame.
+
+    With item NOBODY none does: the VM died of something else."""
+
+    task: Task
+    item: int
+    vm: str
+
+
+class Start(NamedTuple):
+    """Start so many VMs."""
+
+    vms: int
+
+
+class Stop(NamedTuple):
+    """Let the VM end when it has done what it has (which is nothing)."""
+
+    vm: str
+
+
+class End(NamedTuple):
+    """Kill the VM now."""
+
+    vm: str
+
+
+class Revoke(NamedTuple):
+    """Ask the VM for the tasks that it has not begun."""
+
+    vm: str
+
+
+class GiveUp(NamedTuple):
+    """VMs cannot be kept alive; `why` says what happened to them."""
+
+    why: str
+
+
+Instruction: TypeAlias = Send | Resolve | Fail | Split | Start | Stop | End | Revoke | GiveUp

@@ -1,0 +1,257 @@
+"""What comes in: frames of VMs and machines, turned into events for the scheduler and outcomes for tasks.
+
+    VM      --RESULT, RETURNED, READY-->  Reader --event--> Books.decide --instructions--> Books.act
+    machine --STARTED, EXITED--------->     |------outcome--> task
+
+Law: whoever reads runs no user code but the unpickling of results; callbacks have a thread of their own.
+May not: send tasks, or start or end a VM (its cluster does).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from ._core import calls, scheduler, serial
+from ._core.relay import Poller, Relay
+from ._core.wire import Kind, ProtocolError
+from .machine import Machine, RemoteVM
+
+
+class Books(Protocol):
+    """What a reader asks of its cluster."""
+
+    scheduler: scheduler.Scheduler
+    hungry: set[Any]
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def decide(self, event: Callable[..., list[Any]], *args: Any) -> list[Any]: ...
+
+    def act(self, todo: Sequence[Any], facts: dict[str, Any] | None = None) -> None: ...
+
+    def started(self, name: str, pid: int) -> None: ...
+
+    def lost(self, name: str, facts: dict[str, Any]) -> None: ...
+
+    def lost_machine(self, machine: Machine) -> None: ...
+
+    def unfit(self, vm: RemoteVM, report: Any) -> None: ...
+
+    def signal(self, name: str, number: int) -> None: ...
+
+    def interrupted(self, error: BaseException) -> None: ...
+
+
+class Reader:
+    """The lines of one cluster, read by whoever waits for something that will come over them."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._lines: dict[int, Machine | RemoteVM] = {}
+        self._poller = Poller()
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+        self._poller.watch(self._wake_in)
+        self._relay = Relay(self._turn, self.interrupt, "river-reader")
+
+    def start(self) -> None:
+        self._relay.start()
+
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread that reads when nobody waits."""
+        return self._relay.thread
+
+    def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool:
+        """Wait until `ready()`, reading meanwhile; False when `timeout` seconds have passed, or it is closed."""
+        return self._relay.wait(ready, timeout)
+
+    def interrupt(self) -> None:
+        """Whoever reads looks again at what he waits for.  Any thread."""
+        try:
+            os.write(self._wake_out, b"!")
+        except OSError:
+            pass  # full, so it will wake anyway; or closed
+
+    def close(self) -> None:
+        """Read no more; whoever waits is told so."""
+        self._relay.close()
+        self._lines.clear()
+        self._poller.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+
+    def forget_in_child(self) -> None:
+        """After a fork of this process: let go of the lines, so that their ends are noticed when we die."""
+        for owner in list(self._lines.values()):
+            try:
+                os.close(owner.line.number)
+            except OSError:
+                pass
+
+    def watch(self, owner: Machine | RemoteVM) -> None:
+        self._lines[owner.line.number] = owner
+        self._poller.watch(owner.line.number)
+
+    def unwatch(self, owner: Machine | RemoteVM) -> None:
+        if self._lines.pop(owner.line.number, None) is not None:
+            self._poller.forget(owner.line.number)
+
+    def flush_later(self, vm: RemoteVM) -> None:
+        """Send what the VM's line has not taken as soon as it takes more."""
+        if not vm.is_ended:
+            try:
+                self._poller.watch(vm.line.number, writing=True)
+            except (OSError, ValueError):
+                return  # ended meanwhile
+            if not self._relay.is_mine:
+                self.interrupt()
+
+    # -- a turn -------------------------------------------------------------------------------------------------
+
+    def _turn(self, timeout: float | None, spin: float) -> None:
+        books = self._books
+        deadline = books.scheduler.next_deadline()
+        if deadline is not None:
+            until = max(0.0, deadline - time.monotonic())
+            timeout = until if timeout is None else min(timeout, until)
+        try:
+            for descriptor in self._poller.wait(timeout, spin):
+                owner = self._lines.get(descriptor)
+                if isinstance(owner, RemoteVM):
+                    self._read_vm(owner)
+                elif owner is not None:
+                    self._read_machine(owner)
+                elif descriptor == self._wake_in:
+                    os.read(self._wake_in, 4096)
+                else:  # `flush_later` came just after the VM's end, and the number may be another's by now
+                    self._poller.forget(descriptor)
+            if deadline is not None and deadline <= time.monotonic():
+                books.act(books.decide(books.scheduler.expired, time.monotonic()))
+            if books.hungry and books.scheduler.is_low():
+                for job in list(books.hungry):
+                    job.ring()
+        except Exception as error:  # noqa: BLE001 - a fault in River must not become a hang
+            if books.is_closed:
+                return
+            logging.getLogger("river").exception("River failed while it read from its VMs; please report this")
+            books.interrupted(error)
+        except BaseException as error:  # a signal handler of the user's raised in the middle of it
+            books.interrupted(error)
+            raise
+
+    def drain(self, vm: RemoteVM) -> None:
+        """Take all that a VM has still sent."""
+        while not vm.is_ended and self._read_vm(vm):
+            pass
+
+    def _read_vm(self, vm: RemoteVM) -> bool:
+        """Take what has come from a VM; False when there was nothing."""
+        if vm.line.waiting and vm.line.flush():
+            self._poller.watch(vm.line.number)
+        try:
+            frames = vm.line.receive()
+        except (EOFError, ProtocolError):
+            # Dead, or as good as dead: its supervisor says which, after it has made sure.
+            self.unwatch(vm)
+            vm.is_ended = True
+            self._books.signal(vm.name, signal.SIGKILL)
+            return False
+        for frame, descriptors in frames or ():
+            payload = pickle.loads(frame.payload)
+            if frame.kind == Kind.RESULT:
+                self._take_results(vm, payload, frame.buffers, descriptors)
+            else:
+                self._HANDLERS[frame.kind](self, vm, payload)
+        return bool(frames)
+
+    def _read_machine(self, machine: Machine) -> None:
+        if machine.line.waiting and machine.line.flush():
+            self._poller.watch(machine.line.number)
+        try:
+            frames = machine.line.receive()
+        except (EOFError, ProtocolError):
+            self.unwatch(machine)
+            self._books.lost_machine(machine)
+            return
+        for frame, _ in frames or ():
+            name, what = pickle.loads(frame.payload)
+            if frame.kind == Kind.STARTED:
+                self._books.started(name, what)
+            else:
+                self._books.lost(name, what)
+
+    # -- what VMs say -------------------------------------------------------------------------------------------
+
+    def _take_ready(self, vm: RemoteVM, payload: Any) -> None:
+        books = self._books
+        books.act(books.decide(books.scheduler.readied, vm.name, time.monotonic()))
+
+    def _take_returned(self, vm: RemoteVM, payload: Any) -> None:
+        books = self._books
+        numbers, cut, was_asked, wants_to_retire = payload
+        task: Any = books.scheduler.tasks.get(cut[0]) if cut else None
+        if task is not None and task.vm == vm.name:
+            task.cut(cut[1])
+        books.act(books.decide(books.scheduler.returned, vm.name, numbers, time.monotonic(), was_asked))
+        if wants_to_retire:
+            books.act(books.decide(books.scheduler.retired, vm.name))
+
+    def _take_release(self, vm: RemoteVM, payload: Any) -> None:
+        vm.take_back(payload)
+
+    def _take_unfit(self, vm: RemoteVM, payload: Any) -> None:
+        self._books.unfit(vm, payload)
+
+    _HANDLERS: dict[int, Callable[..., None]] = {
+        Kind.READY: _take_ready,
+        Kind.RETURNED: _take_returned,
+        Kind.RELEASE: _take_release,
+        Kind.UNFIT: _take_unfit,
+    }
+
+    def _take_results(self, vm: RemoteVM, outcomes: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        books = self._books
+        final = []
+        for outcome in outcomes:
+            if outcome[2] != calls.CHUNK or outcome[5][3]:
+                final.append(outcome)
+            else:  # a part of a chunk that is not finished yet
+                task: Any = books.scheduler.tasks.get(outcome[0])
+                if task is not None and task.vm != vm.name:
+                    task = None
+                self._settle(vm, task, outcome, buffers, descriptors)
+        if not final:
+            return
+        todo = books.decide(books.scheduler.finished, vm.name, final, time.monotonic())
+        # New work goes out first: the VM computes while the results of its last tasks are unpickled here.
+        if len(todo) > 1:
+            books.act(todo[1:])
+        for outcome, task in zip(final, todo[0].tasks, strict=True):
+            vm.busy += outcome[1]
+            if task is not None:
+                vm.done += task.size
+            self._settle(vm, task, outcome, buffers, descriptors)
+
+    @staticmethod
+    def _settle(vm: RemoteVM, task: Any, outcome: Sequence[Any], buffers: list[Any], descriptors: list[int]) -> None:
+        """Hand an outcome to its task; None: nobody waits for it any more."""
+        _, _, status, value, specs, _ = outcome
+        error = None
+        if status != calls.VALUE and value is not None:
+            try:
+                placed = calls.place(specs, buffers, descriptors, vm.released, shared=False) if specs else ()
+                value = serial.loads(value, buffers=placed) if task is not None else None
+            except BaseException as caught:  # noqa: BLE001 - only this task fails
+                error = caught
+        if task is not None:
+            task.settle(outcome, value, error)

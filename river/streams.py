@@ -1,0 +1,193 @@
+"""Maps whose results are taken one by one, in order or as they come: imap and its relatives, and executors' map.
+
+    tasks --settle--> StreamJob.deliver --> queue of chunks --take--> MapIterator --> the caller
+
+How much is fed follows what has been taken, where the input may be endless or `buffersize` says so.
+
+May not: decide where a chunk runs, or how large it is.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from .maps import SKIPPED, Job
+
+# Results that nobody has taken yet should stay below this many bytes.
+UNTAKEN_BYTES = 64 << 20
+# Results of an unsized input that may lie untaken, however small they are.
+UNTAKEN_ITEMS = 4096
+
+
+class StreamJob(Job):
+    """A map whose results are taken one by one, in order or as they come."""
+
+    is_prompt = True
+
+    def __init__(self, *args: Any, ordered: bool = True, buffersize: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ordered = ordered
+        self._buffersize = buffersize * (self._chunksize or 1) if buffersize is not None else None
+        self._is_bounded = buffersize is None and self.length is None
+        self._arrived: dict[int, tuple[list[Any], int]] = {}
+        self._queue: deque[tuple[list[Any], int]] = deque()
+        self._next = 0  # offset of the chunk to be taken next
+        self._settled = 0
+        self._taken = 0
+        self._untaken_bytes = self._result_bytes = 0
+        self.is_read = False
+        self._is_told_last = False
+
+    def window(self) -> int:
+        untaken = self.fed - self._taken
+        if self._buffersize is not None:
+            return self._buffersize - untaken
+        if not self._is_bounded:
+            return sys.maxsize
+        each = self._result_bytes / self._settled if self._settled else 0
+        room = int(UNTAKEN_BYTES / each) if each else UNTAKEN_ITEMS
+        return max(min(room, UNTAKEN_ITEMS), 2) - untaken
+
+    def lift_bounds(self) -> None:
+        """The pool is being joined, or nobody will take the results: do not wait for a taker."""
+        self._buffersize, self._is_bounded = None, False
+        self.ring()
+
+    def source_failed(self, error: BaseException) -> None:
+        offset, self.fed = self.fed, self.fed + 1
+        self.deliver(offset, [None], {0: error}, 1, 0)
+
+    def fed_all(self) -> None:
+        self.cluster.nudge()
+        self._tell_last()
+
+    def _tell_last(self) -> None:
+        with self._lock:
+            is_last = self.is_fed and self._settled == self.fed and not self._is_told_last
+            self._is_told_last = self._is_told_last or is_last
+        if is_last:
+            self.count(0, True)
+
+    def deliver(self, offset: int, values: list[Any], errors: dict[int, BaseException], size: int, weight: int) -> None:
+        for index, error in errors.items():
+            values[index] = (
+                _Raised(error) if self._on_error == "raise" else error if self._on_error == "return" else SKIPPED
+            )
+        with self._lock:
+            self._untaken_bytes += weight
+            self._result_bytes += weight
+            if not self._ordered:
+                self._queue.append((values, weight))
+            else:
+                self._arrived[offset] = values, weight
+                while self._next in self._arrived:
+                    chunk = self._arrived.pop(self._next)
+                    self._next += len(chunk[0])
+                    self._queue.append(chunk)
+            # Last: a taker that sees all settled and nothing in the queue believes that it has had everything.
+            self._settled += size
+        self.count(size, False)
+        if self.is_fed:
+            self._tell_last()
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._settled = self.fed  # nothing more is awaited
+        super().abandon()
+        self.cluster.nudge()
+
+    def is_over(self) -> bool:
+        return self.is_fed and self._settled >= self.fed
+
+    def is_ready(self) -> bool:
+        return bool(self._queue) or self.is_over()
+
+    def take(self) -> list[Any] | None:
+        """The next chunk of results; None when there are no more.  Call when `is_ready`."""
+        self.is_read = True
+        try:
+            values, weight = self._queue.popleft()
+        except IndexError:
+            return None
+        with self._lock:
+            self._taken += len(values)
+            self._untaken_bytes -= weight
+        self.ring()
+        return values
+
+
+class MapIterator:
+    """What `imap` and its relatives return; an iterator, an async iterator, and multiprocessing's `next(timeout)`."""
+
+    def __init__(self, job: StreamJob) -> None:
+        self._job = job
+        self._values: Iterator[Any] = iter(())
+        self._finalizer = weakref.finalize(self, _dropped, job)
+        self._finalizer.atexit = False
+
+    def __iter__(self) -> MapIterator:
+        return self
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next result.  Raises StopIteration at the end, TimeoutError after `timeout` seconds, and what the item
+        raised; the iterator goes on after that."""
+        while True:
+            for value in self._values:
+                if value is SKIPPED:
+                    continue
+                if type(value) is _Raised:
+                    try:
+                        raise value.error
+                    finally:
+                        del value
+                return value
+            if not self._job.is_ready() and not self._job.cluster.wait(self._job.is_ready, timeout):
+                if self._job.is_ready():
+                    continue
+                if self._job.cluster.is_closed:
+                    raise StopIteration
+                from .errors import TimeoutError
+
+                raise TimeoutError(f"no result within {timeout} s")
+            values = self._job.take()
+            if values is None:
+                raise StopIteration
+            self._values = iter(values)
+
+    def __aiter__(self) -> MapIterator:
+        return self
+
+    async def __anext__(self) -> Any:
+        import asyncio
+
+        if not self._job.is_ready():  # else it takes no time
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, self._job.cluster.wait, self._job.is_ready)
+        try:
+            return self.next()
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+def _dropped(job: StreamJob) -> None:
+    """An iterator is gone.  Whoever took some results and left wants no more; whoever took none wants the effects."""
+    if job.is_read and not job.is_fed:
+        job.abandon()
+    else:
+        job.lift_bounds()
+
+
+class _Raised:
+    """Marks an item that raised, among values that may be exceptions themselves."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error

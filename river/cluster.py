@@ -122,11 +122,17 @@ class Cluster:
             machine = self._machine
             if machine is None or self._is_closed:
                 return
-            vm = machine.start(f"local/{self.number()}", self._options, self._pickled_initialize)
+            # All that concerns a VM is in place before its process starts: another thread may see it end at once.
+            vm = RemoteVM(f"local/{self.number()}", self._options["facts"])
             with self._changed:
                 self._vms[vm.name] = vm
             self._reader.watch(vm)
-            self.act(self.decide(self.scheduler.started, vm.name))
+            todo = self.decide(self.scheduler.started, vm.name)
+            machine.start(vm, self._options, self._pickled_initialize)
+            self.act(todo)
+            if machine is not self._machine:  # lost meanwhile, perhaps without this VM in the books
+                self._remove(vm)
+                self.act(self.decide(self.scheduler.lost, vm.name, None, 0, False, time.monotonic()))
         self._reader.interrupt()
 
     # -- what faces use -----------------------------------------------------------------------------------------
@@ -258,6 +264,7 @@ class Cluster:
     def _remove(self, vm: RemoteVM) -> None:
         self._reader.unwatch(vm)
         vm.line.close()
+        vm.far_end.close()
         vm.take_back(list(vm.loans))
         with self._changed:
             if self._vms.pop(vm.name, None) is not None:

@@ -43,29 +43,27 @@ class Machine:
         self.line = Connection(sock)
         self.process = process
 
-    def start(self, name: str, options: dict[str, Any], initialize: serial.Pickled | None) -> RemoteVM:
-        """Let it start a VM, which takes tasks from now on; it will say when that is up.
+    def start(self, vm: RemoteVM, options: dict[str, Any], initialize: serial.Pickled | None) -> None:
+        """Let it start a VM's process; it says when that is there.
 
         `initialize` is (initializer, initargs), pickled, for VMs that cannot inherit it."""
-        ours, theirs = pair()
-        vm = RemoteVM(name, Connection(ours), options["facts"])
         buffers: list[Any] = []
-        descriptors = [theirs.fileno()]
+        descriptors = [vm.far_end.fileno()]
         packed = None
         if initialize is not None:
             packed = initialize.blob, calls.specify(initialize.segments, buffers, descriptors)
-        message = name, {**options, "name": name, "initialize": packed}
+        message = vm.name, {**options, "name": vm.name, "initialize": packed}
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
-        theirs.close()
-        return vm
+        vm.far_end.close()
 
 
 class RemoteVM:
     """The driver's end of a VM: its line, and what has been sent over it already."""
 
-    def __init__(self, name: str, line: Connection, facts: dict[str, Any]) -> None:
+    def __init__(self, name: str, facts: dict[str, Any]) -> None:
         self.name = name
-        self.line = line
+        ours, self.far_end = pair()
+        self.line = Connection(ours)
         self.pid = 0
         self.code: int | None = None
         self.is_ended = False  # its line has ended; its supervisor will say why

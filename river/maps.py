@@ -60,8 +60,8 @@ class Chunk(Task):
             return f"{name}{call if is_star else f'({call})'}"
         return f"a chunk of {self.size} items of {name}, the first being {short(self.items[0])}"
 
-    def cut(self, index: int) -> None:
-        self.job.cut(self, index)
+    def cut(self, index: int) -> list[Task]:
+        return self.job.cut(self, index)
 
     def split(self, index: int, give_up: Callable[[Task], None]) -> None:
         self.job.split(self, index, give_up)
@@ -98,7 +98,7 @@ class Job:
         self._on_error = on_error
         if options.timeout is not None:
             chunksize = 1  # a timeout is an item's own
-        # An iterator may wait for earlier results before it gives the next item, so what it gave must not wait for that.
+        # An iterator may wait for earlier results before it gives the next item: what it gave must not wait for that.
         is_strict = options.timeout is not None or cluster.scheduler.lifetime is not None or self.length is None
         self._chunksize = chunksize
         self._chunks = Chunks(chunksize, cluster.scheduler.wanted, is_strict)
@@ -298,15 +298,15 @@ class Job:
         self._tasks[part.number] = part
         return part
 
-    def cut(self, task: Chunk, index: int) -> None:
+    def cut(self, task: Chunk, index: int) -> list[Task]:
         """A VM gave back the items from `index` on: share them among the VMs."""
         if task.number not in self._tasks or not index < task.size:
-            return
+            return []
         share = -(-(task.size - index) // max(1, len(self.cluster.scheduler.vms)))
         parts = [self._part(task, i, min(i + share, task.size), task.attempt) for i in range(index, task.size, share)]
         task.size = index
         task.items = task.items[:index]
-        self.cluster.resubmit([part for part in parts if part is not None])
+        return [part for part in parts if part is not None]
 
     def split(self, task: Chunk, index: int, give_up: Callable[[Task], None]) -> None:
         """The chunk's VM died at item `index` (if that was noted): all others go on, and only that one is to blame."""

@@ -200,9 +200,8 @@ class Reader:
         books = self._books
         numbers, cut, was_asked, wants_to_retire = payload
         task: Any = books.scheduler.tasks.get(cut[0]) if cut else None
-        if task is not None and task.vm == vm.name:
-            task.cut(cut[1])
-        books.act(books.decide(books.scheduler.returned, vm.name, numbers, time.monotonic(), was_asked))
+        parts = task.cut(cut[1]) if task is not None and task.vm == vm.name else ()
+        books.act(books.decide(books.scheduler.returned, vm.name, numbers, time.monotonic(), was_asked, parts))
         if wants_to_retire:
             books.act(books.decide(books.scheduler.retired, vm.name))
 

@@ -33,7 +33,7 @@ class FakeCluster:
 
     def submit(self, task):
         self.tasks.append(task)
-        task.cut(1)
+        self.resubmit(task.cut(1))
 
     def resubmit(self, tasks):
         self.tasks += tasks

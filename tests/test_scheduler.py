@@ -58,7 +58,7 @@ def but_for_starts(todo):
 
 
 def running(names, wanted=None, lifetime=None, ready=True):
-    """A scheduler with these VMs up (one letter each), the first of them the last to come: it is the next to be used."""
+    """A scheduler with these VMs up (one letter each); the first is the last to come, and so the next to be used."""
     scheduler = Scheduler(wanted or len(names), lifetime)
     scheduler.opened()
     for name in reversed(names):
@@ -483,6 +483,17 @@ def test_a_task_that_waits_on_a_vm_is_asked_back_and_the_vm_ended_only_if_it_has
         assert stopped and said(todo) == ["revoke a"]
         todo = scheduler.returned("a", [2] if is_given_back else [])
         assert but_for_starts(todo) == ([] if is_given_back else ["end a"])
+
+
+def test_the_rest_of_a_chunk_goes_before_what_was_sent_behind_it():
+    """The later one may wait for something that happens in the rest of the chunk."""
+    scheduler = running("ab")
+    scheduler.submitted(Task(1, 10))
+    submit(scheduler, 2, 3, 4)
+    assert list(scheduler.vms["a"].tasks) == [1, 4]
+
+    assert "revoke a" in said(scheduler.finished("b", [(2, 1.0), (3, 1.0)]))
+    assert said(scheduler.returned("a", [4], parts=[Task(5, 5), Task(6, 4)])) == ["b gets 5 6", "a gets 4"]
 
 
 def test_a_task_that_may_run_once_never_waits_behind_another():

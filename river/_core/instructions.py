@@ -56,8 +56,8 @@ class Task:
         """The call, for messages."""
         raise NotImplementedError
 
-    def cut(self, index: int) -> None:
-        """Only of chunks: a VM gave back the items from `index` on."""
+    def cut(self, index: int) -> list[Task]:
+        """Only of chunks: a VM gave back the items from `index` on; returns the tasks that they are now."""
         raise NotImplementedError
 
     def split(self, index: int, give_up: Callable[[Task], None]) -> None:

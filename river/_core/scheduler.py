@@ -122,12 +122,7 @@ class Scheduler:
     def resubmitted(self, tasks: Iterable[Task], now: float = 0.0) -> list[Instruction]:
         """Tasks go before all others: parts of a chunk, or a task to be tried again."""
         todo: list[Instruction] = []
-        for task in reversed(list(tasks)):
-            if self.broken:
-                todo.append(Fail(task, "broken", None))
-                continue
-            self.tasks[task.number] = task
-            self._requeue(task)
+        self._take_in(tasks, todo)
         return self._distribute(todo, now)
 
     def started(self, name: str, now: float = 0.0) -> list[Instruction]:
@@ -172,20 +167,25 @@ class Scheduler:
         return self._refill(vm, todo, now)
 
     def returned(
-        self, name: str, numbers: Iterable[int], now: float = 0.0, was_asked: bool = True
+        self, name: str, numbers: Iterable[int], now: float = 0.0, was_asked: bool = True, parts: Iterable[Task] = ()
     ) -> list[Instruction]:
-        """A VM gave back tasks that it had not begun: as the answer to a Revoke, or of its own accord."""
+        """A VM gave back tasks that it had not begun: as the answer to a Revoke, or of its own accord.
+
+        `parts` are what it gave back of the chunk that runs; they came before those tasks, and go before them now.
+        """
+        todo: list[Instruction] = []
         vm = self.vms.get(name)
         if vm is None:
-            return []
+            self._take_in(parts, todo)
+            return self._distribute(todo, now)
         vm.asked = max(0, vm.asked - was_asked)
-        todo: list[Instruction] = []
         back = [vm.tasks.pop(number) for number in numbers if number in vm.tasks]
         for task in reversed(back):
             if vm.left is not None:
                 vm.left += 1
             if task.number in self.tasks:
                 self._requeue(task)
+        self._take_in(parts, todo)
         if vm.timed is not None and not vm.tasks:
             vm.timed = None
             del self._timed[name]
@@ -355,6 +355,14 @@ class Scheduler:
         task.vm = None
         self.queue.appendleft(task)
         self._queued += 1
+
+    def _take_in(self, tasks: Iterable[Task], todo: list[Instruction]) -> None:
+        for task in reversed(list(tasks)):
+            if self.broken:
+                todo.append(Fail(task, "broken", None))
+            else:
+                self.tasks[task.number] = task
+                self._requeue(task)
 
     def _take(self, vm: VM, most: int, now: float) -> list[Task]:
         """Up to `most` tasks from the queue, now assigned to `vm`."""

@@ -237,9 +237,14 @@ class Reader:
             books.act(todo[1:])
         for outcome, task in zip(final, todo[0].tasks, strict=True):
             vm.busy += outcome[1]
-            if task is not None:
-                vm.done += task.size
-            self._settle(vm, task, outcome, buffers, descriptors)
+            if task is None:
+                self._settle(vm, None, outcome, buffers, descriptors)
+                continue
+            vm.done += task.size
+            if outcome[2] == calls.VALUE:
+                task.settle(outcome, outcome[3], None)
+            else:
+                self._settle(vm, task, outcome, buffers, descriptors)
 
     @staticmethod
     def _settle(vm: RemoteVM, task: Any, outcome: Sequence[Any], buffers: list[Any], descriptors: list[int]) -> None:

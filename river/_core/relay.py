@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,8 +27,9 @@ TICK = 0.002
 # Seconds of looking before sleeping.  To be woken costs 20-60 us, more than a small task takes on another core.
 SPIN = 0.0001 if (os.cpu_count() or 1) > 1 and hasattr(os, "sched_yield") else 0.0
 
-# signal.signal without its conversions to enums, which cost more than the call itself.
-_set_handler: Any = getattr(signal.signal, "__wrapped__", signal.signal)
+# The functions of `signal` without their conversions to enums, which cost more than the calls themselves.
+_raw_signal: Any = sys.modules.get("_signal", signal)
+_set_handler, _get_handler = _raw_signal.signal, _raw_signal.getsignal
 _SIGINT = int(signal.SIGINT)
 
 
@@ -172,10 +174,10 @@ class Relay:
             pressed[:] = number, frame
             self._interrupt()
 
-        previous = _set_handler(_SIGINT, note)
-        if not callable(previous):
-            _set_handler(_SIGINT, previous if previous is not None else signal.SIG_DFL)
+        previous = _get_handler(_SIGINT)
+        if not callable(previous):  # ignored, or set by C code, which could not be restored
             return None
+        _set_handler(_SIGINT, note)
         return previous
 
     def _follow(self, ready: Callable[[], Any], deadline: float | None) -> None:

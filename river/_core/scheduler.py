@@ -91,6 +91,8 @@ class Scheduler:
         return 2 * self._queued < self._credit
 
     def next_deadline(self) -> float | None:
+        if not self._timed:
+            return None
         return min((vm.timed for vm in self._timed.values() if vm.timed is not None), default=None)
 
     def is_queued(self, number: int) -> bool:
@@ -367,17 +369,18 @@ class Scheduler:
     def _take(self, vm: VM, most: int, now: float) -> list[Task]:
         """Up to `most` tasks from the queue, now assigned to `vm`."""
         taken: list[Task] = []
-        while self.queue and len(taken) < most:
-            task = self.queue[0]
-            if self.tasks.get(task.number) is not task or task.vm is not None:
-                self.queue.popleft()  # cancelled while it waited
+        queue, tasks = self.queue, self.tasks
+        while queue and len(taken) < most:
+            task = queue[0]
+            if tasks.get(task.number) is not task or task.vm is not None:
+                queue.popleft()  # cancelled while it waited
                 continue
             if not self._may_take(vm, task):
                 break
-            self.queue.popleft()
-            self._queued -= 1
+            queue.popleft()
             self._assign(vm, task, now)
             taken.append(task)
+        self._queued -= len(taken)
         self._place(vm)
         return taken
 
@@ -396,7 +399,7 @@ class Scheduler:
         taken = self._take(vm, min(vm.credit - len(vm.tasks), share), now)
         if taken:
             todo.append(Send(vm.name, taken))
-        elif not vm.tasks:
+        elif self._laden and not vm.tasks:
             self._ask(todo)
         return todo
 

@@ -11,7 +11,6 @@ May not: read a line (the reader does), or know what a task is for.
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import pickle
 import signal
@@ -29,13 +28,12 @@ from ._core.instructions import Task
 from ._core.scheduler import PATIENCE, Scheduler
 from ._core.wire import Kind
 from .callbacks import Callbacks
+from .functions import Functions, next_number
 from .launchers import local
-from .machine import MOST_FUNCTIONS, Function, Machine, RemoteVM, facts_of_driver
+from .machine import Machine, RemoteVM, facts_of_driver
 from .reader import Reader
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
-# For tasks, functions, objects and VMs; one sequence for all clusters, so that none takes another's for its own.
-_numbers = itertools.count(1).__next__
 
 
 class Cluster:
@@ -69,8 +67,8 @@ class Cluster:
         self._options = self._describe(memory)
         self.scheduler = Scheduler(vms, lifetime)
         self._vms: dict[str, RemoteVM] = {}
-        self._functions: dict[int, Function] = {}
-        self.number = _numbers
+        self.functions = Functions(self.context)
+        self.number = next_number
         self._reader = Reader(self)
         self._callbacks = Callbacks()
         self._launches = 0
@@ -136,21 +134,6 @@ class Cluster:
         self._reader.interrupt()
 
     # -- what faces use -----------------------------------------------------------------------------------------
-
-    def function(self, function: Callable[..., Any], keep: bool = True) -> Function:
-        """Pickle a function, or find it again.  Raises what pickling raises.
-
-        `keep` remembers it by identity, until a global that it reads is bound anew.
-        """
-        known = self._functions.get(id(function))
-        if known is not None and known.function is function and (not known.pickled.watch or known.pickled.is_fresh()):
-            return known
-        made = Function(self.number(), function, serial.dumps(function, self.context))
-        if keep:
-            while len(self._functions) >= MOST_FUNCTIONS:
-                self._functions.pop(next(iter(self._functions)))
-            self._functions[id(function)] = made
-        return made
 
     def submit(self, task: Task) -> None:
         """Let a task run; it is settled exactly once, by one of its methods.
@@ -462,7 +445,7 @@ class Cluster:
             vm.line.close()
             vm.take_back(list(vm.loans))
         self._vms.clear()
-        self._functions.clear()
+        self.functions.clear()
         self.hungry.clear()
         self._callbacks.close()
         _clusters.discard(self)

@@ -25,8 +25,9 @@ from ._core import calls, cpus, serial, worker
 from ._core.instructions import Task
 from .cluster import Cluster
 from .exits import at_exit, is_exiting
+from .functions import Function
 from .futures import Future
-from .machine import Function, RemoteVM
+from .machine import RemoteVM
 from .maps import Job
 from .streams import MapIterator, StreamJob
 from .tasks import Options, TaskFuture
@@ -367,7 +368,7 @@ def _pack(cluster: Cluster, fn: Any, args: tuple[Any, ...], kwargs: Any) -> tupl
     """A call's function, mode and argument.  Raises what pickling raises."""
     if type(fn) not in _KEPT:  # a partial, a method, an object: it may have changed since the last call
         return None, calls.CALL_OBJECT, serial.dumps((fn, args, kwargs), cluster.context)
-    function = cluster.function(fn)
+    function = cluster.functions.get(fn)
     if kwargs:
         return function, calls.APPLY_KEYWORDS, serial.dumps((args, kwargs), cluster.context)
     if serial.PLAIN.issuperset(map(type, args)):  # nothing in them can change before they are sent
@@ -379,7 +380,7 @@ _KEPT = frozenset((types.FunctionType, types.BuiltinFunctionType, type))
 
 
 def job_args(pool: Face, func: Any, items: Any) -> tuple[Any, ...]:
-    return pool._cluster, pool._cluster.function(func, keep=type(func) in _KEPT), items
+    return pool._cluster, pool._cluster.functions.get(func, keep=type(func) in _KEPT), items
 
 
 def job_options(options: Options, kw: dict[str, Any]) -> dict[str, Any]:

@@ -18,21 +18,8 @@ from ._core import calls, serial, shm
 from ._core.connection import Connection, pair
 from ._core.instructions import Task
 from ._core.wire import Kind
+from .functions import MOST_FUNCTIONS, Function
 from .launchers import local
-
-# So many functions are kept in a VM; a program that makes a new lambda for every call must not fill it.
-MOST_FUNCTIONS = 256
-
-
-class Function:
-    """A function as its VMs get it: once each."""
-
-    __slots__ = ("function", "number", "pickled")
-
-    def __init__(self, number: int, function: Any, pickled: serial.Pickled) -> None:
-        self.number = number
-        self.function = function
-        self.pickled = pickled
 
 
 class Machine:

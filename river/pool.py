@@ -27,7 +27,7 @@ from .executor import (
     wait_for_executor_work,
 )
 from .futures import Future
-from .maps import ListJob
+from .lists import ListJob
 from .streams import MapIterator, StreamJob
 from .tasks import Options
 

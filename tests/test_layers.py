@@ -25,15 +25,17 @@ LAYERS = [
     ["river._core.serial"],
     ["river._core.answers"],
     ["river._core.worker"],
+    ["river._core.vm"],
     ["river._core.supervisor"],
     ["river.launchers", "river.launchers.local"],
-    ["river.machine", "river.callbacks", "river.exits"],
+    ["river.functions", "river.callbacks", "river.exits"],
+    ["river.machine"],
     ["river.reader"],
     ["river.cluster"],
     ["river.futures", "river.chunks", "river.progress"],
     ["river.tasks"],
     ["river.arguments", "river.maps"],
-    ["river.streams"],
+    ["river.lists", "river.streams"],
     ["river.executor"],
     ["river.pool"],
     ["river"],
@@ -51,7 +53,7 @@ PURE = {
 BOOT = {
     "river._core",
     *(f"river._core.{name}" for name in ("wire", "shm", "calls", "namespaces", "connection", "relay", "reference")),
-    *(f"river._core.{name}" for name in ("serial", "answers", "worker", "supervisor")),
+    *(f"river._core.{name}" for name in ("serial", "answers", "worker", "vm", "supervisor")),
 }
 # What they may import besides, but inside a function only: by then it has come over, or they can do without.
 LAZY = {"river._core.serial": {"cloudpickle"}, "river._core.supervisor": {"psutil"}}

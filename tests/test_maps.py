@@ -1,7 +1,7 @@
 """Jobs beside a fake cluster: what happens between two lines of code that threads share."""
 
 from river._core import calls, reference, serial
-from river.machine import Function
+from river.functions import Function
 from river.streams import StreamJob
 from river.tasks import Options
 

@@ -22,6 +22,7 @@ import socket
 import sys
 from typing import Any
 
+from . import vm as vm_
 from . import worker
 from .connection import Connection
 from .wire import Kind
@@ -144,8 +145,8 @@ class Supervisor:
             code = 1
             try:
                 self._become_vm(parent, theirs, output)
-                initialize = self._inherited or worker.load_initializer(options, buffers, others)
-                code = worker.main(Connection(socket.socket(fileno=line)), cell, options, initialize)
+                initialize = self._inherited or vm_.load_initializer(options, buffers, others)
+                code = vm_.main(Connection(socket.socket(fileno=line)), cell, options, initialize)
             except SystemExit as error:
                 code = error.code if isinstance(error.code, int) else 1
             except BaseException:  # noqa: BLE001 - a fault in River; the driver gets these lines with WorkerLost

@@ -19,7 +19,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from . import namespaces, serial, shm
@@ -90,7 +89,7 @@ class Definition:
         return self._function  # type: ignore[return-value]
 
 
-_worker: Worker | None = None
+_worker: Worker | None = None  # of this process
 
 
 def current() -> Current | None:
@@ -107,8 +106,14 @@ def is_loading() -> bool:
     return _worker is not None and _worker.is_loading
 
 
+def become(worker: Worker) -> None:
+    """From now on this process is a VM."""
+    global _worker
+    _worker = worker
+
+
 class Worker:
-    """One VM."""
+    """One VM's work."""
 
     def __init__(self, connection: Connection, cell: Any, options: dict[str, Any]) -> None:
         self.name: str = options["name"]
@@ -163,7 +168,7 @@ class Worker:
         number, blob, specs, facts, forget = payload
         for old in forget:
             self._functions.pop(old, None)
-        _learn(facts)
+        learn(facts)
         self._functions[number] = Definition(blob, place(specs, buffers, descriptors, self._released, shared=True))
 
     def _data(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
@@ -258,7 +263,7 @@ class Worker:
         ended = perf_counter()
         self.attempt = 0
         if not self._queue:
-            _flush_output()  # before the result is sent: the driver may end this VM when it has the last one
+            flush_output()  # before the result is sent: the driver may end this VM when it has the last one
         if status == CHUNK:
             answers.hold_part(value, is_last=True, seconds=ended - began)
         else:
@@ -297,7 +302,7 @@ class Worker:
         try:
             return OK, function(*argument, **keywords), None
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are results, too
-            return ERROR, None, serial.dump_exception(_without_us(error))
+            return ERROR, None, serial.dump_exception(without_us(error))
 
     def _work_through(self, number: int, mode: int, function: Callable[..., Any], items: list[Any]) -> Run:
         """A map over a chunk."""
@@ -321,7 +326,7 @@ class Worker:
                     run.values.extend(results)  # what came before an exception stays in the list
                 break
             except BaseException as error:  # noqa: BLE001 - as above
-                run.errors.append((len(run.values), serial.dump_exception(_without_us(error))))
+                run.errors.append((len(run.values), serial.dump_exception(without_us(error))))
                 if not mode & KEEP_GOING:
                     break
                 run.values.append(None)
@@ -363,7 +368,7 @@ class Worker:
                 last = now
 
 
-def _without_us(error: BaseException) -> BaseException:
+def without_us(error: BaseException) -> BaseException:
     """Leave River's own frames out of the traceback: the first line should be the user's."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
@@ -371,7 +376,7 @@ def _without_us(error: BaseException) -> BaseException:
     return error.with_traceback(trace)
 
 
-def _learn(facts: dict[str, Any]) -> None:
+def learn(facts: dict[str, Any]) -> None:
     """Take over what has changed in the driver: places to import from, multiprocessing's key."""
     for place_ in reversed(facts.get("path", ())):
         if place_ not in sys.path:
@@ -394,66 +399,8 @@ def resident() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def load_initializer(options: dict[str, Any], buffers: list[Any], descriptors: list[int]) -> Callable[[], Any] | None:
-    """What a VM calls first, out of its start message: unpacks (initializer, initargs) and calls it."""
-    if options["initialize"] is None:
-        return None
-
-    def initialize() -> None:
-        blob, specs = options["initialize"]
-        # The indexes count from the VM's own line, which came first.
-        placed = place(specs, buffers, [-1, *descriptors], deque(), shared=True)
-        function, args = serial.loads(blob, buffers=placed)
-        function(*args)
-
-    return initialize
-
-
-def main(connection: Connection, cell: Any, options: dict[str, Any], initialize: Callable[[], Any] | None) -> int:
-    """Be a VM; returns its exit code."""
-    global _worker
-    _set_up(options)
-    worker = _worker = Worker(connection, cell, options)
-    try:
-        if initialize is not None:
-            initialize()
-    except BaseException as error:  # noqa: BLE001 - the driver decides what a failing initializer means
-        if "logging" in sys.modules:
-            sys.modules["logging"].getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
-        connection.send(Kind.UNFIT, pickle.dumps(serial.dump_exception(_without_us(error)), 5))
-        return 1
-    connection.send(Kind.READY, pickle.dumps((os.getpid(),), 5))
-    worker.run()
-    _run_exit_functions()
-    return 0
-
-
-def _set_up(options: dict[str, Any]) -> None:
-    _learn(options["facts"])
-    sys.argv[:] = options["argv"]
-    if options["is_fresh"]:
-        main_module = ModuleType("__main__")
-        if options["main_file"]:
-            main_module.__file__ = options["main_file"]
-        main_module.__package__ = options["main_package"]  # for relative imports of `python -m package.program`
-        sys.modules["__main__"] = main_module
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:  # a forked VM would draw the same numbers as its siblings
-        numpy_random.seed()
-
-
-def _run_exit_functions() -> None:
-    """What the interpreter does at its end, for tasks that rely on it."""
-    import atexit
-
-    multiprocessing_util = sys.modules.get("multiprocessing.util")
-    if multiprocessing_util is not None:
-        multiprocessing_util._exit_function()
-    atexit._run_exitfuncs()
-    _flush_output()
-
-
-def _flush_output() -> None:
+def flush_output() -> None:
+    """Let go of what tasks have printed."""
     try:
         sys.stdout.flush()
     except Exception:  # noqa: BLE001 - closed, replaced by something odd, or nobody reads it any more

@@ -32,7 +32,7 @@ def make(progress: Any, total: int | None) -> Progress | None:
         return _default(total)
     if isinstance(progress, type):
         return progress(total=total)  # type: ignore[no-any-return]
-    if hasattr(progress, "update"):
+    if hasattr(progress, "update") and hasattr(progress, "close"):
         return _Kept(progress)
     if callable(progress):
         if hasattr(progress, "__self__") or progress.__class__.__name__ != "function" or _wants_two(progress):

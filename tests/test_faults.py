@@ -135,6 +135,20 @@ def test_with_retries_0_a_task_whose_vm_dies_is_not_tried_again(pool, tmp_path):
 
 
 @both_starts
+def test_with_retries_0_no_task_runs_twice_though_the_next_one_kills_its_vm(start, tmp_path):
+    """A result that is held back when the VM dies would be lost, and its task run again."""
+    log = tmp_path / "ran"
+    with RiverPool(1, mp_context=start, retries=0) as pool:
+        futures = []
+        for value in range(15):
+            futures.append(pool.submit(tasks.noted_unless_poisoned, (str(log), value, False)))
+            pool.submit(tasks.kill_itself, value)
+
+        assert [future.exception(60) for future in futures] == 15 * [None]
+    assert Counter(map(int, tasks.lines(log))) == Counter(range(15))
+
+
+@both_starts
 def test_tasks_that_waited_behind_a_killed_one_run_elsewhere_and_lose_no_retry(start, tmp_path):
     gate = Gate(tmp_path / "gate")
     with RiverPool(1, mp_context=start, retries=0) as pool:

@@ -211,7 +211,10 @@ def test_a_function_is_called_with_items_done_and_total(kind):
     assert calls == [(2, 7), (6, 7)]
 
 
-@pytest.mark.parametrize("bad", [1, "yes", 2.5, object(), [print], lambda: None, lambda done: None], ids=repr)
+BAD = [1, "yes", 2.5, object(), [print], {}, set(), lambda: None, lambda done: None]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=repr)
 def test_anything_else_is_a_type_error_that_names_it(bad):
     with pytest.raises(TypeError, match="progress must be .*, not ") as caught:
         make(bad, 10)

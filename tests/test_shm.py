@@ -271,6 +271,16 @@ def test_the_limit_holds_though_memory_of_another_size_is_free(monkeypatch):
     assert {len(segment.content()) for segment in segments} == {SHARE_FROM + i * mmap.PAGESIZE for i in range(6)}
 
 
+def test_at_the_limit_memory_that_waits_to_be_filled_again_makes_room(monkeypatch):
+    monkeypatch.setattr(shm, "MOST_SEGMENTS", 3)
+    for i in range(3):
+        Segment(pattern(SHARE_FROM + i * mmap.PAGESIZE))
+    other = Segment(pattern(9 * SHARE_FROM))
+
+    assert other.descriptor >= 0
+    assert other.content() == pattern(9 * SHARE_FROM)
+
+
 def test_beyond_the_limit_mappings_are_copies_until_others_are_gone(monkeypatch):
     monkeypatch.setattr(shm, "MOST_SEGMENTS", 3)
     segment = Segment(pattern(SHARE_FROM + 1))

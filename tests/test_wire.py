@@ -123,6 +123,15 @@ def test_more_buffers_than_a_decoder_takes_are_refused_with_their_number():
         feed(Decoder(), data)
 
 
+TOO_MUCH = [{"buffers": [b""] * (MOST_BUFFERS + 1)}, {"descriptors": MAX_DESCRIPTORS + 1}]
+
+
+@pytest.mark.parametrize("much", TOO_MUCH, ids=min)
+def test_what_no_decoder_would_take_is_not_sent(much):
+    with pytest.raises(ValueError, match=f"{MOST_BUFFERS + 1} buffers|{MAX_DESCRIPTORS + 1} descriptors"):
+        encode(Kind.CALL, b"", **much)
+
+
 def test_the_format_is_the_documented_one():
     small = b"".join(encode(Kind.RESULT, b"ab", [b"xyz", b""], 3))
 

@@ -61,7 +61,10 @@ class Poller:
 
     def forget(self, descriptor: int) -> None:
         if self._wants.pop(descriptor, None) is not None and self._poll is not None:
-            self._poll.unregister(descriptor)
+            try:
+                self._poll.unregister(descriptor)
+            except (OSError, KeyError):
+                pass  # it was closed, and the system has forgotten it
 
     def wait(self, timeout: float | None, spin: float = 0.0) -> list[int]:
         """The descriptors that are ready (or have ended), after at most `timeout` seconds.

@@ -31,6 +31,8 @@ _HEADER = struct.Struct("<BBHIQ")
 SCRATCH = 128 * 1024
 # SCM_MAX_FD of Linux is 253: the most descriptors that one message may carry.
 MAX_DESCRIPTORS = 250
+# As many as a decoder's scratch can announce.
+MAX_BUFFERS = (SCRATCH - 16) // 8
 
 
 class ProtocolError(Exception):
@@ -74,7 +76,12 @@ class Frame(NamedTuple):
 
 
 def encode(kind: int, payload: Buffer, buffers: Sequence[Buffer] = (), descriptors: int = 0) -> list[Buffer]:
-    """The pieces of one frame, in order, ready for `sendmsg`; buffers are passed on, not copied."""
+    """The pieces of one frame, in order, ready for `sendmsg`; buffers are passed on, not copied.
+
+    Raises ValueError for more than MAX_BUFFERS or MAX_DESCRIPTORS.
+    """
+    if len(buffers) > MAX_BUFFERS or descriptors > MAX_DESCRIPTORS:
+        raise ValueError(f"a frame cannot have {len(buffers)} buffers and {descriptors} descriptors")
     head = _HEADER.pack(kind, descriptors, len(buffers), MAGIC, len(payload))
     if not buffers:
         return [head + payload] if len(payload) < 65536 else [head, payload]
@@ -133,7 +140,7 @@ class Decoder:
                 raise ProtocolError(f"no frame starts with {bytes(scratch[self._start : self._start + 16])!r}")
             body = self._start + _HEADER.size + 8 * n
             if self._end < body:
-                if 16 + 8 * n > SCRATCH:
+                if n > MAX_BUFFERS:
                     raise ProtocolError(f"a frame may not have {n} buffers")
                 break
             if not n and self._end >= body + length:  # the common case: all of it is here

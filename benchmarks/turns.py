@@ -84,9 +84,12 @@ def run(command, sink, env):
 
 
 def environment(mark, folder):
-    """This checkout is importable, and temporary files go where they are removed afterwards."""
+    """This checkout is importable, and temporary files go where they are removed afterwards.
+
+    Its modules are compiled once, like those that were installed."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return os.environ | {MARK: mark, "PYTHONPATH": path, "TMPDIR": folder, "RAY_TMPDIR": folder}
+    return inherited | {MARK: mark, "PYTHONPATH": path, "TMPDIR": folder, "RAY_TMPDIR": folder}
 
 
 def explain(code, output):

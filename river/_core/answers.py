@@ -28,26 +28,41 @@ HOLD_SECONDS = 0.0005
 
 
 class Run:
-    """A chunk that is being worked through.  Its last items may be given back at any time, by another thread."""
+    """A chunk that is being worked through.  Its last items may be given back at any time, by another thread.
 
-    __slots__ = ("errors", "items", "number", "reported", "size", "values")
+    A list's own iterator is the quickest way through it, and takes it well when the list grows shorter meanwhile.
+    """
+
+    __slots__ = ("errors", "items", "number", "reported", "size", "source", "values")
 
     def __init__(self, number: int, items: list[Any]) -> None:
         self.number = number
         self.size = len(items)
-        self.items = deque(items)  # taken from the left by the main thread, from the right by whoever gives back
+        self.items = items
+        self.source = iter(items)
         self.values: list[Any] = []
         self.errors: list[tuple[int, Any]] = []
         self.reported = 0  # so many values have been sent or are held
 
+    def keep_first(self) -> int:
+        """Take back all but the first item, before any has begun; returns the index where that starts."""
+        del self.items[1:]
+        self.size = len(self.items)
+        return self.size
+
     def give_back(self) -> int:
         """Take back what has not begun; returns the index where that starts."""
-        try:
-            while True:
-                self.items.pop()
-                self.size -= 1
-        except IndexError:
-            return self.size
+        while len(self.items) > self._taken():
+            self.items.pop()
+            left = len(self.items)
+            self.size = left + (self._taken() > left)  # the main thread was quicker, and has begun that one
+        return self.size
+
+    def _taken(self) -> int:
+        """How many items have begun."""
+        reduced: Any = self.source.__reduce__()  # (iter, (list,), index)
+        # Once it has come to an end there is no index, but by then each item that had begun has its value.
+        return int(reduced[2]) if len(reduced) > 2 else len(self.values)
 
 
 class Answers:

@@ -307,16 +307,13 @@ class Worker:
     def _work_through(self, number: int, mode: int, function: Callable[..., Any], items: list[Any]) -> Run:
         """A map over a chunk."""
         run = Run(number, items)
-        items.clear()
         with self._answers.sending:
             self._run = run
             if self._was_asked_early and run.size > 1:
                 self._was_asked_early = False
-                first = run.items.popleft()
-                cut = run.number, run.give_back()
-                run.items.append(first)
+                cut = run.number, run.keep_first()
                 self._line.send(Kind.RETURNED, pickle.dumps(([], cut, False, False), 5))
-        source = self._items(run, mode)
+        source = self._tracked(run) if mode & TRACK else run.source
         results = itertools.starmap(function, source) if mode & 15 == STARMAP else map(function, source)
         while True:
             try:
@@ -330,27 +327,16 @@ class Worker:
                 if not mode & KEEP_GOING:
                     break
                 run.values.append(None)
-                source = self._items(run, mode)
-                results = itertools.starmap(function, source) if mode & 15 == STARMAP else map(function, source)
         self._run = None
         if not mode & ONCE:
             _INDEX.pack_into(self._cell, 8, _NO_ITEM)
         return run
 
-    def _items(self, run: Run, mode: int) -> Iterator[Any]:
-        take = run.items.popleft
-        index = len(run.values)
-        try:
-            if not mode & TRACK:
-                while True:
-                    yield take()
-            while True:
-                item = take()
-                _INDEX.pack_into(self._cell, 8, index)
-                index += 1
-                yield item
-        except IndexError:  # taken or given back, all of them (what the function raises does not come here)
-            return
+    def _tracked(self, run: Run) -> Iterator[Any]:
+        """The items, noting in the cell which one is taken."""
+        for index, item in enumerate(run.source):
+            _INDEX.pack_into(self._cell, 8, index)
+            yield item
 
     def _report_often(self, run: Run, results: Iterator[Any], hold: bool) -> None:
         """Work, and report as it goes; without `hold` each item before the next one begins."""

@@ -1,4 +1,4 @@
-"""A chunk in a VM: whoever gives its rest back while it runs neither loses an item nor gives back one that has begun."""
+"""A chunk in a VM: to give its rest back while it runs neither loses an item nor gives back one that has begun."""
 
 import random
 import sys

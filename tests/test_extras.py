@@ -754,6 +754,32 @@ def test_a_failing_initializer_breaks_the_pool_with_the_original_traceback(face,
             pool.submit(tasks.square, 1).result(60)
 
 
+@both_starts
+def test_what_a_failing_initializer_puts_into_a_queue_arrives_before_the_pool_breaks(start, caplog):
+    queue = multiprocessing.get_context(start).Queue()
+    with RiverPool(2, put_and_break, (queue,), mp_context=start) as pool:
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(tasks.square, 1).result(60)
+
+        assert queue.get(timeout=60) == "last words"
+
+
+def put_and_break(queue):
+    queue.put(Slowly("last words"))
+    raise LookupError
+
+
+class Slowly:
+    """Becomes its word, but is not packed before whoever put it into a queue has gone on."""
+
+    def __init__(self, word):
+        self.word = word
+
+    def __reduce__(self):
+        time.sleep(0.1)
+        return str, (self.word,)
+
+
 def try_to_submit(pool):
     """None when the pool is already known to be broken, which the next submit will say."""
     try:

@@ -46,6 +46,7 @@ def main(connection: Connection, cell: Any, options: dict[str, Any], initialize:
     except BaseException as error:  # noqa: BLE001 - the driver decides what a failing initializer means
         if "logging" in sys.modules:
             sys.modules["logging"].getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+        _run_exit_functions()  # first: what it had logged or put into a queue must not be lost when the driver ends us
         connection.send(Kind.UNFIT, pickle.dumps(serial.dump_exception(without_us(error)), 5))
         return 1
     connection.send(Kind.READY, pickle.dumps((os.getpid(),), 5))

@@ -6,6 +6,7 @@ a function once, and again when something that went into it has changed.
 
 import gc
 import io
+import multiprocessing
 import os
 import pickle
 import re
@@ -953,6 +954,7 @@ def nested(depth):
 BAD = {
     "a generator": (lambda: (x for x in "ab"), TypeError, "generator"),
     "a lock": (threading.Lock, TypeError, "lock"),
+    "a lock without a name": (multiprocessing.get_context("fork").Lock, RuntimeError, "fork context has no name"),
     "its own error": (lambda: Stubborn(ZeroDivisionError("mine")), ZeroDivisionError, "mine"),
     "deep nesting": (lambda: nested(100_000), pickle.PicklingError, "nested too deeply|deep recursion"),
 }

@@ -195,6 +195,18 @@ def _multiprocessing_reducer(obj: Any) -> Any:
     return reduction.ForkingPickler._extra_reducers.get(type(obj)) if reduction is not None else None
 
 
+def _refuse_nameless(obj: Any) -> None:
+    """Raises RuntimeError for a lock of the fork context: Python 3.10 would send its address in this process's memory,
+    and the VM would then use whatever is there; later ones raise, too."""
+    synchronize = sys.modules.get("multiprocessing.synchronize")
+    if synchronize is not None and isinstance(obj, synchronize.SemLock) and obj._semlock.name is None:
+        name = type(obj).__name__
+        raise RuntimeError(
+            f"a {name} of multiprocessing's fork context has no name by which a VM could open it; "
+            f"make it with multiprocessing.get_context('spawn').{name}()"
+        )
+
+
 class _Overrides:
     """What both picklers do with the objects they ask about (the C pickler asks for all but plain data)."""
 
@@ -311,6 +323,7 @@ def _full_pickler() -> type:
                     return reduced
                 if isinstance(obj, type) and by_reference(obj, self._job.context):
                     return NotImplemented
+                _refuse_nameless(obj)
                 reducer = _multiprocessing_reducer(obj)
                 return reducer(obj) if reducer is not None else super().reducer_override(obj)
 

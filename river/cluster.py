@@ -446,6 +446,9 @@ class Cluster:
             vm.take_back(list(vm.loans))
         self._vms.clear()
         self.functions.clear()
+        # Reader and cluster keep each other until the garbage collector comes: what they hold of the user's goes now.
+        self._initialize = self._pickled_initialize = None
+        self.context.forget()
         self.hungry.clear()
         self._callbacks.close()
         _clusters.discard(self)

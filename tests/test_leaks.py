@@ -266,6 +266,32 @@ with RiverPool(2, mp_context={context}) as p:
     assert said == "[None, None, None, None]\n"
 
 
+@START
+def test_a_pool_that_has_ended_lets_go_of_its_initializers_arguments_at_once(context, tmp_path):
+    said = tools.python(
+        tools.script(
+            tmp_path,
+            f"""{HOLDINGS}
+import weakref
+from river import RiverPool
+
+class Thing:
+    pass
+
+gc.disable()
+thing = Thing()
+kept = weakref.ref(thing)
+with RiverPool(2, id, (thing,), mp_context={context}) as p:
+    p.map(abs, range(3))
+del thing, p
+print(kept())
+""",
+        )
+    )
+
+    assert said == "None\n"
+
+
 # -------------------------------------------------------------------------------- the driver is killed
 
 DRIVER = """

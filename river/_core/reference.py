@@ -29,6 +29,12 @@ class Context:
         self._cells: dict[int, tuple[Any, Any]] = {}  # closures' cells, and what they held when first seen
         self._copies: dict[int, tuple[Any, int]] = {}  # namespaces that are no module's, kept alive, and their numbers
 
+    def forget(self) -> None:
+        """The VMs are gone: let go of what they had inherited or been sent."""
+        self.inherited = {}  # not None, as another thread may be reading it
+        self._cells.clear()
+        self._copies.clear()
+
     def has(self, name: str, value: Any) -> bool:
         """Whether VMs have inherited this value of a global of `__main__`, and have not been sent another since."""
         if self.inherited is None or self.inherited.get(name, MISSING) is not value:

@@ -10,6 +10,7 @@ May not: know VMs' lines, frames, or why a task runs where it does.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import signal
 import sys
@@ -440,14 +441,9 @@ def executor_map(
 def _results(results: MapIterator, job: StreamJob, deadline: float | None) -> Iterator[Any]:
     """The first exception ends it and cancels the rest, as `Executor.map` does."""
     try:
-        while True:
-            try:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                value = results.next(left)
-            except StopIteration:
-                return
-            yield value
-            del value
+        with contextlib.suppress(StopIteration):
+            while True:  # no variable may hold a result while the caller has it
+                yield results.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
     finally:
         job.abandon()
 

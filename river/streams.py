@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 from .maps import SKIPPED, Job
@@ -125,7 +124,7 @@ class MapIterator:
 
     def __init__(self, job: StreamJob) -> None:
         self._job = job
-        self._values: Iterator[Any] = iter(())
+        self._values: list[Any] = []  # of the chunk at hand, the next one last
         self._finalizer = weakref.finalize(self, _dropped, job)
         self._finalizer.atexit = False
 
@@ -139,7 +138,8 @@ class MapIterator:
         """The next result.  Raises StopIteration at the end, TimeoutError after `timeout` seconds, and what the item
         raised; the iterator goes on after that."""
         while True:
-            for value in self._values:
+            while self._values:
+                value = self._values.pop()  # whoever takes a result has the only reference to it
                 if value is SKIPPED:
                     continue
                 if type(value) is _Raised:
@@ -159,7 +159,8 @@ class MapIterator:
             values = self._job.take()
             if values is None:
                 raise StopIteration
-            self._values = iter(values)
+            values.reverse()
+            self._values = values
 
     def __aiter__(self) -> MapIterator:
         return self

@@ -267,6 +267,37 @@ with RiverPool(2, mp_context={context}) as p:
 
 
 @START
+def test_whoever_takes_a_result_of_a_map_has_the_only_reference_to_it(context, tmp_path):
+    said = tools.python(
+        tools.script(
+            tmp_path,
+            f"""{HOLDINGS}
+import weakref
+from river import RiverPool, RiverExecutor
+
+class Thing:
+    def __init__(self, number):
+        pass
+
+def kept(results):
+    left = []
+    for result in results:
+        watcher = weakref.ref(result)
+        del result
+        left.append(watcher())
+    return left
+
+gc.disable()
+with RiverPool(2, mp_context={context}) as p, RiverExecutor(2, mp_context={context}) as e:
+    print(kept(p.imap(Thing, range(3))), kept(p.imap_unordered(Thing, range(3))), kept(e.map(Thing, range(3))))
+""",
+        )
+    )
+
+    assert said == " ".join(3 * ["[None, None, None]"]) + "\n"
+
+
+@START
 def test_a_pool_that_has_ended_lets_go_of_its_initializers_arguments_at_once(context, tmp_path):
     said = tools.python(
         tools.script(

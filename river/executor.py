@@ -278,6 +278,16 @@ class Face(concurrent.futures.Executor):
         return self._cluster.reader
 
     @property
+    def _call_queue(self) -> Any:
+        """For its `join_thread`: the thread that moves what VMs and callers exchange is the reader's."""
+        return types.SimpleNamespace(join_thread=self._cluster.reader.join)
+
+    @property
+    def _broken(self) -> str | bool:
+        """Why the pool is broken, or False."""
+        return False if self._cluster.failure is None else str(self._cluster.failure)
+
+    @property
     def _max_workers(self) -> int:
         return self._vm_count
 

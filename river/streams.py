@@ -138,8 +138,11 @@ class MapIterator:
         """The next result.  Raises StopIteration at the end, TimeoutError after `timeout` seconds, and what the item
         raised; the iterator goes on after that."""
         while True:
-            while self._values:
-                value = self._values.pop()  # whoever takes a result has the only reference to it
+            while True:
+                try:
+                    value = self._values.pop()  # whoever takes a result has the only reference to it
+                except IndexError:
+                    break  # asked for by another thread too, perhaps
                 if value is SKIPPED:
                     continue
                 if type(value) is _Raised:

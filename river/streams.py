@@ -124,7 +124,7 @@ class MapIterator:
 
     def __init__(self, job: StreamJob) -> None:
         self._job = job
-        self._values: list[Any] = []  # of the chunk at hand, the next one last
+        self._values: deque[Any] = deque()  # of the chunk at hand
         self._finalizer = weakref.finalize(self, _dropped, job)
         self._finalizer.atexit = False
 
@@ -138,32 +138,33 @@ class MapIterator:
         """The next result.  Raises StopIteration at the end, TimeoutError after `timeout` seconds, and what the item
         raised; the iterator goes on after that."""
         while True:
-            while True:
+            try:
+                value = self._values.popleft()  # whoever takes a result has the only reference to it
+            except IndexError:
+                self._fetch(timeout)
+                continue
+            if value is SKIPPED:
+                continue
+            if type(value) is _Raised:
                 try:
-                    value = self._values.pop()  # whoever takes a result has the only reference to it
-                except IndexError:
-                    break  # asked for by another thread too, perhaps
-                if value is SKIPPED:
-                    continue
-                if type(value) is _Raised:
-                    try:
-                        raise value.error
-                    finally:
-                        del value
-                return value
-            if not self._job.is_ready() and not self._job.cluster.wait(self._job.is_ready, timeout):
-                if self._job.is_ready():
-                    continue
-                if self._job.cluster.is_closed:
-                    raise StopIteration
-                from .errors import TimeoutError
+                    raise value.error
+                finally:
+                    del value
+            return value
 
-                raise TimeoutError(f"no result within {timeout} s")
-            values = self._job.take()
-            if values is None:
+    def _fetch(self, timeout: float | None) -> None:
+        """Wait for a chunk of results, and make it the one at hand.  Several threads may."""
+        job = self._job
+        if not job.is_ready() and not job.cluster.wait(job.is_ready, timeout) and not job.is_ready():
+            if job.cluster.is_closed:
                 raise StopIteration
-            values.reverse()
-            self._values = values
+            from .errors import TimeoutError
+
+            raise TimeoutError(f"no result within {timeout} s")
+        values = job.take()
+        if values is None:
+            raise StopIteration
+        self._values.extend(values)
 
     def __aiter__(self) -> MapIterator:
         return self

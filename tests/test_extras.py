@@ -989,6 +989,20 @@ def test_an_input_may_wait_for_results_of_its_own():
     assert results == list(range(1, 22))
 
 
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+def test_threads_may_share_an_iterator_of_results(method):
+    taken = []
+    with RiverPool(2) as pool:
+        results = getattr(pool, method)(tasks.square, range(3000), 7)
+        threads = [threading.Thread(target=lambda: taken.extend(results)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+
+    assert sorted(taken) == [x * x for x in range(3000)]
+
+
 # --------------------------------------------------------------------------------------------- chunks
 
 

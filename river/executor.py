@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import functools
 import signal
-import sys
 import threading
 import time
 import types
@@ -23,9 +21,18 @@ from typing import Any, NamedTuple
 
 from . import arguments
 from ._core import calls, cpus, serial, worker
-from ._core.instructions import Task
 from .cluster import Cluster
-from .exits import at_exit, is_exiting
+from .ending import (
+    CLOSE,
+    RUN,
+    TERMINATE,
+    Life,
+    end_in_background,
+    is_left_open,
+    is_quiet,
+    remember,
+)
+from .exits import is_exiting
 from .functions import Function
 from .futures import Future
 from .machine import RemoteVM
@@ -33,9 +40,7 @@ from .maps import Job
 from .streams import MapIterator, StreamJob
 from .tasks import Options, TaskFuture
 
-RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
 GRACE = 5.0  # seconds that a task's handler of SIGTERM gets
-_pools: weakref.WeakSet[Face] = weakref.WeakSet()
 
 
 class Statistics(NamedTuple):
@@ -77,15 +82,6 @@ class VMProcess:
 
     def __repr__(self) -> str:
         return f"<VM {self.name} pid={self.pid}>"
-
-
-class Life:
-    """What a pool and its views (`options()`) have in common."""
-
-    def __init__(self) -> None:
-        self.state = TERMINATE  # until all is up
-        self.open_jobs: set[Job] = set()
-        self.used_as_pool = self.used_as_executor = False
 
 
 class Face(concurrent.futures.Executor):
@@ -130,8 +126,7 @@ class Face(concurrent.futures.Executor):
             threads=threads_per_worker,
         )
         self._life.state = RUN
-        _pools.add(self)
-        at_exit_once()
+        remember(self)
 
     # -- Executor -----------------------------------------------------------------------------------------------
 
@@ -463,76 +458,3 @@ def _forget(cluster: weakref.ref[Cluster], number: int) -> None:
     known = cluster()
     if known is not None and not known.is_closed:
         known.later(known.forget, number)
-
-
-def is_left_open(pool: Face) -> bool:
-    """Whether a pool that is being collected was never ended."""
-    life = getattr(pool, "_life", None)
-    return life is not None and life.state == RUN and not pool._is_view
-
-
-def end_in_background(pool: Face, waits_for_all: bool) -> threading.Thread | None:
-    """Let a pool finish all that was asked of it, or only what was asked of it as an executor, then end.
-
-    The thread does not keep the pool itself alive.
-    """
-    cluster, life = pool._cluster, pool._life
-    if sys.is_finalizing() or cluster.is_closed:
-        return None
-
-    def finish() -> None:
-        if waits_for_all:
-            cluster.wait(lambda: is_quiet(cluster, life))
-        else:
-            wait_for_executor_work(cluster, life)
-        cluster.stop()
-
-    thread = threading.Thread(target=finish, name="river-closer", daemon=True)
-    _closers.add(thread)
-    thread.start()
-    return thread
-
-
-def is_quiet(cluster: Cluster, life: Life) -> bool:
-    """Whether nothing is left to be done."""
-    if cluster.is_closed or cluster.failure is not None:
-        return True
-    life.open_jobs -= {job for job in life.open_jobs if job.is_fed}
-    return not life.open_jobs and cluster.is_quiet()
-
-
-def wait_for_executor_work(cluster: Cluster, life: Life) -> None:
-    """Wait for what was submitted as to an executor, and only for that."""
-
-    def is_done(task: Task) -> bool:
-        return task.number not in cluster.scheduler.tasks or cluster.is_closed
-
-    while tasks := [t for t in list(cluster.scheduler.tasks.values()) if not t.is_pool]:
-        for task in tasks:
-            cluster.wait(functools.partial(is_done, task))
-        if cluster.is_closed:
-            return
-    for job in [j for j in life.open_jobs if not j.is_pool]:
-        cluster.wait(job.is_done)
-
-
-_closers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-_is_registered = False
-
-
-def at_exit_once() -> None:
-    global _is_registered
-    if not _is_registered:
-        _is_registered = True
-        at_exit(_end_all)
-
-
-def _end_all() -> None:
-    """The interpreter ends: wait for what executors were asked for, as concurrent.futures does; end the rest."""
-    for pool in list(_pools):
-        if pool._life.state == RUN and not pool._cluster.is_closed:
-            pool._life.state = CLOSE
-            wait_for_executor_work(pool._cluster, pool._life)
-            pool.terminate()
-    for thread in list(_closers):
-        thread.join()

@@ -13,19 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import arguments
-from .executor import (
-    CLOSE,
-    RUN,
-    TERMINATE,
-    Face,
-    end_in_background,
-    executor_map,
-    is_left_open,
-    job_args,
-    job_options,
-    submit_task,
-    wait_for_executor_work,
-)
+from .ending import CLOSE, RUN, TERMINATE, end_in_background, is_left_open, wait_for_executor_work
+from .executor import Face, executor_map, job_args, job_options, submit_task
 from .futures import Future
 from .lists import ListJob
 from .streams import MapIterator, StreamJob

@@ -35,7 +35,7 @@ LAYERS = [
     ["river.futures", "river.chunks", "river.progress"],
     ["river.tasks"],
     ["river.arguments", "river.maps"],
-    ["river.lists", "river.streams"],
+    ["river.lists", "river.streams", "river.ending"],
     ["river.executor"],
     ["river.pool"],
     ["river"],

@@ -37,8 +37,14 @@ class Callbacks:
                 logging.getLogger("river").exception("a callback raised: %r", call)
             del item, call, args
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether the calling code is a callback."""
+        return threading.current_thread() is self._thread
+
     def close(self) -> None:
         """Run what is queued, then end the thread."""
-        if self._thread is not None and threading.current_thread() is not self._thread:
+        if self._thread is not None:
             self._queue.put(None)
-            self._thread.join()
+            if not self.is_mine:
+                self._thread.join()

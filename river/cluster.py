@@ -10,6 +10,7 @@ May not: read a line (the reader does), or know what a task is for.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pickle
@@ -76,6 +77,7 @@ class Cluster:
         self._is_closed = False
         self.is_open = True  # False: submitting raises; `check_open` says why
         self.hungry: set[Any] = set()  # jobs that wait until there is room for more tasks
+        self.dropped: deque[Callable[[], None]] = deque()  # what the garbage collector left to the reader to do
         self._ended: deque[RemoteVM] = deque(maxlen=1000)
         self._failure: BaseException | None = None
         self._host = socket.gethostname()
@@ -127,6 +129,8 @@ class Cluster:
             self._reader.watch(vm)
             todo = self.decide(self.scheduler.started, vm.name)
             machine.start(vm, self._options, self._pickled_initialize)
+            if machine.line.waiting:
+                self._reader.flush_later(machine)
             self.act(todo)
             if machine is not self._machine:  # lost meanwhile, perhaps without this VM in the books
                 self._remove(vm)
@@ -142,10 +146,20 @@ class Cluster:
         """
         if not self.is_open:
             self.check_open()
+        try:
+            with self._lock:
+                todo = self.scheduler.submitted(task, time.monotonic() if task.timeout is not None else 0.0)
+            if todo:
+                self.act(todo)
+        except BaseException:  # Ctrl-C in the middle of it: the caller has no handle, so nobody waits for this one
+            self._forsake(task)
+            raise
+
+    def _forsake(self, task: Task) -> None:
         with self._lock:
-            todo = self.scheduler.submitted(task, time.monotonic() if task.timeout is not None else 0.0)
-        if todo:
-            self.act(todo)
+            self.scheduler.forsaken(task)
+        if task.vm is not None:
+            self.signal(task.vm, signal.SIGKILL)  # it may have got half of it
 
     def resubmit(self, tasks: Iterable[Task]) -> None:
         self.act(self.decide(self.scheduler.resubmitted, tasks))
@@ -165,6 +179,10 @@ class Cluster:
             raise RuntimeError("this result belongs to the parent process; a forked child cannot wait for it")
         return self._reader.wait(ready, timeout)
 
+    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """Within it, Ctrl-C waits."""
+        return self._reader.undisturbed()
+
     def nudge(self) -> None:
         """Something that somebody waits for may have changed outside of the lines."""
         self._reader.interrupt()
@@ -173,12 +191,15 @@ class Cluster:
         """Run user code (a callback) in its own thread, in order."""
         self._callbacks.put(call, args)
 
+    @property
+    def is_calling_back(self) -> bool:
+        """Whether the calling code is a callback."""
+        return self._callbacks.is_mine
+
     def cancel(self, number: int, running: bool) -> bool:
         with self._lock:
             stopped, todo = self.scheduler.cancelled(number, running)
         self.act(todo)
-        if stopped:
-            self.nudge()
         return stopped
 
     def is_running(self, number: int) -> bool:
@@ -275,7 +296,7 @@ class Cluster:
             return
         self._fork = self._fork and self._options["is_fresh"] is False
         self._launch()
-        facts = {"pid": machine.process.pid, "code": -signal.SIGKILL, "peak": 0, "oom": False}
+        facts = {"pid": machine.process.pid, "code": -signal.SIGKILL, "peak": 0, "oom": False, "tail": ""}
         for name, left in list(self.scheduler.vms.items()):
             running = next(iter(left.tasks), None)
             self.act(self.decide(self.scheduler.lost, name, running, 0, False, time.monotonic()), facts)
@@ -287,8 +308,19 @@ class Cluster:
             return event(*args)
 
     def act(self, todo: Sequence[Any], facts: dict[str, Any] | None = None) -> None:
+        """Do what the scheduler says, all of it; what went wrong with one instruction is raised at the end."""
+        first: BaseException | None = None
         for instruction in todo:
-            self._DOING[type(instruction)](self, instruction, facts)
+            try:
+                self._DOING[type(instruction)](self, instruction, facts)
+            except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt; no descriptor or memory is left
+                first = first or error
+                if isinstance(instruction, instructions.Send):
+                    self.signal(instruction.vm, signal.SIGKILL)  # who knows what it has got: it all runs elsewhere
+                elif isinstance(instruction, instructions.Fail):
+                    instruction.task.fail(error)
+        if first is not None:
+            raise first
 
     def _do_send(self, send: instructions.Send, facts: Any) -> None:
         vm = self._vms.get(send.vm)
@@ -296,6 +328,8 @@ class Cluster:
             vm.send(send.tasks)
             if vm.line.waiting:
                 self._reader.flush_later(vm)
+            if send.tasks[0].timeout is not None and not self._reader.is_mine:
+                self._reader.interrupt()  # whoever reads does not know of this deadline
 
     def forget(self, number: int) -> None:
         """No handle names this object any more: VMs may drop it."""
@@ -320,10 +354,8 @@ class Cluster:
 
     def failure_copy(self) -> BaseException:
         """A fresh exception for each task: one object raised in several threads would mix their tracebacks."""
-        from .errors import BrokenProcessPool
-
         failure = self._failure
-        error = BrokenProcessPool(str(failure) if failure is not None else self.scheduler.broken)
+        error = _broken(str(failure) if failure is not None else self.scheduler.broken)
         error.__cause__ = getattr(failure, "__cause__", None)
         return error
 
@@ -375,9 +407,7 @@ class Cluster:
     def interrupted(self, error: BaseException) -> None:
         """Something that River cannot mend: fail everything rather than wait for what may never come."""
         if self._failure is None:
-            from .errors import BrokenProcessPool
-
-            failure = BrokenProcessPool(f"the pool is broken: {error!r} interrupted it in the middle of its books")
+            failure = _broken(f"the pool is broken: {error!r} interrupted it in the middle of its books")
             failure.__cause__ = error
             self._fail(failure)
         self._do_fail_all(self.decide(self.scheduler.gave_up, "interrupted"))
@@ -460,6 +490,14 @@ class Cluster:
         self.is_orphan = self._is_closed = True
         self.is_open = False
         self._reader.forget_in_child()
+
+
+def _broken(text: str) -> BaseException:
+    try:
+        from .errors import BrokenProcessPool
+    except Exception:  # noqa: BLE001 - it was not needed before, and no descriptor is left to read its file
+        return RuntimeError(text)
+    return BrokenProcessPool(text)
 
 
 def _after_fork_in_child() -> None:

@@ -28,6 +28,10 @@ class Life:
         self.open_jobs: set[Job] = set()
         self.used_as_pool = self.used_as_executor = False
 
+    def forget_fed(self) -> None:
+        """Jobs that will bring no more tasks need not be known any more."""
+        self.open_jobs -= {job for job in list(self.open_jobs) if job.is_fed}
+
 
 def is_left_open(pool: Any) -> bool:
     """Whether a pool that is being collected was never ended."""
@@ -61,7 +65,7 @@ def is_quiet(cluster: Cluster, life: Life) -> bool:
     """Whether nothing is left to be done."""
     if cluster.is_closed or cluster.failure is not None:
         return True
-    life.open_jobs -= {job for job in life.open_jobs if job.is_fed}
+    life.forget_fed()
     return not life.open_jobs and cluster.is_quiet()
 
 
@@ -71,6 +75,9 @@ def wait_for_executor_work(cluster: Cluster, life: Life) -> None:
     def is_done(task: Task) -> bool:
         return task.number not in cluster.scheduler.tasks or cluster.is_closed
 
+    for job in list(life.open_jobs):
+        if not job.is_pool:
+            job.refuse()
     while tasks := [t for t in list(cluster.scheduler.tasks.values()) if not t.is_pool]:
         for task in tasks:
             cluster.wait(functools.partial(is_done, task))

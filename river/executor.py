@@ -230,7 +230,7 @@ class Face(concurrent.futures.Executor):
         """Wait for all work, then end the VMs in order."""
         for job in list(self._life.open_jobs):
             if isinstance(job, StreamJob):
-                job.lift_bounds()
+                job.refuse() if not job.is_pool else job.lift_bounds()
         self._cluster.wait(lambda: is_quiet(self._cluster, self._life))
         self._cluster.stop()
         self._life.state = TERMINATE
@@ -243,10 +243,12 @@ class Face(concurrent.futures.Executor):
         if self._cluster.failure is not None:
             raise self._cluster.failure_copy()
 
-    def _start(self, job: Job, feeds_itself: bool = False) -> None:
+    def _start(self, job: Job) -> None:
         if not job.is_fed:
-            self._life.open_jobs.add(job)
-            if not feeds_itself:
+            if len(self._life.open_jobs) > 32:
+                self._life.forget_fed()
+            with self._cluster.undisturbed():  # or Ctrl-C would leave a job that nobody feeds
+                self._life.open_jobs.add(job)
                 job.start_feeding()
 
     # What some programs, and CPython's tests, look at.

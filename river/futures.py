@@ -31,6 +31,8 @@ class Owner(Protocol):
 
     def is_running(self, number: int) -> bool: ...
 
+    def nudge(self) -> None: ...
+
 
 class Future(concurrent.futures.Future[Any]):
     """The result of a task to come.
@@ -79,7 +81,11 @@ class Future(concurrent.futures.Future[Any]):
         """
         if self._state in _OVER:
             return self.cancelled()
-        return self._owner.cancel(self.number, running) and (self.finish_cancelled() or self.cancelled())
+        if not self._owner.cancel(self.number, running):
+            return False
+        is_cancelled = self.finish_cancelled() or self.cancelled()
+        self._owner.nudge()  # only now: who waits looks at our state
+        return is_cancelled
 
     def result(self, timeout: float | None = None) -> Any:
         """The task's value, after waiting for it up to `timeout` seconds.

@@ -76,7 +76,8 @@ class ListJob(Job):
                 if self.cluster.is_closed:
                     self.drop()
                     break
-                self.feed()
+                with self.cluster.undisturbed():  # Ctrl-C in the middle would leave a task that nobody sends
+                    self.feed()
                 self.cluster.wait(lambda: self.future.done() or self.wants())
         except BaseException:  # Ctrl-C: what was not sent need not be computed
             self.abandon()
@@ -104,4 +105,6 @@ class MapFuture(Future):
         job.abandon()
         for number in reversed(list(job._tasks)):  # what waits first: it would begin elsewhere when its VM is ended
             self._owner.cancel(number, running=True)
-        return self.finish_cancelled()
+        is_cancelled = self.finish_cancelled()
+        self._owner.nudge()
+        return is_cancelled

@@ -29,6 +29,7 @@ class Machine:
         self.name = name
         self.line = Connection(sock)
         self.process = process
+        self.is_ended = False
 
     def start(self, vm: RemoteVM, options: dict[str, Any], initialize: serial.Pickled | None) -> None:
         """Let it start a VM's process; it says when that is there.

@@ -37,6 +37,7 @@ class Chunk(Task):
         super().__init__(job.cluster.number(), len(items), job.options.retries, job.options.timeout)
         self.job = job
         self.items = items
+        self.pickled_size = len(items)
         self.offset = offset  # in the map
         self.attempt = attempt
         self.function, self.mode, self.argument = job.function, mode, pickled
@@ -115,6 +116,9 @@ class Job:
 
     # -- feeding ------------------------------------------------------------------------------------------------
 
+    def refuse(self) -> None:
+        """The pool takes no more work: a job that feeds only as fast as somebody reads tells who still does."""
+
     def wants(self) -> bool:
         """Whether it is time to feed."""
         return not self.is_fed and self.cluster.scheduler.is_low() and self.window() > 0
@@ -163,6 +167,7 @@ class Job:
 
     def _fail_items(self, offset: int, size: int, error: BaseException) -> None:
         self.deliver(offset, [None] * size, dict.fromkeys(range(size), error), size, 0)
+        self.cluster.nudge()  # this may be the feeding thread, and whoever waits reads
 
     def _send(self, items: list[Any], offset: int, attempt: int) -> None:
         pickled = serial.dumps(items, self.cluster.context, self._shared)
@@ -288,6 +293,10 @@ class Job:
 
     def _part(self, task: Chunk, first: int, end: int, attempt: int) -> Chunk | None:
         items = task.items[first:end]
+        if end - first == task.pickled_size:  # all of it: as it was when it was fed, whatever has become of it since
+            part = self._chunk(items, task.offset, attempt, task.argument)
+            self._tasks[part.number] = part
+            return part
         try:
             pickled = serial.dumps(items, self.cluster.context, self._shared)
         except Exception as error:  # noqa: BLE001 - it was pickled before, but the item may have changed
@@ -374,6 +383,7 @@ class Job:
             if self.cluster.cancel(number, running=False):
                 self._tasks.pop(number, None)
         self.ring()
+        self.cluster.nudge()
 
 
 def _runs(first: int, end: int, without: set[int]) -> Iterator[tuple[int, int]]:

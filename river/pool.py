@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import arguments
-from .ending import CLOSE, RUN, TERMINATE, end_in_background, is_left_open, wait_for_executor_work
+from .ending import CLOSE, RUN, TERMINATE, end_in_background, is_left_open, is_quiet, wait_for_executor_work
 from .executor import Face, executor_map, job_args, job_options, submit_task
 from .futures import Future
 from .lists import ListJob
@@ -248,7 +248,9 @@ class RiverPool(Face):
         """Wait until all work is done and all VMs have ended.  Raises ValueError unless closed or terminated."""
         if self._life.state == RUN:
             raise ValueError("Pool is still running")
-        if self._closer is not None:
+        if self._cluster.is_calling_back:  # the closing thread waits for callbacks in its turn
+            self._cluster.wait(lambda: is_quiet(self._cluster, self._life))
+        elif self._closer is not None:
             self._closer.join()
         self.terminate()
 

@@ -9,13 +9,15 @@ May not: send tasks, or start or end a VM (its cluster does).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ._core import calls, scheduler, serial
@@ -29,6 +31,7 @@ class Books(Protocol):
 
     scheduler: scheduler.Scheduler
     hungry: set[Any]
+    dropped: deque[Callable[[], None]]
 
     @property
     def is_closed(self) -> bool: ...
@@ -75,6 +78,15 @@ class Reader:
         """Wait until `ready()`, reading meanwhile; False when `timeout` seconds have passed, or it is closed."""
         return self._relay.wait(ready, timeout)
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether the calling thread is the one that reads."""
+        return self._relay.is_mine
+
+    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """Within it, Ctrl-C waits."""
+        return self._relay.undisturbed()
+
     def interrupt(self) -> None:
         """Whoever reads looks again at what he waits for.  Any thread."""
         try:
@@ -106,11 +118,11 @@ class Reader:
         if self._lines.pop(owner.line.number, None) is not None:
             self._poller.forget(owner.line.number)
 
-    def flush_later(self, vm: RemoteVM) -> None:
-        """Send what the VM's line has not taken as soon as it takes more."""
-        if not vm.is_ended:
+    def flush_later(self, owner: Machine | RemoteVM) -> None:
+        """Send what the line has not taken as soon as it takes more."""
+        if not owner.is_ended:
             try:
-                self._poller.watch(vm.line.number, writing=True)
+                self._poller.watch(owner.line.number, writing=True)
             except (OSError, ValueError):
                 return  # ended meanwhile
             if not self._relay.is_mine:
@@ -137,6 +149,8 @@ class Reader:
                     self._poller.forget(descriptor)
             if deadline is not None and deadline <= time.monotonic():
                 books.act(books.decide(books.scheduler.expired, time.monotonic()))
+            while books.dropped:
+                books.dropped.popleft()()
             if books.hungry and books.scheduler.is_low():
                 for job in list(books.hungry):
                     job.ring()
@@ -172,7 +186,7 @@ class Reader:
                 self._take_results(vm, payload, frame.buffers, descriptors)
             else:
                 self._HANDLERS[frame.kind](self, vm, payload)
-        return bool(frames)
+        return frames is not None
 
     def _read_machine(self, machine: Machine) -> None:
         if machine.line.waiting and machine.line.flush():
@@ -233,18 +247,26 @@ class Reader:
             return
         todo = books.decide(books.scheduler.finished, vm.name, final, time.monotonic())
         # New work goes out first: the VM computes while the results of its last tasks are unpickled here.
-        if len(todo) > 1:
-            books.act(todo[1:])
-        for outcome, task in zip(final, todo[0].tasks, strict=True):
+        try:
+            if len(todo) > 1:
+                books.act(todo[1:])
+        finally:
+            self._settle_all(vm, zip(final, todo[0].tasks, strict=True), buffers, descriptors)
+
+    def _settle_all(self, vm: RemoteVM, pairs: Iterable[Any], buffers: list[Any], descriptors: list[int]) -> None:
+        for outcome, task in pairs:
             vm.busy += outcome[1]
             if task is None:
                 self._settle(vm, None, outcome, buffers, descriptors)
                 continue
             vm.done += task.size
-            if outcome[2] == calls.VALUE:
-                task.settle(outcome, outcome[3], None)
-            else:
-                self._settle(vm, task, outcome, buffers, descriptors)
+            try:
+                if outcome[2] == calls.VALUE:
+                    task.settle(outcome, outcome[3], None)
+                else:
+                    self._settle(vm, task, outcome, buffers, descriptors)
+            except Exception as error:  # noqa: BLE001 - no descriptor is left, say; all others still get theirs
+                task.fail(error)
 
     @staticmethod
     def _settle(vm: RemoteVM, task: Any, outcome: Sequence[Any], buffers: list[Any], descriptors: list[int]) -> None:

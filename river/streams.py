@@ -39,6 +39,7 @@ class StreamJob(Job):
         self._taken = 0
         self._untaken_bytes = self._result_bytes = 0
         self.is_read = False
+        self._is_refused = False
         self._is_told_last = False
 
     def window(self) -> int:
@@ -55,6 +56,25 @@ class StreamJob(Job):
         """The pool is being joined, or nobody will take the results: do not wait for a taker."""
         self._buffersize, self._is_bounded = None, False
         self.ring()
+
+    def refuse(self) -> None:
+        if self._buffersize is not None and not self.is_fed:
+            self._is_refused = True
+            if self._bell is not None:
+                self._bell.set()
+
+    def wants(self) -> bool:
+        return (self._is_refused and not self.is_fed) or super().wants()
+
+    def feed(self) -> None:
+        if not self._is_refused:
+            super().feed()
+        if self._is_refused and not self.is_fed:
+            self.source_failed(RuntimeError("cannot schedule new futures after shutdown"))
+            self._end_feed()
+
+    def is_done(self) -> bool:
+        return (self._is_refused and not self._tasks) or super().is_done()
 
     def source_failed(self, error: BaseException) -> None:
         offset, self.fed = self.fed, self.fed + 1
@@ -97,7 +117,6 @@ class StreamJob(Job):
         with self._lock:
             self._settled = self.fed  # nothing more is awaited
         super().abandon()
-        self.cluster.nudge()
 
     def is_over(self) -> bool:
         return self.is_fed and self._settled >= self.fed
@@ -138,11 +157,12 @@ class MapIterator:
         """The next result.  Raises StopIteration at the end, TimeoutError after `timeout` seconds, and what the item
         raised; the iterator goes on after that."""
         while True:
+            if not self._values:
+                self._fetch(timeout)
             try:
                 value = self._values.popleft()  # whoever takes a result has the only reference to it
             except IndexError:
-                self._fetch(timeout)
-                continue
+                continue  # another thread has taken it
             if value is SKIPPED:
                 continue
             if type(value) is _Raised:
@@ -161,10 +181,12 @@ class MapIterator:
             from .errors import TimeoutError
 
             raise TimeoutError(f"no result within {timeout} s")
+        is_over = job.is_over()  # before it is looked whether something is left: another thread may take the last
         values = job.take()
-        if values is None:
+        if values is not None:
+            self._values.extend(values)
+        elif is_over:
             raise StopIteration
-        self._values.extend(values)
 
     def __aiter__(self) -> MapIterator:
         return self
@@ -183,10 +205,9 @@ class MapIterator:
 
 def _dropped(job: StreamJob) -> None:
     """An iterator is gone.  Whoever took some results and left wants no more; whoever took none wants the effects."""
-    if job.is_read and not job.is_fed:
-        job.abandon()
-    else:
-        job.lift_bounds()
+    # The garbage collector may come while any lock is held, so the reader does it.
+    job.cluster.dropped.append(job.abandon if job.is_read and not job.is_fed else job.lift_bounds)
+    job.cluster.nudge()
 
 
 class _Raised:

@@ -102,7 +102,7 @@ def _call_then_finish(callback: Callable[[Any], Any], future: Future, value: Any
         callback(value if error is None else error)
     finally:
         future.finish(value, error)
-        future._owner.nudge()  # type: ignore[attr-defined]
+        future._owner.nudge()
 
 
 def rebuild(report: Sequence[Any], is_pool: bool) -> BaseException:

@@ -45,6 +45,10 @@ class Owner:
     def is_running(self, number):
         return self.runs
 
+    def nudge(self):
+        with self._changed:
+            self._changed.notify_all()
+
     def finish(self, future, result=None, exception=None):
         """As the reader does it: finish the future, then tell those who wait."""
         done = future.finish(result, exception)

@@ -131,7 +131,7 @@ class Connection:
         self.waiting = 0
 
     def receive(self) -> list[tuple[Frame, list[int]]] | None:
-        """Frames that have come, each with the descriptors it carries; [] when there is nothing to read.
+        """Frames that have come, each with the descriptors it carries; None when there is nothing to read.
 
         Raises EOFError when the line has ended, however it ended; ProtocolError for bytes that are no frame.
         """
@@ -144,7 +144,7 @@ class Connection:
             else:
                 count = self._sock.recv_into(target)
         except _BLOCKED:
-            return []
+            return None
         except OSError as error:
             raise EOFError(str(error)) from None
         if not count:

@@ -11,13 +11,14 @@ May not: know what is read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
 
@@ -128,6 +129,8 @@ class Relay:
     def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool:
         """Wait until `ready()`; False if that took longer than `timeout` seconds, or the relay was closed."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        if self.is_mine and not ready():
+            raise RuntimeError("what is called while a result is unpickled cannot wait for another result of that pool")
         while not ready():
             if self._closed or (deadline is not None and time.monotonic() >= deadline):
                 return bool(ready())
@@ -182,6 +185,19 @@ class Relay:
             return None
         _set_handler(_SIGINT, note)
         return previous
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Within it, Ctrl-C waits; it is told at the end."""
+        pressed: list[Any] = []
+        previous = self._hold_off(pressed)
+        try:
+            yield
+        finally:
+            if previous is not None:
+                _set_handler(_SIGINT, previous)
+        if pressed:
+            previous(*pressed)
 
     def _follow(self, ready: Callable[[], Any], deadline: float | None) -> None:
         """Somebody else reads: wait to be told, or to be next."""

@@ -121,6 +121,13 @@ class Scheduler:
         self._queued += 1
         return []
 
+    def forsaken(self, task: Task) -> None:
+        """Taking this task in was interrupted, at whatever point: there is no such task."""
+        self.tasks.pop(task.number, None)
+        if task.vm is None:
+            self.queue = deque(waiting for waiting in self.queue if waiting is not task)
+            self._queued = sum(self.tasks.get(waiting.number) is waiting for waiting in self.queue)
+
     def resubmitted(self, tasks: Iterable[Task], now: float = 0.0) -> list[Instruction]:
         """Tasks go before all others: parts of a chunk, or a task to be tried again."""
         todo: list[Instruction] = []
@@ -224,6 +231,7 @@ class Scheduler:
                 continue  # cancelled, or given up
             if task.number == running and not blame and not task.retries and task.size == 1:
                 del self.tasks[task.number]  # at most once, and it had begun
+                task.deaths += 1
                 todo.append(Fail(task, "lost", name))
                 continue
             if task.number == running and blame:
@@ -236,6 +244,11 @@ class Scheduler:
                     del self.tasks[task.number]
                     todo.append(Fail(task, "lost", name))
                     continue
+            elif task.number == running and not task.retries and task.size > 1:
+                del self.tasks[task.number]
+                todo.append(Split(task, task.reported, name))  # each item is reported before the next begins
+                task.deaths += 1
+                continue
             elif task.reported:  # of which a part has come: only the rest may run again
                 del self.tasks[task.number]
                 todo.append(Split(task, NOBODY, name))

@@ -110,6 +110,7 @@ def become(worker: Worker) -> None:
     """From now on this process is a VM."""
     global _worker
     _worker = worker
+    os.register_at_fork(after_in_child=worker.forked)
 
 
 class Worker:
@@ -129,6 +130,7 @@ class Worker:
         self._answers = Answers(connection)
         self._released = self._answers.released
         self._is_stopping = False
+        self._is_twin = False
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
@@ -145,6 +147,18 @@ class Worker:
         except OSError:
             pass  # full: it will wake anyway
 
+    def forked(self) -> None:
+        """In a child that a task has forked: the line and what runs are the parent's."""
+        if self._is_twin:
+            return  # a process of a child's: descriptors may mean something else there
+        self._is_twin = True
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, self._line.number)
+        os.close(null)
+        self._answers = Answers(self._line)  # another thread may have held the lock of the old ones
+        if self._run is not None:
+            self._run.items.clear()
+
     def _turn(self, timeout: float | None, spin: float) -> None:
         run = self._run
         if run is not None:
@@ -159,10 +173,15 @@ class Worker:
                 self._line.flush()
             try:
                 frames = self._line.receive()
+                for frame, descriptors in frames or ():
+                    self._HANDLERS[frame.kind](self, pickle.loads(frame.payload), frame.buffers, descriptors)
             except EOFError:
                 os._exit(1)  # the driver is gone, and nobody else wants our results
-            for frame, descriptors in frames or ():
-                self._HANDLERS[frame.kind](self, pickle.loads(frame.payload), frame.buffers, descriptors)
+            except BaseException as error:  # noqa: BLE001 - no memory or descriptor is left
+                try:
+                    sys.stderr.write(f"{self.name} could not take what was sent to it: {error!r}\n")
+                finally:
+                    os._exit(1)  # what was lost with it can run elsewhere
 
     def _define(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         number, blob, specs, facts, forget = payload
@@ -259,6 +278,8 @@ class Worker:
         self.attempt = attempt
         began = perf_counter()
         status, value, extra = self._evaluate(call, definition, buffers)
+        if self._is_twin:
+            leave_twin(extra)
         del buffers
         ended = perf_counter()
         self.attempt = 0
@@ -268,13 +289,17 @@ class Worker:
             answers.hold_part(value, is_last=True, seconds=ended - began)
         else:
             answers.hold(number, ended - began, status, value, extra)
-        if mode & ONCE:
-            answers.flush()  # before it stops counting as running: what is only held would run again after a death
+        if mode & ONCE:  # sent before it stops counting as running: what is only held would run again after a death
+            answers.flush()
+            if self._line.waiting:
+                self._relay.wait(lambda: not self._line.waiting)
         CELL.pack_into(self._cell, 0, 0, 0)
         if self._soft_limit is not None and resident() > self._soft_limit:
             self._give_back(wants_to_retire=True)
         elif answers.is_due(ended) or self._relay.is_in_background:
             answers.flush()
+        if self._line.waiting and self._relay.is_in_background:
+            self._interrupt()  # it does not watch for room yet
         if self._line.waiting > MOST_UNSENT:  # not faster than the driver takes them
             self._relay.wait(lambda: self._line.waiting <= MOST_UNSENT)
 
@@ -323,7 +348,10 @@ class Worker:
                     run.values.extend(results)  # what came before an exception stays in the list
                 break
             except BaseException as error:  # noqa: BLE001 - as above
-                run.errors.append((len(run.values), serial.dump_exception(without_us(error))))
+                report = serial.dump_exception(without_us(error))
+                if self._is_twin:
+                    leave_twin(report)
+                run.errors.append((len(run.values), report))
                 if not mode & KEEP_GOING:
                     break
                 run.values.append(None)
@@ -383,6 +411,20 @@ def resident() -> int:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def leave_twin(report: Any) -> None:
+    """End a child that a task has forked and that has come back from the task's function, perhaps by `sys.exit()`.
+
+    `report`: of the exception that it came back with; None for none."""
+    flush_output()
+    code = 0
+    if report is not None:
+        name, _, text = report[1].partition(": ")
+        code = int(text) if name == "SystemExit" and text.isdigit() else int(text not in ("", "None"))
+        if name != "SystemExit":
+            sys.stderr.write(report[2])
+    os._exit(code)
 
 
 def flush_output() -> None:

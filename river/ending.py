@@ -27,6 +27,7 @@ class Life:
         self.state = TERMINATE  # until all is up
         self.open_jobs: set[Job] = set()
         self.used_as_pool = self.used_as_executor = False
+        self.closer: threading.Thread | None = None  # ends the pool in the background
 
     def forget_fed(self) -> None:
         """Jobs that will bring no more tasks need not be known any more."""
@@ -55,7 +56,7 @@ def end_in_background(pool: Any, waits_for_all: bool) -> threading.Thread | None
             wait_for_executor_work(cluster, life)
         cluster.stop()
 
-    thread = threading.Thread(target=finish, name="river-closer", daemon=True)
+    thread = life.closer = threading.Thread(target=finish, name="river-closer", daemon=True)
     _closers.add(thread)
     thread.start()
     return thread

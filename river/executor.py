@@ -84,6 +84,22 @@ class VMProcess:
         return f"<VM {self.name} pid={self.pid}>"
 
 
+class PoolThreads:
+    """The threads of a pool, as far as programs wait for them: the one that reads, and the one that ends the pool."""
+
+    def __init__(self, reader: threading.Thread, life: Life) -> None:
+        self._reader = reader
+        self._life = life
+
+    def join(self, timeout: float | None = None) -> None:
+        self._reader.join(timeout)
+        if self._life.closer is not None:
+            self._life.closer.join(timeout)
+
+    def is_alive(self) -> bool:
+        return self._reader.is_alive() or (self._life.closer is not None and self._life.closer.is_alive())
+
+
 class Face(concurrent.futures.Executor):
     """What both faces share: the cluster, options, submit, and the ways to end."""
 
@@ -271,8 +287,8 @@ class Face(concurrent.futures.Executor):
         return list(self._processes.values())
 
     @property
-    def _executor_manager_thread(self) -> threading.Thread:
-        return self._cluster.reader
+    def _executor_manager_thread(self) -> PoolThreads:
+        return PoolThreads(self._cluster.reader, self._life)
 
     @property
     def _call_queue(self) -> Any:

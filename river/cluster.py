@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from . import failures
 from ._core import cpus, instructions, reference, serial, shm
 from ._core.instructions import Task
 from ._core.scheduler import PATIENCE, Scheduler
@@ -235,15 +236,10 @@ class Cluster:
 
     def unfit(self, vm: RemoteVM, report: Any) -> None:
         """A VM's initializer raised."""
-        from .errors import BrokenProcessPool, remote
-
         with self._lock:
             todo = self.scheduler.unfit(vm.name)
         if self._failure is None and todo:
-            failure = BrokenProcessPool(
-                f"the initializer failed in {vm.name}, and did so again in a second VM: {report[1]}"
-            )
-            self._fail(remote(report, failure, is_pool=True))
+            self._fail(failures.of_initializer(vm.name, report))
         self.act(todo)
 
     def started(self, name: str, pid: int) -> None:
@@ -337,27 +333,13 @@ class Cluster:
             vm.forget(number)
 
     def _do_fail(self, fail: instructions.Fail, facts: Any) -> None:
-        fail.task.fail(self._reason(fail, facts))
-
-    def _reason(self, fail: instructions.Fail, facts: Any) -> BaseException:
-        from . import errors
-
-        task = fail.task
-        what = task.describe()
-        if fail.reason == "timeout":
-            return errors.TaskTimeout(
-                f"{what} ran longer than its timeout of {task.timeout} s; {fail.vm} was ended and is replaced"
-            )
-        if fail.reason == "lost":
-            return errors.worker_lost(fail.vm or "", self._host, facts, what, task.deaths, task.retries)
-        return self.failure_copy()
+        is_pools = fail.reason == "broken"
+        fail.task.fail(self.failure_copy() if is_pools else failures.of_task(fail, self._host, facts))
 
     def failure_copy(self) -> BaseException:
-        """A fresh exception for each task: one object raised in several threads would mix their tracebacks."""
         failure = self._failure
-        error = _broken(str(failure) if failure is not None else self.scheduler.broken)
-        error.__cause__ = getattr(failure, "__cause__", None)
-        return error
+        text = str(failure) if failure is not None else self.scheduler.broken
+        return failures.again(text, getattr(failure, "__cause__", None))
 
     def _do_split(self, split: instructions.Split, facts: Any) -> None:
         split.task.split(split.item, lambda task: self._do_fail(instructions.Fail(task, "lost", split.vm), facts))
@@ -379,14 +361,8 @@ class Cluster:
             vm.line.send(Kind.REVOKE, pickle.dumps(None))
 
     def _do_give_up(self, give_up: instructions.GiveUp, facts: Any) -> None:
-        from .errors import BrokenProcessPool
-
         if self._failure is None:
-            text = f"the pool is broken: {give_up.why}"
-            if facts:
-                text += f"; the last one ended with exit code {facts['code']}"
-                text += f" and wrote:\n{facts['tail']}" if facts["tail"] else ""
-            self._fail(BrokenProcessPool(text))
+            self._fail(failures.of_pool(give_up.why, facts))
 
     _DOING: dict[type, Callable[..., None]] = {
         instructions.Send: _do_send,
@@ -407,17 +383,18 @@ class Cluster:
     def interrupted(self, error: BaseException) -> None:
         """Something that River cannot mend: fail everything rather than wait for what may never come."""
         if self._failure is None:
-            failure = _broken(f"the pool is broken: {error!r} interrupted it in the middle of its books")
+            failure = failures.of_pool(f"{error!r} interrupted it in the middle of its books")
             failure.__cause__ = error
             self._fail(failure)
         self._do_fail_all(self.decide(self.scheduler.gave_up, "interrupted"))
 
     def break_off(self, why: str, number: int) -> None:
         """End all VMs with a signal; unfinished tasks fail with BrokenProcessPool."""
-        from .errors import BrokenProcessPool
-
-        self._fail(BrokenProcessPool(f"the pool is broken: {why}"))
+        self._fail(failures.of_pool(why))
         for vm in self.vms():
+            # Should a task answer the signal by an exception, the VM ends after it and begins no other.
+            vm.line.send(Kind.REVOKE, pickle.dumps(None))
+            vm.line.send(Kind.STOP, pickle.dumps(None))
             self.signal(vm.name, number)
         self._do_fail_all(self.decide(self.scheduler.gave_up, why))
 
@@ -490,14 +467,6 @@ class Cluster:
         self.is_orphan = self._is_closed = True
         self.is_open = False
         self._reader.forget_in_child()
-
-
-def _broken(text: str) -> BaseException:
-    try:
-        from .errors import BrokenProcessPool
-    except Exception:  # noqa: BLE001 - it was not needed before, and no descriptor is left to read its file
-        return RuntimeError(text)
-    return BrokenProcessPool(text)
 
 
 def _after_fork_in_child() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import signal
-import threading
 import time
 import types
 import weakref
@@ -35,7 +34,7 @@ from .ending import (
 from .exits import is_exiting
 from .functions import Function
 from .futures import Future
-from .machine import RemoteVM
+from .lookalikes import Lookalikes
 from .maps import Job
 from .streams import MapIterator, StreamJob
 from .tasks import Options, TaskFuture
@@ -54,53 +53,7 @@ class Statistics(NamedTuple):
     items: dict[str, int]
 
 
-class VMProcess:
-    """A VM's process, as far as programs look at a pool's workers."""
-
-    def __init__(self, vm: RemoteVM, cluster: Cluster) -> None:
-        self._vm = vm
-        self._cluster = cluster
-        self.pid = vm.pid
-        self.name = vm.name
-        self.daemon = False
-
-    def is_alive(self) -> bool:
-        return any(vm is self._vm for vm in self._cluster.vms())
-
-    @property
-    def exitcode(self) -> int | None:
-        return None if self.is_alive() else self._vm.code
-
-    def terminate(self) -> None:
-        self._cluster.signal(self._vm.name, signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._cluster.signal(self._vm.name, signal.SIGKILL)
-
-    def join(self, timeout: float | None = None) -> None:
-        self._cluster.wait(lambda: not self.is_alive(), timeout)
-
-    def __repr__(self) -> str:
-        return f"<VM {self.name} pid={self.pid}>"
-
-
-class PoolThreads:
-    """The threads of a pool, as far as programs wait for them: the one that reads, and the one that ends the pool."""
-
-    def __init__(self, reader: threading.Thread, life: Life) -> None:
-        self._reader = reader
-        self._life = life
-
-    def join(self, timeout: float | None = None) -> None:
-        self._reader.join(timeout)
-        if self._life.closer is not None:
-            self._life.closer.join(timeout)
-
-    def is_alive(self) -> bool:
-        return self._reader.is_alive() or (self._life.closer is not None and self._life.closer.is_alive())
-
-
-class Face(concurrent.futures.Executor):
+class Face(Lookalikes, concurrent.futures.Executor):
     """What both faces share: the cluster, options, submit, and the ways to end."""
 
     def __init__(
@@ -266,43 +219,6 @@ class Face(concurrent.futures.Executor):
             with self._cluster.undisturbed():  # or Ctrl-C would leave a job that nobody feeds
                 self._life.open_jobs.add(job)
                 job.start_feeding()
-
-    # What some programs, and CPython's tests, look at.
-
-    @property
-    def _state(self) -> str:
-        return self._life.state
-
-    @_state.setter
-    def _state(self, state: str) -> None:
-        self._life.state = state
-
-    @property
-    def _processes(self) -> Any:
-        self._cluster.wait(lambda: all(vm.pid for vm in self._cluster.vms()), 10)
-        return {vm.pid: VMProcess(vm, self._cluster) for vm in self._cluster.vms()}
-
-    @property
-    def _pool(self) -> list[VMProcess]:
-        return list(self._processes.values())
-
-    @property
-    def _executor_manager_thread(self) -> PoolThreads:
-        return PoolThreads(self._cluster.reader, self._life)
-
-    @property
-    def _call_queue(self) -> Any:
-        """For its `join_thread`: the thread that moves what VMs and callers exchange is the reader's."""
-        return types.SimpleNamespace(join_thread=self._cluster.reader.join)
-
-    @property
-    def _broken(self) -> str | bool:
-        """Why the pool is broken, or False."""
-        return False if self._cluster.failure is None else str(self._cluster.failure)
-
-    @property
-    def _max_workers(self) -> int:
-        return self._vm_count
 
     def __reduce__(self) -> Any:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -97,6 +96,8 @@ def _forget_parent() -> None:
 
 
 def _execute(theirs: socket.socket, env: dict[str, str]) -> int:
+    import subprocess  # who forks can do without, and starts sooner
+
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     process = subprocess.Popen(

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import itertools
 import os
+import shlex
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -225,6 +227,30 @@ def ask():
 class Asking:
     def __reduce__(self):
         return ask, ()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 2>&-", "0<&- 1>&- 2>&-"])
+@both_starts
+def test_vms_may_die_though_the_driver_has_no_stderr(start, closed, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(NO_STDERR.format(start=start))
+    command = f"exec {shlex.quote(sys.executable)} {shlex.quote(str(script))} {closed}"
+    subprocess.run(["sh", "-c", command], env=tools.surroundings(), timeout=60, cwd=tmp_path)
+
+    assert (tmp_path / "done").read_text() == "[1, 4, 9]"
+
+
+NO_STDERR = """
+import os
+from river import RiverPool
+
+with RiverPool(2, mp_context="{start}") as pool:
+    for _ in range(3):
+        assert pool.submit(os._exit, 3).exception(50)
+    answer = pool.map(lambda x: x * x, [1, 2, 3])
+with open("done", "w") as file:
+    file.write(str(answer))
+"""
 
 
 def test_the_garbage_collector_may_find_a_lazy_map_at_any_moment():

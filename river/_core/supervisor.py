@@ -344,9 +344,7 @@ def serve(sock: socket.socket, driver: int, inherited: Any = None) -> None:
     code = 1
     try:
         os.setsid()
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.close(null)
+        sock = _beyond_standard(sock)
         Supervisor(Connection(sock), driver, inherited).run()
         code = 0
     except BaseException:  # noqa: BLE001 - tell, then end in any case
@@ -355,6 +353,30 @@ def serve(sock: socket.socket, driver: int, inherited: Any = None) -> None:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _beyond_standard(sock: socket.socket) -> socket.socket:
+    """Nothing to read on descriptor 0, and something open on 1 and 2, whatever the driver had closed: else what is
+    opened next would be there, and taken for stdout or stderr; the line itself may be."""
+    null = os.open(os.devnull, os.O_RDWR)
+    missing = {0}
+    for number in (1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            missing.add(number)
+    if sock.fileno() <= 2:
+        import fcntl
+
+        missing.add(sock.fileno())
+        sock = socket.socket(fileno=fcntl.fcntl(sock.detach(), fcntl.F_DUPFD_CLOEXEC, 3))
+    if null <= 2:
+        missing.add(null)
+    for number in missing - {null}:
+        os.dup2(null, number)
+    if null > 2:
+        os.close(null)
+    return sock
 
 
 def main(number: int) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import failures
-from ._core import cpus, instructions, reference, serial, shm
+from ._core import cpus, homes, instructions, reference, serial, shm
 from ._core.instructions import Task
 from ._core.scheduler import PATIENCE, Scheduler
 from ._core.wire import Kind
@@ -127,6 +127,7 @@ class Cluster:
             vm = RemoteVM(f"local/{self.number()}", self._options["facts"])
             with self._changed:
                 self._vms[vm.name] = vm
+            homes.place().down[vm.uuid] = functools.partial(self._introduce, vm)
             self._reader.watch(vm)
             todo = self.decide(self.scheduler.started, vm.name)
             machine.start(vm, self._options, self._pickled_initialize)
@@ -137,6 +138,15 @@ class Cluster:
                 self._remove(vm)
                 self.act(self.decide(self.scheduler.lost, vm.name, None, 0, False, time.monotonic()))
         self._reader.interrupt()
+
+    def _introduce(self, vm: RemoteVM, payload: bytes, descriptor: int) -> None:
+        vm.introduce(payload, descriptor)
+        if vm.line.waiting:
+            self._reader.flush_later(vm)
+
+    def grow(self, vms: int) -> None:
+        """So many VMs more."""
+        self.act(self.decide(self.scheduler.grown, vms))
 
     # -- what faces use -----------------------------------------------------------------------------------------
 
@@ -159,8 +169,8 @@ class Cluster:
     def _forsake(self, task: Task) -> None:
         with self._lock:
             self.scheduler.forsaken(task)
-        if task.vm is not None:
-            self.signal(task.vm, signal.SIGKILL)  # it may have got half of it
+        if task.sent_to is not None:
+            self.signal(task.sent_to, signal.SIGKILL)  # it may have got half of it
 
     def resubmit(self, tasks: Iterable[Task]) -> None:
         self.act(self.decide(self.scheduler.resubmitted, tasks))
@@ -205,7 +215,7 @@ class Cluster:
 
     def is_running(self, number: int) -> bool:
         task = self.scheduler.tasks.get(number)
-        return task is not None and task.vm is not None
+        return task is not None and task.sent_to is not None
 
     def room(self) -> int:
         return self.scheduler.room()
@@ -262,6 +272,7 @@ class Cluster:
         self.act(self.decide(event, name, facts["running"], facts["index"], True, time.monotonic()), facts)
 
     def _remove(self, vm: RemoteVM) -> None:
+        homes.place().down.pop(vm.uuid, None)
         self._reader.unwatch(vm)
         vm.line.close()
         vm.far_end.close()
@@ -449,6 +460,7 @@ class Cluster:
                 machine.process.wait(5)
         self._reader.close()
         for vm in self.vms():
+            homes.place().down.pop(vm.uuid, None)
             vm.line.close()
             vm.take_back(list(vm.loans))
         self._vms.clear()

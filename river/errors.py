@@ -5,8 +5,12 @@
     ├── TransferError        an argument or a result could not be unpickled (also BrokenProcessPool)
     ├── TimeoutError         nothing came in time (also multiprocessing's and the builtin TimeoutError)
     │   └── TaskTimeout      a task was stopped because its own time was up
-    └── WorkerLost           a VM died while it ran the task (also BrokenProcessPool)
-        └── MemoryLimitError     it was ended because it passed `max_memory`
+    ├── WorkerLost           a VM died while it ran the task (also BrokenProcessPool)
+    │   └── MemoryLimitError     it was ended because it passed `max_memory`
+    ├── PacketError          a packet's attribute cannot be sent, or could not be rebuilt (also TypeError)
+    ├── VirtualResourceLost  who was waited for has ended or died: a VirtualResource, or the holder of a queue
+    ├── VMsNotFound          fewer VMs than were asked for, or one that is gone
+    └── ConsumerLost         a consumer died with items of a queue that nobody will mark as done
 
 What the standard library raises in the same case, River raises too: `MaybeEncodingError` for results that cannot be
 pickled, `BrokenProcessPool` when VMs cannot be kept alive or the initializer fails, `CancelledError`, `ValueError("Pool
@@ -25,13 +29,17 @@ from typing import Any
 
 __all__ = [
     "BrokenProcessPool",
+    "ConsumerLost",
     "MaybeEncodingError",
     "MemoryLimitError",
+    "PacketError",
     "RemoteError",
     "RiverError",
     "TaskTimeout",
     "TimeoutError",
     "TransferError",
+    "VMsNotFound",
+    "VirtualResourceLost",
     "WorkerLost",
 ]
 
@@ -50,6 +58,22 @@ class RemoteError(RiverError):
 
 class TransferError(RiverError, BrokenProcessPool):
     """A function, argument or result could not be unpickled where it arrived; only this task is affected."""
+
+
+class PacketError(RiverError, TypeError):
+    """An attribute of a packet cannot be sent, or could not be rebuilt where it arrived; the text names it."""
+
+
+class VirtualResourceLost(RiverError):
+    """Who was waited for has ended or died, so what was waited for cannot come any more."""
+
+
+class VMsNotFound(RiverError):
+    """There are fewer VMs than were asked for, or one that was named is gone; the text lists what was found."""
+
+
+class ConsumerLost(RiverError):
+    """A consumer died after it had taken items of a queue and before it marked them as done."""
 
 
 class TimeoutError(RiverError, *_ANY_TIMEOUT):  # type: ignore[misc]

@@ -162,7 +162,7 @@ class Face(Lookalikes, concurrent.futures.Executor):
             self._options.timeout if timeout is None else timeout,
             self._options.retries if retries is None else retries,
             self._options.retry_on if retry_on is None else retry_on,
-        )
+        )._replace(where=self._options.where)
         return view
 
     def put(self, obj: Any) -> serial.Handle:
@@ -289,10 +289,11 @@ def submit_task(
     kwargs: Any,
     is_pool: bool,
     callbacks: Any,
+    kind: Callable[..., TaskFuture] = TaskFuture,
 ) -> TaskFuture:
     if not cluster.is_open:
         cluster.check_open()
-    task = TaskFuture(cluster, options, (fn, args, kwargs), is_pool, callbacks)
+    task = kind(cluster, options, (fn, args, kwargs), is_pool, callbacks)
     try:
         task.function, task.mode, task.argument = _pack(cluster, fn, args, kwargs)
     except Exception as error:  # noqa: BLE001 - both faces tell it by the future
@@ -330,7 +331,7 @@ def job_options(options: Options, kw: dict[str, Any]) -> dict[str, Any]:
             given.get("timeout", options.timeout),
             given.get("retries", options.retries),
             given.get("retry_on", options.retry_on),
-        )
+        )._replace(where=options.where)
     job: dict[str, Any] = {"options": options, "on_error": "raise", "progress": None}
     unknown = kw.keys() - {*job, "star", "ordered", "callback", "error_callback"}
     if unknown:

@@ -21,6 +21,8 @@ def of_task(fail: Fail, host: str, facts: Any) -> BaseException:
         return errors.TaskTimeout(
             f"{what} ran longer than its timeout of {task.timeout} s; {fail.vm} was ended and is replaced"
         )
+    if fail.reason == "gone":
+        return errors.WorkerLost(f"{what} was to run on {fail.vm}, which is gone; discover() or connect() finds others")
     return errors.worker_lost(fail.vm or "", host, facts, what, task.deaths, task.retries)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ._core import calls, serial, shm
 from ._core.connection import Connection, pair
+from ._core.homes import new_home, place
 from ._core.instructions import Task
 from ._core.wire import Kind
 from .functions import MOST_FUNCTIONS, Function
@@ -40,7 +41,8 @@ class Machine:
         packed = None
         if initialize is not None:
             packed = initialize.blob, calls.specify(initialize.segments, buffers, descriptors)
-        message = vm.name, {**options, "name": vm.name, "initialize": packed}
+        homes = {"uuid": vm.uuid, "driver": place().home}
+        message = vm.name, {**options, **homes, "name": vm.name, "initialize": packed}
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
         vm.far_end.close()
 
@@ -50,6 +52,7 @@ class RemoteVM:
 
     def __init__(self, name: str, facts: dict[str, Any]) -> None:
         self.name = name
+        self.uuid = new_home()
         ours, self.far_end = pair()
         self.line = Connection(ours)
         self.pid = 0
@@ -126,6 +129,11 @@ class RemoteVM:
         descriptors: list[int] = []
         specs = self._lend(handle.pickled, buffers, descriptors)
         self.line.send(Kind.DATA, pickle.dumps((handle.number, handle.pickled.blob, specs), 5), buffers, descriptors)
+
+    def introduce(self, payload: bytes, descriptor: int) -> None:
+        """Pass on an end of a line, which is closed here."""
+        self.line.send(Kind.INTRODUCE, payload, (), (descriptor,))
+        os.close(descriptor)
 
     def forget(self, number: int) -> None:
         """Let the VM drop an object of `pool.put`."""

@@ -35,6 +35,7 @@ class Chunk(Task):
 
     def __init__(self, job: Job, items: list[Any], offset: int, attempt: int, mode: int, pickled: serial.Pickled):
         super().__init__(job.cluster.number(), len(items), job.options.retries, job.options.timeout)
+        self.where = job.options.where
         self.job = job
         self.items = items
         self.pickled_size = len(items)
@@ -100,6 +101,7 @@ class Job:
             chunksize = 1  # a timeout is an item's own
         # An iterator may wait for earlier results before it gives the next item: what it gave must not wait for that.
         is_strict = options.timeout is not None or cluster.scheduler.lifetime is not None or self.length is None
+        is_strict = is_strict or options.where is not None  # no other VM could take over what is behind a slow item
         self._chunksize = chunksize
         self._chunks = Chunks(chunksize, cluster.scheduler.wanted, is_strict)
         self._shared: dict[int, Any] = {}

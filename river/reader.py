@@ -184,6 +184,10 @@ class Reader:
             payload = pickle.loads(frame.payload)
             if frame.kind == Kind.RESULT:
                 self._take_results(vm, payload, frame.buffers, descriptors)
+            elif frame.kind == Kind.INTRODUCE:
+                from ._core.post import introduced  # most programs exchange no packets
+
+                introduced(bytes(frame.payload), descriptors[0])
             else:
                 self._HANDLERS[frame.kind](self, vm, payload)
         return frames is not None
@@ -214,7 +218,7 @@ class Reader:
         books = self._books
         numbers, cut, was_asked, wants_to_retire = payload
         task: Any = books.scheduler.tasks.get(cut[0]) if cut else None
-        parts = task.cut(cut[1]) if task is not None and task.vm == vm.name else ()
+        parts = task.cut(cut[1]) if task is not None and task.sent_to == vm.name else ()
         books.act(books.decide(books.scheduler.returned, vm.name, numbers, time.monotonic(), was_asked, parts))
         if wants_to_retire:
             books.act(books.decide(books.scheduler.retired, vm.name))
@@ -240,7 +244,7 @@ class Reader:
                 final.append(outcome)
             else:  # a part of a chunk that is not finished yet
                 task: Any = books.scheduler.tasks.get(outcome[0])
-                if task is not None and task.vm != vm.name:
+                if task is not None and task.sent_to != vm.name:
                     task = None
                 self._settle(vm, task, outcome, buffers, descriptors)
         if not final:

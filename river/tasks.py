@@ -15,11 +15,13 @@ from .futures import Future
 
 
 class Options(NamedTuple):
-    """How tasks are to be treated: seconds each may run, deaths of a VM and exceptions after which it runs again."""
+    """How tasks are to be treated: seconds each may run, deaths of a VM and exceptions after which it runs again, and
+    the names of the VMs that they may be sent to (None: any)."""
 
     timeout: float | None = None
     retries: int = 1
     retry_on: tuple[type[BaseException], ...] = ()
+    where: frozenset[str] | None = None
 
     def retries_exception(self, error: BaseException | None, attempt: int) -> bool:
         return bool(self.retry_on) and attempt <= self.retries and isinstance(error, self.retry_on)
@@ -44,6 +46,8 @@ class TaskFuture(Future, Task):
             self.timeout = options.timeout
         if options.retries != 1:
             self.retries = options.retries
+        if options.where is not None:
+            self.where = options.where
 
     def settle(self, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
         status = outcome[2]

@@ -920,7 +920,7 @@ class World:
     def take_back(self, name, numbers, cut, wants_to_retire):
         if cut is not None:
             task = self.records[cut[0]].task
-            if not self.records[cut[0]].ends and task.vm == name:
+            if not self.records[cut[0]].ends and task.sent_to == name:
                 rest, task.size = task.size - cut[1], cut[1]
                 self.act(self.scheduler.resubmitted([self.new_task(rest, task.retries, None)], self.now))
         was_asked = not wants_to_retire

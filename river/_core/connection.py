@@ -171,5 +171,11 @@ class Connection:
         while self._arrived:
             os.close(self._arrived.popleft())
 
+    def forget(self) -> None:
+        """In a forked child: let go of the line, which is the parent's."""
+        descriptor = self._sock.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
+
 
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)

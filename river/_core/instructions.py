@@ -12,7 +12,7 @@ NOBODY = -1
 
 
 class Task:
-    """One call, or one chunk of a map.  The scheduler reads the attributes down to `vm`; the others are carried along.
+    """One call, or one chunk of a map.  The scheduler reads the attributes down to `where`; others are carried along.
 
     Exactly one of `settle` (with all of it), `fail`, `dropped` and `split` ends it.
     """
@@ -24,7 +24,8 @@ class Task:
     attempt = 1  # how often it has been begun, this time included
     deaths = 0
     reported = 0  # items of a chunk whose outcomes have come
-    vm: str | None = None  # where it was sent
+    sent_to: str | None = None  # the VM
+    where: frozenset[str] | None = None  # the VMs that it may be sent to; None: any
 
     function: Any  # as it is sent; None: it is in the argument
     mode: int  # see `calls`
@@ -38,7 +39,7 @@ class Task:
         self.timeout = timeout
 
     def __repr__(self) -> str:
-        return f"<task {self.number} size={self.size} deaths={self.deaths} vm={self.vm}>"
+        return f"<task {self.number} size={self.size} deaths={self.deaths} sent_to={self.sent_to}>"
 
     def settle(self, outcome: Sequence[Any], value: Any, error: BaseException | None) -> None:
         """It came back, or a part of a chunk did; `error` is what unpickling the value raised."""
@@ -79,7 +80,9 @@ class Resolve(NamedTuple):
 
 
 class Fail(NamedTuple):
-    """Give the task up: reason is 'lost', 'timeout' or 'broken'; vm is where it was."""
+    """Give the task up: reason is 'lost', 'timeout', 'gone' (it never got to a VM where it might run) or 'broken'.
+
+    vm is where it was, or was to go."""
 
     task: Task
     reason: str

@@ -71,6 +71,8 @@ class Scheduler:
         self.queue: deque[Task] = deque()
         self.done = self.lost_vms = 0
         self._queued = 0  # the queue without those cancelled in it
+        self._bound: dict[frozenset[str], deque[Task]] = {}  # tasks that wait for one of certain VMs
+        self._has_bound = False  # whether there ever was such a task
         self._idle: dict[str, VM] = {}  # VMs without a task; the last one used is the one with warm caches
         self._roomy: dict[str, VM] = {}  # VMs with some, but fewer than FEW
         self._laden: dict[str, VM] = {}  # VMs with something that waits behind something else
@@ -97,7 +99,7 @@ class Scheduler:
 
     def is_queued(self, number: int) -> bool:
         task = self.tasks.get(number)
-        return task is not None and task.vm is None
+        return task is not None and task.sent_to is None
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -109,6 +111,8 @@ class Scheduler:
         """A task came."""
         if self.broken:
             return [Fail(task, "broken", None)]
+        if task.where is not None:
+            return self._submitted_bound(task, task.where, now)
         self.tasks[task.number] = task
         if not self._queued:
             for group in (self._idle, self._roomy):
@@ -121,10 +125,26 @@ class Scheduler:
         self._queued += 1
         return []
 
+    def _submitted_bound(self, task: Task, where: frozenset[str], now: float) -> list[Instruction]:
+        self._has_bound = True
+        if not self._living(where):
+            return [Fail(task, "gone", next(iter(where), None))]
+        self.tasks[task.number] = task
+        if where not in self._bound:
+            for group in (self._idle, self._roomy):
+                for name in where:
+                    vm = group.get(name)
+                    if vm is not None and self._may_take(vm, task):
+                        self._assign(vm, task, now)
+                        self._place(vm)
+                        return [Send(name, [task])]
+        self._bound.setdefault(where, deque()).append(task)
+        return []
+
     def forsaken(self, task: Task) -> None:
         """Taking this task in was interrupted, at whatever point: there is no such task."""
         self.tasks.pop(task.number, None)
-        if task.vm is None:
+        if task.sent_to is None and task.where is None:
             self.queue = deque(waiting for waiting in self.queue if waiting is not task)
             self._queued = sum(self.tasks.get(waiting.number) is waiting for waiting in self.queue)
 
@@ -203,7 +223,7 @@ class Scheduler:
                 self._end(vm, todo)
             vm.doomed.clear()
         self._place(vm)
-        if not back and not vm.has_more:
+        if not vm.has_more and all(task.where is not None for task in back):
             self._laden.pop(name, None)  # it has nothing to give until it gets more
         return self._distribute(todo, now)
 
@@ -257,6 +277,7 @@ class Scheduler:
             self._requeue(task)
         if self._setbacks > max(PATIENCE, 2 * self.wanted):
             return self._give_up(f"{self._setbacks} VMs in a row ended without having done anything", todo)
+        self._fail_stranded(name, todo)
         return self._restaff(self._distribute(todo, now))
 
     def unfit(self, name: str) -> list[Instruction]:
@@ -267,6 +288,11 @@ class Scheduler:
             self._place(vm)
         self._unfit += 1
         return self._give_up("the initializer failed", []) if self._unfit > 1 else []
+
+    def grown(self, vms: int) -> list[Instruction]:
+        """So many VMs more are wanted."""
+        self.wanted += vms
+        return self._restaff([])
 
     def retired(self, name: str, now: float = 0.0) -> list[Instruction]:
         """A VM wants to be replaced (it has grown too large); it gives back what it has."""
@@ -282,14 +308,14 @@ class Scheduler:
         task = self.tasks.get(number)
         if task is None:
             return False, []
-        if task.vm is None:
+        if task.sent_to is None:
             del self.tasks[number]
-            self._queued -= 1
+            self._queued -= task.where is None
             return True, []
         if not running:
             return False, []
         del self.tasks[number]
-        vm = self.vms[task.vm]
+        vm = self.vms[task.sent_to]
         if next(iter(vm.tasks)) == number:
             return True, self._end(vm, [])
         vm.doomed.add(number)
@@ -325,9 +351,10 @@ class Scheduler:
     def _give_up(self, why: str, todo: list[Instruction]) -> list[Instruction]:
         self.broken = why
         todo.append(GiveUp(why))
-        todo += [Fail(task, "broken", task.vm) for task in self.tasks.values()]
+        todo += [Fail(task, "broken", task.sent_to) for task in self.tasks.values()]
         self.tasks.clear()
         self.queue.clear()
+        self._bound.clear()
         self._queued = 0
         return todo
 
@@ -346,8 +373,8 @@ class Scheduler:
 
     def _assign(self, vm: VM, task: Task, now: float) -> None:
         vm.tasks[task.number] = task
-        vm.has_more = True
-        task.vm = vm.name
+        vm.has_more = vm.has_more or task.where is None
+        task.sent_to = vm.name
         if vm.left is not None:
             vm.left -= 1
         if task.timeout is not None:
@@ -361,15 +388,54 @@ class Scheduler:
         self._roomy.pop(name, None)
         if count < FEW and not vm.is_leaving and vm.timed is None and (vm.left is None or vm.left > 0):
             (self._roomy if count else self._idle)[name] = vm
-        if count > 1 or (count and next(iter(vm.tasks.values())).size > 1):
+        if (count > 1 or (count and next(iter(vm.tasks.values())).size > 1)) and self._can_give(vm):
             self._laden[name] = vm
         else:
             self._laden.pop(name, None)
 
+    def _can_give(self, vm: VM) -> bool:
+        """Whether it has anything that another VM may do."""
+        return not self._has_bound or any(task.where is None for task in vm.tasks.values())
+
     def _requeue(self, task: Task) -> None:
-        task.vm = None
+        task.sent_to = None
+        if task.where is not None:
+            self._bound.setdefault(task.where, deque()).appendleft(task)
+            return
         self.queue.appendleft(task)
         self._queued += 1
+
+    def _living(self, where: frozenset[str]) -> bool:
+        return any(name in self.vms and not self.vms[name].is_leaving for name in where)
+
+    def _fail_stranded(self, name: str, todo: list[Instruction]) -> None:
+        """A VM is gone: so are the tasks that wait for it and for no other one."""
+        for where in [where for where in self._bound if name in where and not self._living(where)]:
+            for task in self._bound.pop(where):
+                if self.tasks.get(task.number) is task and task.sent_to is None:
+                    del self.tasks[task.number]
+                    todo.append(Fail(task, "gone", name))
+
+    def _take_bound(self, vm: VM, most: int, now: float) -> list[Task]:
+        """Up to `most` tasks that wait for this VM among others."""
+        taken: list[Task] = []
+        for where in [where for where in self._bound if vm.name in where]:
+            queue = self._bound[where]
+            share = -(-len(queue) // len(where))
+            while queue and len(taken) < most and share:
+                task = queue[0]
+                if self.tasks.get(task.number) is task and task.sent_to is None:
+                    if not self._may_take(vm, task):
+                        break
+                    self._assign(vm, task, now)
+                    taken.append(task)
+                    share -= 1
+                queue.popleft()
+            if not queue:
+                del self._bound[where]
+        if taken:
+            self._place(vm)
+        return taken
 
     def _take_in(self, tasks: Iterable[Task], todo: list[Instruction]) -> None:
         for task in reversed(list(tasks)):
@@ -385,7 +451,7 @@ class Scheduler:
         queue, tasks = self.queue, self.tasks
         while queue and len(taken) < most:
             task = queue[0]
-            if tasks.get(task.number) is not task or task.vm is not None:
+            if tasks.get(task.number) is not task or task.sent_to is not None:
                 queue.popleft()  # cancelled while it waited
                 continue
             if not self._may_take(vm, task):
@@ -409,7 +475,8 @@ class Scheduler:
                 return self._restaff(todo)
             return todo
         share = -(-self._queued // len(self.vms))
-        taken = self._take(vm, min(vm.credit - len(vm.tasks), share), now)
+        taken = self._take_bound(vm, vm.credit - len(vm.tasks), now) if self._bound else []
+        taken += self._take(vm, min(vm.credit - len(vm.tasks), share), now)
         if taken:
             todo.append(Send(vm.name, taken))
         elif self._laden and not vm.tasks:
@@ -419,9 +486,10 @@ class Scheduler:
     def _distribute(self, todo: list[Instruction], now: float) -> list[Instruction]:
         """Tasks have come back: give them to VMs with room."""
         for group in (self._idle, self._roomy):
-            for vm in reversed(list(group.values()) if self._queued else []):
+            for vm in reversed(list(group.values()) if self._queued or self._bound else []):
                 share = -(-self._queued // max(1, len(group)))
-                taken = self._take(vm, min(FEW - len(vm.tasks), share), now)
+                taken = self._take_bound(vm, FEW - len(vm.tasks), now) if self._bound else []
+                taken += self._take(vm, min(FEW - len(vm.tasks), share), now)
                 if taken:
                     todo.append(Send(vm.name, taken))
         return self._ask(todo) if self._idle and not self._queued else todo

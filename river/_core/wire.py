@@ -49,7 +49,8 @@ class Kind(enum.IntEnum):
     CALL = 4  # tasks to run, in order: [call, ...]
     REVOKE = 5  # give back the tasks that have not begun: []
     STOP = 6  # finish what was sent, then end
-    RELEASE = 7  # loans of shared memory that are not needed any more: [loan, ...]; either way
+    RELEASE = 7  # loans of shared memory that are not needed any more: [loan, ...]; any way
+    INTRODUCE = 8  # a line to the process that asks, as a descriptor: (target, who asks); passed on until it is there
     # VM -> driver
     READY = 16  # the initializer has run: (pid,)
     RESULT = 17  # outcomes, in the order the tasks ran: [outcome, ...]
@@ -61,6 +62,14 @@ class Kind(enum.IntEnum):
     # supervisor -> driver
     STARTED = 48  # (name, pid)
     EXITED = 49  # a VM is gone: (name, facts)
+    # between processes that exchange packets: (head, plain values, packed values)
+    PACKET = 64  # to a mailbox: head is (its uuid, sender's uuid)
+    ASK = 65  # of who lives there: head is (number, uuid, what)
+    ANSWER = 66  # head is (number, status)
+    WATCH = 67  # tell me when this one ends: (uuid,)
+    GONE = 68  # a VR has ended: (uuid, its parent, how it ended)
+    FULL = 69  # send no more to this mailbox: (uuid,)
+    ROOM = 70  # go on: (uuid,)
 
 
 KINDS = frozenset(int(kind) for kind in Kind)

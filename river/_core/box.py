@@ -1,0 +1,201 @@
+"""The mailbox of one VR, with what its owner must know of others: who has ended, and which child failed.
+
+    reader --delivered, gone, lost--> Box <--take, hold-- the VR's thread
+
+Law: what the reader calls runs no user code and never waits; predicates run in the thread that receives.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .. import errors
+from .homes import home_of, is_uuid
+from .packet import AnyOf, Letter, Mailbox, Search, matches
+from .post import Line, Post, Reply, deadline_of, left_of
+from .wire import Kind
+
+# How an end is reported where nothing but the end is known.
+KILLED = "killed"
+
+
+class Box:
+    """A VR's mailbox.
+
+    size: packets from which on senders have to wait; 0: never.  While the owner itself waits to send, it takes
+    everything: two that send to each other cannot wait for each other.
+    """
+
+    def __init__(self, post: Post, uuid: str, size: int = 0) -> None:
+        self.uuid = uuid
+        self.children: list[str] = []
+        self.ended: dict[str, Any] = {}  # VRs that have ended, and how: None, KILLED, or a report of an exception
+        self.bad_news: deque[tuple[str, Any]] = deque()  # children that failed, not told yet
+        self._post = post
+        self._size = size
+        self._mailbox = Mailbox()
+        self._lock = threading.Lock()
+        self._watched: set[str] = set()
+        self._held_up: set[Line] = set()  # lines whose senders were told to wait
+        self._is_sending = 0
+        self._changes = 0
+
+    def __len__(self) -> int:
+        return len(self._mailbox)
+
+    @property
+    def is_full(self) -> bool:
+        return bool(self._size) and len(self._mailbox) >= self._size and not self._is_sending
+
+    # -- what the reader calls ----------------------------------------------------------------------------------
+
+    def delivered(self, letter: Letter, line: Line | None) -> None:
+        with self._lock:
+            self._mailbox.put(letter)
+            tell = line is not None and self.is_full and line not in self._held_up
+            if tell and line is not None:
+                self._held_up.add(line)
+        if tell and line is not None:
+            self._post.write(line, Kind.FULL, (self.uuid,))
+
+    def asked(self, reply: Reply, what: str, letter: Letter) -> None:
+        reply.answer("refused")
+
+    def lost(self, home: str) -> None:
+        known = {*self._watched, *self.children} - self.ended.keys()
+        for uuid in [uuid for uuid in known if home_of(uuid) == home]:
+            self.gone(uuid, "", KILLED)
+        self._changes += 1
+
+    def gone(self, uuid: str, parent: str, report: Any) -> None:
+        if uuid in self.ended:
+            return
+        self.ended[uuid] = report
+        if report is not None and (parent == self.uuid or uuid in self.children):
+            self.bad_news.append((uuid, report))
+        self._changes += 1
+
+    # -- what the owner calls -----------------------------------------------------------------------------------
+
+    def adopt(self, uuid: str) -> None:
+        """That VR is this one's child."""
+        self.children.append(uuid)
+        self._watch(uuid)
+
+    def _watch(self, uuid: str) -> None:
+        if uuid not in self._watched and uuid not in self.ended:
+            self._watched.add(uuid)
+            self._post.watch(uuid, self)
+
+    def hold(self, dest: str, timeout: float | None) -> None:
+        """Wait until whoever lives there takes packets again; meanwhile this mailbox takes everything.
+
+        Raises TimeoutError."""
+        self._is_sending += 1
+        try:
+            self._tell_room()
+            if not self._post.wait(lambda: not self._post.is_held_up(dest), timeout):
+                raise errors.TimeoutError(f"the mailbox of {dest} was full, or its line busy, for {timeout} s")
+        finally:
+            self._is_sending -= 1
+
+    def _tell_room(self) -> None:
+        with self._lock:
+            lines, self._held_up = self._held_up, set()
+        for line in lines:
+            self._post.write(line, Kind.ROOM, (self.uuid,))
+        if self._size:
+            self._post.interrupt()  # a sender of this process
+
+    def look(self, wanted: Mapping[str, Any]) -> Letter | None:
+        """The first letter that matches; it stays.  Raises what a predicate or unpacking a value raises."""
+        return self._find(Search(wanted), lambda letter: letter)
+
+    def all(self) -> list[Letter]:
+        """What is there, oldest first; it stays."""
+        with self._lock:
+            return list(self._mailbox)
+
+    def take(self, wanted: Mapping[str, Any], timeout: float | None) -> Letter | None:
+        """Remove the first letter that matches, after waiting for it; None if none came within `timeout` seconds.
+
+        Raises VirtualResourceLost when whoever it should come from is gone, what ended a child of this VR (once), and
+        what a predicate or unpacking a value raises.
+        """
+        search = Search(wanted)
+        deadline = deadline_of(timeout)
+        sources = _sources(wanted)
+        with self._lock:
+            self._mailbox.begin(search)
+        try:
+            while True:
+                seen = self._changes
+                letter = self._find(search, self._mailbox.remove)
+                if letter is not None:
+                    self._taken()
+                    return letter
+                if timeout == 0:
+                    return None
+                for uuid in sources:
+                    self._watch(uuid)
+                self._raise_bad_news(sources)
+                if not self._post.wait(lambda: search.fresh or self._changes != seen, left_of(deadline)):  # noqa: B023
+                    return None
+        finally:
+            with self._lock:
+                self._mailbox.end(search)
+
+    def _find(self, search: Search, choose: Callable[[Letter], Letter | None]) -> Letter | None:
+        with self._lock:
+            if search.is_simple:
+                letter = self._mailbox.find(search)
+                return None if letter is None else choose(letter)
+            candidates = list(self._mailbox.candidates(search))
+        for letter in candidates:  # the lock is free: a predicate is the user's code
+            if matches(letter.value, search.wanted):
+                with self._lock:
+                    chosen = choose(letter)
+                if chosen is not None:
+                    return chosen
+        return None
+
+    def _taken(self) -> None:
+        if self._size and len(self._mailbox) < max(1, self._size // 2 + 1):
+            self._tell_room()
+
+    def _raise_bad_news(self, sources: list[str]) -> None:
+        if self.bad_news:
+            uuid, report = self.bad_news.popleft()
+            raise ChildFailed(uuid, report)
+        if sources and all(uuid in self.ended for uuid in sources):
+            # The last packets of whoever has ended come before the news of it, so there are none.
+            raise errors.VirtualResourceLost(f"{_described(sources, self.ended)}, and no packet that matches is left")
+
+
+class ChildFailed(Exception):
+    """A child of this VR has failed; the face turns it into what the child raised."""
+
+    def __init__(self, uuid: str, report: Any) -> None:
+        super().__init__(uuid, report)
+        self.uuid = uuid
+        self.report = report
+
+
+def _sources(wanted: Mapping[str, Any]) -> list[str]:
+    src = wanted.get("src")
+    named: Sequence[Any] = src.values if type(src) is AnyOf else (src,)
+    return [uuid for uuid in named if is_uuid(uuid)]
+
+
+def _described(sources: list[str], ended: Mapping[str, Any]) -> str:
+    def how(uuid: str) -> str:
+        report = ended[uuid]
+        if report is None:
+            return f"VR {uuid} has ended"
+        return f"VR {uuid} is gone with its VM" if report == KILLED else f"VR {uuid} failed with {report[1]}"
+
+    return "; ".join(map(how, sources))

@@ -1,0 +1,197 @@
+"""Values of a packet to bytes and back: what is plain goes as it is, each other value is a pickle of its own.
+
+So an attribute that cannot be sent or rebuilt is named, a receiver unpacks only what it looks at, and what a mailbox
+passes on need not be unpacked at all.
+
+May not: send anything, or know mailboxes.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import types
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from .. import errors
+from . import serial, shm
+from .calls import Spec, place, specify
+from .packet import Letter, is_plain
+from .reference import is_findable
+
+_NEVER = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FrameType)
+# Bytes from this size on leave the frame, like arrays.
+_LARGE = shm.SHARE_FROM
+
+
+class Packed:
+    """One value, pickled; calling it unpacks it."""
+
+    __slots__ = ("blob", "buffers", "name")
+
+    def __init__(self, name: str, blob: Any, buffers: Sequence[Any] = ()) -> None:
+        self.name = name
+        self.blob = blob
+        self.buffers = buffers  # large ones, which stayed outside of the pickle
+
+    def __call__(self) -> Any:
+        """The value.  Raises PacketError."""
+        try:
+            return pickle.loads(self.blob, buffers=self.buffers)
+        except BaseException as error:  # noqa: BLE001 - whatever a __setstate__ raises, the packet's text is needed
+            raise errors.PacketError(
+                f"attribute {self.name!r} of a packet could not be rebuilt: {type(error).__name__}: {error}"
+            ) from error
+
+
+Contents: TypeAlias = "tuple[dict[str, Any], dict[str, Packed]]"
+
+
+def seal(values: Mapping[str, Any]) -> Contents:
+    """Plain values, and the others packed; what the caller does with them afterwards changes nothing.
+
+    Raises PacketError, which names the attribute that cannot be sent.
+    """
+    if serial.is_plain(values.values()):
+        return dict(values), {}
+    plain: dict[str, Any] = {}
+    packed: dict[str, Packed] = {}
+    for name, value in values.items():
+        if is_plain(value) and not (type(value) is bytes and len(value) >= _LARGE):
+            plain[name] = value
+        else:
+            packed[name] = _pack(name, value)
+    return plain, packed
+
+
+def _pack(name: str, value: Any) -> Packed:
+    buffers: list[Any] = []
+
+    def collect(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < shm.SHARE_FROM or len(buffers) >= 16:
+            return True
+        buffers.append(shm.Segment(raw))
+        return False
+
+    out = io.BytesIO()
+    try:
+        pickler = _Pickler(out, serial.PROTOCOL, buffer_callback=collect)
+        pickler.dump(_LargeBytes(value) if type(value) is bytes else value)
+    except Exception as error:
+        reason = str(error) if isinstance(error, _Unsendable) else f"{type(error).__name__}: {error}"
+        raise errors.PacketError(
+            f"attribute {name!r} of the packet, a {type(value).__name__}, cannot be sent: {reason}"
+        ) from error
+    return Packed(name, out.getvalue(), buffers)
+
+
+class _LargeBytes:
+    """Bytes that leave the pickle as arrays do."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytes, (pickle.PickleBuffer(self._value),)
+
+
+class _Unsendable(Exception):
+    """Raised by the pickler with a reason that needs no further words."""
+
+
+class _Pickler(pickle.Pickler):
+    """By name what the receiver can find; functions and classes of `__main__` by name, or by value if it lacks them."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if isinstance(obj, _NEVER):
+            raise _Unsendable(f"a {kind.__name__} that is under way lives here only; send what it yields")
+        if kind is types.FunctionType and ("<lambda>" in obj.__qualname__ or "<locals>" in obj.__qualname__):
+            what = (
+                "a lambda" if obj.__name__ == "<lambda>" else f"function {obj.__qualname__}, made inside another one,"
+            )
+            raise _Unsendable(f"{what} has no name by which the receiver finds it; use `def` on a module's top level")
+        if (kind is types.FunctionType or isinstance(obj, type)) and not is_findable(obj.__module__ or ""):
+            return _found_or_made, (obj.__module__, obj.__qualname__, _by_value(obj))
+        return NotImplemented
+
+
+_made: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
+
+
+def _by_value(obj: Any) -> bytes:
+    known = _made.get(obj)
+    if known is None:
+        import cloudpickle
+
+        known = _made[obj] = cloudpickle.dumps(obj)
+    return known
+
+
+def _found_or_made(module: str, qualname: str, blob: bytes) -> Any:
+    """The class or function of that name, as this process has it; else the one that was sent along."""
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found if found is not None else pickle.loads(blob)
+
+
+def write(contents: Contents, buffers: list[Any], descriptors: list[int], lent: set[int]) -> tuple[Any, Any]:
+    """Plain and packed values as they travel; large buffers go into `buffers` and `descriptors`."""
+    plain, packed = contents
+    if not packed:
+        return plain, ()
+    travelling = []
+    for one in packed.values():
+        # What came from elsewhere and is passed on is memory of somebody else's: it is copied into ours.
+        segments = [b if isinstance(b, shm.Segment) else shm.Segment(b) for b in one.buffers]
+        one.buffers = segments
+        specs = specify(segments, buffers, descriptors)
+        lent.update(loan for _, _, loan in specs if loan)
+        travelling.append((one.name, one.blob, specs))
+    return plain, tuple(travelling)
+
+
+def read(
+    plain: dict[str, Any],
+    packed: Sequence[tuple[str, bytes, Sequence[Spec]]],
+    buffers: Sequence[Any],
+    descriptors: list[int],
+    released: deque[int],
+) -> Letter:
+    """The reverse of `write`."""
+    if not packed:
+        return Letter(plain)
+    return Letter(
+        plain,
+        {
+            name: Packed(name, blob, place(specs, buffers, descriptors, released, shared=True) if specs else ())
+            for name, blob, specs in packed
+        },
+    )
+
+
+def at_home(contents: Contents) -> Letter:
+    """A letter that stays in this process: the values are copied all the same."""
+    plain, packed = contents
+    for one in packed.values():
+        one.buffers = [b.content() if isinstance(b, shm.Segment) else b for b in one.buffers]
+    return Letter(plain, packed)
+
+
+def contents_of(letter: Letter) -> Contents:
+    """What passing a letter on needs."""
+    return letter.plain, letter.packed  # type: ignore[return-value]
+
+
+def value_for_value(function: Callable[..., Any]) -> bytes:
+    """A predicate as it travels to a queue: by value, lambdas too."""
+    import cloudpickle
+
+    return cloudpickle.dumps(function)  # type: ignore[no-any-return]

@@ -1,0 +1,513 @@
+"""The post: packets between this process and others, straight from one to the other.
+
+    VR.send --PACKET--> line to that process --(whoever waits reads)--> mailbox of the VR there --> VR.recv
+
+Each process has at most one post, made when it is first needed.  Who lives here (the mailboxes of VRs, queues) is
+found by UUID, and a UUID tells in which process it is at home.  A line to another process is made by passing one end
+of a pair of sockets along the lines that the cluster has anyway (INTRODUCE); nothing listens.  When a process ends
+its line does, so everybody who had to do with it knows at once.
+
+Law: whoever reads runs no user code and never blocks; a sender waits while too much is unsent, and reads meanwhile.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pickle
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .. import errors
+from . import envelope, shm
+from .connection import Connection, pair
+from .homes import home_of, new_resident, place
+from .packet import Letter
+from .relay import Poller, Relay
+from .wire import Kind, ProtocolError
+
+# Beyond so many bytes that a line has not taken, whoever sends has to wait.
+MOST_UNSENT = 8 << 20
+
+
+class Resident(Protocol):
+    """Somebody who lives here.  Called by whoever reads: no user code, no waiting."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no more packets for now."""
+
+    def delivered(self, letter: Letter, line: Line | None) -> None:
+        """A packet came; `line` is None when it was sent in this process."""
+
+    def asked(self, reply: Reply, what: str, letter: Letter) -> None:
+        """Somebody asks; `reply` may be answered now or later."""
+
+    def lost(self, home: str) -> None:
+        """A process is gone, and all who lived there."""
+
+    def gone(self, uuid: str, parent: str, report: Any) -> None:
+        """One that was watched, or a child, has ended."""
+
+
+class Line:
+    """A line to another process, and what is lent over it."""
+
+    def __init__(self, home: str, connection: Connection) -> None:
+        self.home = home
+        self.connection = connection
+        self.loans: set[int] = set()
+        self.released: deque[int] = deque()
+        self.is_ended = False
+
+
+class Reply:
+    """Where an answer goes: to another process, or to somebody who waits in this one."""
+
+    __slots__ = ("_post", "line", "number")
+
+    def __init__(self, post: Post, line: Line | None, number: int) -> None:
+        self._post = post
+        self.line = line
+        self.number = number
+
+    @property
+    def home(self) -> str:
+        return self._post.home if self.line is None else self.line.home
+
+    def answer(self, status: str, contents: envelope.Contents = ({}, {})) -> None:
+        if self.line is None:
+            self._post.answered(self.number, status, envelope.at_home(contents))
+        else:
+            self._post.write(self.line, Kind.ANSWER, (self.number, status), contents)
+
+
+class Pending:
+    """A question that waits for its answer; status 'lost' if that cannot come any more."""
+
+    __slots__ = ("home", "letter", "number", "on_answer", "status")
+
+    def __init__(self, number: int, home: str, on_answer: Callable[[Pending], None] | None) -> None:
+        self.number = number
+        self.home = home
+        self.status = ""
+        self.letter: Letter | None = None
+        self.on_answer = on_answer
+
+
+class Post:
+    """This process's mailboxes and lines."""
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+        self._residents: dict[str, Resident] = {}
+        self._lines: dict[str, Line] = {}  # by the other process's UUID: the one we send on
+        self._all: dict[int, Line] = {}  # by descriptor
+        self._lost: set[str] = set()
+        self._full: set[str] = set()  # mailboxes elsewhere that take no more for now
+        self._watchers: dict[str, list[Line | Resident]] = {}  # by who is watched
+        self._pending: dict[int, Pending] = {}
+        self._numbers = itertools.count(1).__next__
+        self._lock = threading.Lock()
+        self._wake_in, self._wake_out = os.pipe()
+        for end in (self._wake_in, self._wake_out):
+            os.set_blocking(end, False)
+        self._poller = Poller()
+        self._poller.watch(self._wake_in)
+        self._relay = Relay(self._turn, self.interrupt, "river-post")
+        self.is_closed = False
+
+    # -- who lives here -----------------------------------------------------------------------------------------
+
+    def new_uuid(self) -> str:
+        return new_resident(self.home)
+
+    def move_in(self, uuid: str, resident: Resident) -> None:
+        self._residents[uuid] = resident
+
+    def move_out(self, uuid: str, parent: str = "", report: Any = None) -> None:
+        """One that lived here has ended; those who watch it, and its parent, are told how."""
+        with self._lock:
+            self._residents.pop(uuid, None)
+            watchers = self._watchers.pop(uuid, [])
+        told = {line.home for line in watchers if isinstance(line, Line)}
+        for one in watchers:
+            if isinstance(one, Line):
+                self.write(one, Kind.GONE, (uuid, parent, report))
+            else:
+                one.gone(uuid, parent, report)
+        if parent and home_of(parent) == self.home:
+            self._tell_parent(uuid, parent, report)
+        elif parent and home_of(parent) not in told:
+            self.write(self.line_to(home_of(parent)), Kind.GONE, (uuid, parent, report))
+        self.interrupt()
+        _retire_if_unused()
+
+    def _tell_parent(self, uuid: str, parent: str, report: Any) -> None:
+        resident = self._residents.get(parent)
+        if resident is not None:
+            resident.gone(uuid, parent, report)
+
+    def watch(self, uuid: str, resident: Resident) -> None:
+        """Let `resident` know when that one ends, or if there is no such one."""
+        if home_of(uuid) != self.home:
+            with self._lock:
+                self._watchers.setdefault(uuid, []).append(resident)
+            line = self.line_to(home_of(uuid))
+            self.write(line, Kind.WATCH, (uuid,))
+            if line.is_ended:
+                resident.lost(line.home)
+            return
+        with self._lock:
+            is_here = uuid in self._residents
+            if is_here:
+                self._watchers.setdefault(uuid, []).append(resident)
+        if not is_here:
+            resident.gone(uuid, "", None)
+
+    @property
+    def is_unused(self) -> bool:
+        return not self._residents and not self._all and not self._pending
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    def send(self, src: str, dest: str, values: dict[str, Any]) -> None:
+        """Send a packet.  Waits while the line or the mailbox is full, reading meanwhile.
+
+        Raises PacketError for what cannot be sent, VirtualResourceLost when `dest` is known to be gone.
+        """
+        contents = envelope.seal(values)
+        contents[0]["src"] = src
+        far_home = home_of(dest)
+        if far_home == self.home:
+            resident = self._residents.get(dest)
+            if resident is None:
+                raise errors.VirtualResourceLost(f"there is no VR {dest} any more")
+            resident.delivered(envelope.at_home(contents), None)
+            self._told()
+            return
+        line = self._lines.get(far_home) or self.line_to(far_home)
+        if line.is_ended:
+            raise errors.VirtualResourceLost(f"the VM of VR {dest} is gone")
+        self.write(line, Kind.PACKET, (dest, src), contents)
+
+    def is_held_up(self, dest: str) -> bool:
+        """Whether whoever sends there should wait."""
+        line = self._lines.get(home_of(dest))
+        if line is None:
+            resident = self._residents.get(dest)
+            return resident is not None and resident.is_full
+        return (dest in self._full or line.connection.waiting > MOST_UNSENT) and not line.is_ended
+
+    def write(self, line: Line, kind: int, head: Any, contents: envelope.Contents = ({}, {})) -> None:
+        """Send a frame; what the line does not take is kept, and sent by whoever reads."""
+        buffers: list[Any] = []
+        descriptors: list[int] = []
+        plain, packed = envelope.write(contents, buffers, descriptors, line.loans)
+        connection = line.connection
+        if line.released:
+            loans = [line.released.popleft() for _ in range(len(line.released))]
+            connection.send(Kind.RELEASE, pickle.dumps((loans, {}, ()), 5))
+        connection.send(kind, pickle.dumps((head, plain, packed), 5), buffers, descriptors)
+        if connection.waiting:
+            self._flush_later(line)
+
+    def _flush_later(self, line: Line) -> None:
+        if not line.is_ended:
+            try:
+                self._poller.watch(line.connection.number, writing=True)
+            except (OSError, ValueError):
+                return  # ended meanwhile
+            if not self._relay.is_mine:
+                self.interrupt()
+
+    def ask(
+        self,
+        uuid: str,
+        what: str,
+        contents: envelope.Contents = ({}, {}),
+        on_answer: Callable[[Pending], None] | None = None,
+    ) -> Pending:
+        """Ask one who lives somewhere; the answer comes into what is returned."""
+        pending = Pending(self._numbers(), home_of(uuid), on_answer)
+        self._pending[pending.number] = pending
+        self.tell(uuid, what, contents, pending.number)
+        return pending
+
+    def tell(self, uuid: str, what: str, contents: envelope.Contents = ({}, {}), number: int = 0) -> None:
+        """The same without an answer (or for the answer of that number)."""
+        if home_of(uuid) == self.home:
+            self._asked(None, number, uuid, what, envelope.at_home(contents))
+            return
+        line = self.line_to(home_of(uuid))
+        self.write(line, Kind.ASK, (number, uuid, what), contents)
+        if line.is_ended:
+            self._lose_pending(line.home)
+
+    def answered(self, number: int, status: str, letter: Letter) -> None:
+        pending = self._pending.pop(number, None)
+        if pending is None:
+            return
+        pending.letter = letter
+        pending.status = status
+        if pending.on_answer is not None:
+            pending.on_answer(pending)
+        self._told()
+
+    def _told(self) -> None:
+        """Something was delivered by a thread of this process: whoever waits for it must look."""
+        if not self._relay.is_mine:
+            self.interrupt()
+
+    # -- lines --------------------------------------------------------------------------------------------------
+
+    def line_to(self, far_home: str) -> Line:
+        """The line to a process; made if there is none, and ended at once if nobody knows that process."""
+        with self._lock:
+            line = self._lines.get(far_home)
+            if line is not None:
+                return line
+            ours, theirs = pair()
+            line = self._take_in(far_home, Connection(ours))
+        try:
+            if far_home in self._lost:
+                return line  # it will end, as the other end is closed here
+            way = place().way_to(far_home)
+            if way is not None:
+                way(pickle.dumps((far_home, self.home), 5), os.dup(theirs.fileno()))
+        finally:
+            theirs.close()
+        return line
+
+    def adopt(self, far_home: str, descriptor: int) -> None:
+        """Another process has made a line to this one."""
+        import socket
+
+        with self._lock:
+            self._take_in(far_home, Connection(socket.socket(fileno=descriptor)))
+
+    def _take_in(self, far_home: str, connection: Connection) -> Line:
+        line = Line(far_home, connection)
+        self._lines.setdefault(far_home, line)  # if both ends made one, each sends on its own, and order is kept
+        self._all[connection.number] = line
+        self._poller.watch(connection.number)
+        if self._relay.thread.ident is None:
+            self._relay.start()
+        self.interrupt()
+        return line
+
+    def _lose(self, line: Line) -> None:
+        line.is_ended = True
+        self._poller.forget(line.connection.number)
+        self._all.pop(line.connection.number, None)
+        line.connection.close()
+        for loan in line.loans:
+            shm.take_back(loan)
+        with self._lock:
+            if any(other.home == line.home for other in self._all.values()):
+                return  # there is another one, and it may still have something for us
+            self._lines.pop(line.home, None)
+            self._lost.add(line.home)
+            residents = list(self._residents.values())
+            for uuid in [uuid for uuid in self._watchers if home_of(uuid) == line.home]:
+                del self._watchers[uuid]
+        for resident in residents:
+            resident.lost(line.home)
+        self._lose_pending(line.home)
+        _retire_if_unused()
+
+    def _lose_pending(self, far_home: str) -> None:
+        for pending in [p for p in list(self._pending.values()) if p.home == far_home]:
+            self.answered(pending.number, "lost", Letter({}))
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool:
+        """Wait until `ready()`, reading meanwhile; False when `timeout` seconds have passed."""
+        return self._relay.wait(ready, timeout)
+
+    def interrupt(self) -> None:
+        """Whoever reads looks again at what he waits for.  Any thread."""
+        with contextlib.suppress(OSError):  # full, so it will wake anyway; or closed
+            os.write(self._wake_out, b"!")
+
+    def _turn(self, timeout: float | None, spin: float) -> None:
+        for descriptor in self._poller.wait(timeout, spin):
+            line = self._all.get(descriptor)
+            if line is not None:
+                self._read(line)
+            elif descriptor == self._wake_in:
+                os.read(self._wake_in, 4096)
+            else:
+                self._poller.forget(descriptor)
+
+    def _read(self, line: Line) -> None:
+        if line.connection.waiting and line.connection.flush():
+            self._poller.watch(line.connection.number)
+        try:
+            frames = line.connection.receive()
+        except (EOFError, ProtocolError):
+            self._lose(line)
+            return
+        for frame, descriptors in frames or ():
+            try:
+                head, plain, packed = pickle.loads(frame.payload)
+                letter = envelope.read(plain, packed, frame.buffers, descriptors, line.released)
+                self._HANDLERS[frame.kind](self, line, head, letter)
+            except Exception:  # noqa: BLE001 - a fault in River must not become a hang: that process counts as lost
+                import logging
+
+                logging.getLogger("river").exception("River failed while it read packets; please report this")
+                self._lose(line)
+                return
+
+    def _packet(self, line: Line, head: Any, letter: Letter) -> None:
+        resident = self._residents.get(head[0])
+        if resident is not None:
+            resident.delivered(letter, line)
+        else:
+            self.write(line, Kind.GONE, (head[0], "", None))
+
+    def _ask(self, line: Line, head: Any, letter: Letter) -> None:
+        number, uuid, what = head
+        self._asked(line, number, uuid, what, letter)
+
+    def _asked(self, line: Line | None, number: int, uuid: str, what: str, letter: Letter) -> None:
+        resident = self._residents.get(uuid)
+        if resident is not None:
+            resident.asked(Reply(self, line, number), what, letter)
+        elif number:
+            Reply(self, line, number).answer("lost")
+
+    def _answer(self, line: Line, head: Any, letter: Letter) -> None:
+        number, status = head
+        self.answered(number, status, letter)
+
+    def _watch(self, line: Line, head: Any, letter: Letter) -> None:
+        with self._lock:
+            is_here = head[0] in self._residents
+            if is_here:
+                self._watchers.setdefault(head[0], []).append(line)
+        if not is_here:
+            self.write(line, Kind.GONE, (head[0], "", None))
+
+    def _gone(self, line: Line, head: Any, letter: Letter) -> None:
+        uuid, parent, _ = head
+        with self._lock:
+            told = [one for one in self._watchers.pop(uuid, []) if not isinstance(one, Line)]
+        for resident in told:
+            resident.gone(*head)
+        if parent and self._residents.get(parent) not in (None, *told):
+            self._tell_parent(*head)
+        self._full.discard(uuid)
+
+    def _mailbox_full(self, line: Line, head: Any, letter: Letter) -> None:
+        self._full.add(head[0])
+
+    def _mailbox_room(self, line: Line, head: Any, letter: Letter) -> None:
+        self._full.discard(head[0])
+
+    def _release(self, line: Line, head: Any, letter: Letter) -> None:
+        for loan in head:
+            line.loans.discard(loan)
+            shm.take_back(loan)
+
+    _HANDLERS: dict[int, Callable[..., None]] = {
+        Kind.PACKET: _packet,
+        Kind.ASK: _ask,
+        Kind.ANSWER: _answer,
+        Kind.WATCH: _watch,
+        Kind.GONE: _gone,
+        Kind.FULL: _mailbox_full,
+        Kind.ROOM: _mailbox_room,
+        Kind.RELEASE: _release,
+    }
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Read and send no more.  Twice is fine."""
+        with self._lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+        self._relay.close()
+        for line in list(self._all.values()):
+            line.is_ended = True
+            line.connection.close()
+            for loan in line.loans:
+                shm.take_back(loan)
+        self._all.clear()
+        self._poller.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+
+    def forget_in_child(self) -> None:
+        """After a fork of this process: let go of what is the parent's."""
+        for line in self._all.values():
+            line.connection.forget()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+        self._poller.close()
+
+
+_post: Post | None = None
+_making = threading.Lock()
+
+
+def the_post() -> Post:
+    """This process's post."""
+    global _post
+    with _making:
+        if _post is None:
+            _post = Post(place().home)
+        return _post
+
+
+def _retire_if_unused() -> None:
+    """Nobody lives here any more and no line is open: end the thread; a post is made again when it is needed."""
+    global _post
+    with _making:
+        post = _post
+        if post is None or not post.is_unused or place().up is not None:
+            return
+        _post = None
+    threading.Thread(target=post.close, name="river-post-end", daemon=True).start()
+
+
+def introduced(payload: bytes, descriptor: int) -> None:
+    """An end of a line has come, for this process or another one; it is closed if nobody knows that one."""
+    target, source = pickle.loads(payload)
+    here = place()
+    way = here.way_to(target)
+    if target == here.home:
+        the_post().adopt(source, descriptor)
+    elif way is None:
+        os.close(descriptor)
+    else:
+        way(payload, descriptor)
+
+
+def _forked() -> None:
+    global _post, _making
+    _making = threading.Lock()
+    post, _post = _post, None
+    if post is not None:
+        post.forget_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def left_of(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -1,0 +1,54 @@
+"""What a VR may ask of its program, wherever it runs: which VMs there are, and to start other VRs.
+
+    VR in a VM --ask--> registry in the driver --task--> VM that is to house the new VR
+
+May not: know how VMs are started, or what a VR does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from . import errors
+from ._core import envelope, serial
+from ._core.packet import selects
+from ._core.post import the_post
+
+
+class Program(Protocol):
+    """The program that a VR belongs to."""
+
+    def discover(self, attributes: dict[str, Any]) -> list[Any]:
+        """The VMs that match, as mappings."""
+
+    def deploy(self, parent: str, vms: list[Any], kind: type, args: tuple[Any, ...]) -> list[Any]:
+        """Start a VR of class `kind` on each; a mapping for each, with its `uuid`."""
+
+
+class FarProgram:
+    """The program, as seen from a VM."""
+
+    def __init__(self, registry: str) -> None:
+        self._registry = registry
+
+    def discover(self, attributes: dict[str, Any]) -> list[Any]:
+        return [vm for vm in self._ask("discover", {})["vms"] if selects(attributes, vm)]
+
+    def deploy(self, parent: str, vms: Sequence[Any], kind: type, args: tuple[Any, ...]) -> list[Any]:
+        import cloudpickle
+
+        blob = cloudpickle.dumps((kind, args))
+        return self._ask("deploy", {"parent": parent, "vms": [vm["uuid"] for vm in vms], "blob": blob})["vms"]  # type: ignore[no-any-return]
+
+    def _ask(self, what: str, values: dict[str, Any]) -> dict[str, Any]:
+        post = the_post()
+        pending = post.ask(self._registry, what, envelope.seal(values))
+        post.wait(lambda: pending.status)
+        if pending.letter is None or pending.status == "lost":
+            raise errors.VirtualResourceLost("the program that this VR belongs to has ended")
+        answer = pending.letter.values()
+        if pending.status == "failed":
+            blob, name, text = answer["report"]
+            raise errors.remote((blob, name, text), serial.loads(blob) if blob else None, False)
+        return answer

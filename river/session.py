@@ -1,0 +1,257 @@
+"""The VMs of a program that speaks Trickle or is made of VRs: started or found once, and used by all of it.
+
+    connect, fork, forkjoin (trickle)   discover, deploy (vr)
+                     \\                   /
+                      Session --> RiverPool --> Cluster
+
+Rule: nothing runs here that RiverPool does not run; a session only says on which VMs.
+May not: know frames or lines.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from . import errors
+from ._core import cpus, envelope, serial
+from ._core.homes import new_resident, place, registry_of
+from ._core.packet import Letter, selects
+from ._core.post import Line, Reply, the_post
+from .executor import submit_task
+from .machine import RemoteVM
+from .pool import RiverPool
+from .program import FarProgram
+from .tasks import Options, TaskFuture
+from .vms import ONCE, VM
+from .vr import VirtualResource, begin, live, live_packed
+
+# Seconds that VMs may take to come up.
+_PATIENCE = 60.0
+
+
+class Session:
+    """The VMs of one program."""
+
+    def __init__(self, vms: int) -> None:
+        self.pool = RiverPool(vms)
+        self.program = Registry(self)
+        self._known: dict[str, VM] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def is_closed(self) -> bool:
+        return self.pool._cluster.is_closed
+
+    def vms(self) -> list[VM]:
+        """Those that are up, in the order of their start, with what is known of them now."""
+        cluster = self.pool._cluster
+        cluster.wait(lambda: self._is_staffed() or cluster.failure is not None, _PATIENCE)
+        cluster.check_open()
+        load = _load()
+        found = []
+        with self._lock:
+            for remote in cluster.vms():
+                if remote.pid and not remote.is_ended:
+                    known = self._known.get(remote.name)
+                    if known is None:
+                        known = self._known[remote.name] = VM(self, remote.name, _facts(remote))
+                    known._facts.update(load)
+                    found.append(known)
+        return found
+
+    def _is_staffed(self) -> bool:
+        return sum(bool(vm.pid) for vm in self.pool._cluster.vms()) >= self.pool._cluster.scheduler.wanted
+
+    def connect(self, n: int | None, local: bool, attributes: Mapping[str, Any]) -> list[VM]:
+        """`n` VMs that match, or all; local ones are started for what is missing."""
+        found = [vm for vm in self.vms() if selects(attributes, vm)]
+        if n is not None and len(found) < n and local:
+            self.grow(n - len(found))
+            found = [vm for vm in self.vms() if selects(attributes, vm)]
+        if n is not None and len(found) < n:
+            raise errors.VMsNotFound(_missing(n, found, self.vms(), attributes))
+        return found[:n]
+
+    def grow(self, vms: int) -> None:
+        self.pool._vm_count += vms
+        self.pool._cluster.grow(vms)
+
+    def submit(
+        self,
+        where: Sequence[VM],
+        options: Options,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        keywords: dict[str, Any],
+        kind: Callable[..., TaskFuture] = TaskFuture,
+    ) -> TaskFuture:
+        """Run a call on one of these VMs; returns its future."""
+        options = options._replace(where=self.names(where))
+        return submit_task(self.pool._cluster, options, function, args, keywords, False, None, kind)
+
+    def names(self, where: Sequence[VM]) -> frozenset[str]:
+        return frozenset(vm._name for vm in where)
+
+    def call(self, vm: VM, function: Callable[..., Any], *args: Any) -> TaskFuture:
+        """Run a call on one VM, at most once."""
+        return self.submit([vm], ONCE, function, args, {})
+
+    def close(self) -> None:
+        """End the VMs."""
+        self.program.close()
+        self.pool.terminate()
+
+
+class Registry:
+    """The session as VRs see it; those in VMs ask for it by the post."""
+
+    is_full = False
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._uuid = registry_of(place().home)
+        self._is_known = False
+
+    def discover(self, attributes: dict[str, Any]) -> list[Any]:
+        return [vm for vm in self._session.vms() if selects(attributes, vm)]
+
+    def deploy(self, parent: str, vms: list[Any], kind: type[VirtualResource], args: tuple[Any, ...]) -> list[Any]:
+        entries, futures = self._start(parent, [vm["uuid"] for vm in vms], live, (kind,), args)
+        for future in futures:
+            future.result()
+        return entries
+
+    def _start(
+        self, parent: str, uuids: list[str], start: Any, what: tuple[Any, ...], args: tuple[Any, ...]
+    ) -> tuple[list[dict[str, Any]], list[TaskFuture]]:
+        if not self._is_known:
+            self._is_known = True
+            the_post().move_in(self._uuid, self)
+        there = {vm["uuid"]: vm for vm in self._session.vms()}
+        gone = [uuid for uuid in uuids if uuid not in there]
+        if gone:
+            raise errors.VMsNotFound(f"VM {gone[0]} is gone, or not of this program; discover() again")
+        entries, futures = [], []
+        for uuid in uuids:
+            vm = there[uuid]
+            entry = {**vm, "uuid": new_resident(uuid), "vm": uuid}
+            entries.append(entry)
+            program = FarProgram(self._uuid)
+            futures.append(self._session.call(vm, start, *what, entry["uuid"], parent, program, args))
+        return entries, futures
+
+    # -- what the post calls ------------------------------------------------------------------------------------
+
+    def asked(self, reply: Reply, what: str, letter: Letter) -> None:
+        # Not here: whoever reads may not wait, and what is asked for starts tasks.
+        self._session.pool._cluster.later(self._answer, reply, what, letter)
+
+    def _answer(self, reply: Reply, what: str, letter: Letter) -> None:
+        try:
+            values = letter.values()
+            if what == "discover":
+                reply.answer("ok", envelope.seal({"vms": [dict(vm) for vm in self._session.vms()]}))
+                return
+            entries, futures = self._start(values["parent"], values["vms"], live_packed, (values["blob"],), ())
+            left = list(futures)
+
+            def one_is_done(future: Any) -> None:
+                left.remove(future)
+                if not left:
+                    self._tell(reply, entries, futures)
+
+            for future in futures:
+                future.add_done_callback(one_is_done)
+            if not futures:
+                self._tell(reply, entries, futures)
+        except Exception as error:  # noqa: BLE001 - whoever asked hears of it
+            reply.answer("failed", envelope.seal({"report": serial.dump_exception(error)}))
+
+    @staticmethod
+    def _tell(reply: Reply, entries: list[dict[str, Any]], futures: Sequence[TaskFuture]) -> None:
+        failed = [error for error in (future.exception() for future in futures) if error is not None]
+        if failed:
+            reply.answer("failed", envelope.seal({"report": serial.dump_exception(failed[0])}))
+        else:
+            reply.answer("ok", envelope.seal({"vms": entries}))
+
+    def delivered(self, letter: Letter, line: Line | None) -> None:
+        """Nobody sends it packets."""
+
+    def lost(self, home: str) -> None:
+        """It waits for nobody."""
+
+    def gone(self, uuid: str, parent: str, report: Any) -> None:
+        """It waits for nobody."""
+
+    def close(self) -> None:
+        if self._is_known:
+            the_post().move_out(self._uuid)
+
+
+_session: Session | None = None
+_making = threading.Lock()
+
+
+def the_session(n: int | None = None) -> Session:
+    """This program's session; made with `n` VMs (default: one for each usable core) if there is none."""
+    global _session
+    with _making:
+        if _session is None or _session.is_closed:
+            _session = Session(n or cpus.cpu_count())
+        return _session
+
+
+def disconnect() -> None:
+    """End the VMs of this program; `connect` starts others.  Twice is fine."""
+    global _session
+    with _making:
+        session, _session = _session, None
+    if session is not None:
+        session.close()
+
+
+def run(kind: type[VirtualResource], *args: Any, n: int | None = None) -> Any:
+    """Run a VirtualResource as a program: `vr_init`, then `main`, in this thread, with `n` VMs (default: those that
+    there are, or one for each usable core).  Returns what `main` returns, or None if `vr_init` returns something falsy.
+    """
+    session = the_session(n)
+    if n is not None:
+        session.connect(n, True, {})
+    vr = begin(kind, the_post().new_uuid(), None, session.program, args)
+    try:
+        return vr.main() if vr.vr_init() else None
+    finally:
+        the_post().move_out(vr.uuid)
+
+
+def _facts(remote: RemoteVM) -> dict[str, Any]:
+    return {
+        "uuid": remote.uuid,
+        "host": socket.gethostname(),
+        "pid": remote.pid,
+        "name": remote.name,
+        "python": platform.python_version(),
+        "cpus": cpus.cpu_count(),
+    }
+
+
+def _load() -> dict[str, Any]:
+    """What changes: the machine's load (running processes, mean of a minute), and its memory in bytes."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return {"load": os.getloadavg()[0], "memory": memory.available, "total_memory": memory.total}
+
+
+def _missing(n: int, found: list[VM], all_vms: list[VM], attributes: Mapping[str, Any]) -> str:
+    wanted = ", ".join(f"{name}={value!r}" for name, value in attributes.items())
+    listed = "; ".join(map(repr, all_vms)) or "none"
+    return (
+        f"{n} VMs{' with ' + wanted if wanted else ''} were asked for, and {len(found)} found; all there are: {listed}"
+    )

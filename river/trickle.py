@@ -1,0 +1,194 @@
+"""Trickle: fork and join over VMs, in a dozen words.
+
+    machines = connect(4)
+    results = forkjoin(machines, sum, [range(i, i + 250) for i in range(0, 1000, 250)])
+
+    handle = fork(machines[0], f, x);  value = join(handle)
+
+Functions, classes and data travel by themselves; `inject` gives them a name in a VM, for `vm.name(...)`.
+
+The words are those of Benson and Fedosov's Trickle (University of San Francisco, 2006-2007).
+May not: run anything that RiverPool does not run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from . import arguments, errors
+from ._core import remote
+from .session import Session, disconnect, the_session
+from .tasks import Options
+from .vms import VM, Handle, RemoteMethod, RemoteName, fork_on
+
+__all__ = [
+    "connect",
+    "disconnect",
+    "fork",
+    "forkall",
+    "forkgen",
+    "forkjoin",
+    "forkwork",
+    "inject",
+    "join",
+    "joinall",
+]
+
+
+def connect(n: int | None = None, *, local: bool = True, **attributes: Any) -> list[VM]:
+    """The VMs of this program: exactly `n`, or all there are; the first time, one is started for each usable core.
+
+    local: start VMs on this machine for what is missing.  attributes: what the VMs must have, by the rules of packets:
+    `connect(2, memory=lambda free: free > 4 << 30)`.
+
+    Raises VMsNotFound, which lists what was found; ValueError for `n` below 1.
+    """
+    if n is not None and n < 1:
+        raise ValueError(f"connect() takes 1 VM or more, not {n}")
+    return the_session(n).connect(n, local, attributes)
+
+
+def inject(where: VM | Sequence[VM], obj: Any, name: str | None = None) -> None:
+    """Make a function, class, module or any data known in VMs, by its own name or by `name`.
+
+    Raises TypeError for data without a name, and what pickling raises.
+    """
+    vms = [where] if isinstance(where, VM) else list(where)
+    if isinstance(obj, types.ModuleType):
+        calls = [vm._session.call(vm, remote.inject_module, obj.__name__, *_source(obj)) for vm in vms]
+    else:
+        known = name or getattr(obj, "__name__", None)
+        if not isinstance(known, str) or not known.isidentifier():
+            raise TypeError(f"a {type(obj).__name__} has no name of its own: inject(vm, obj, name='...')")
+        calls = [vm._session.call(vm, remote.inject, known, obj) for vm in vms]
+    for future in calls:
+        future.result()
+
+
+def _source(module: types.ModuleType) -> tuple[str | None, str | None]:
+    try:
+        return inspect.getsource(module), module.__file__
+    except (OSError, TypeError):
+        return None, None
+
+
+def fork(where: Any, function: Any = None, /, *args: Any, **keywords: Any) -> Handle:
+    """Start `function(*args)` on a VM, without waiting; returns a handle for `join`.
+
+    `fork(obj.method, ...)` does the same for an object that lives in a VM, `fork(vm.name, ...)` for what was injected.
+    The call runs at most once: if its VM dies, the handle fails with WorkerLost.
+    """
+    if isinstance(where, (RemoteName, RemoteMethod)):
+        return where._river_fork(args if function is None else (function, *args), keywords)
+    if not isinstance(where, VM):
+        raise TypeError(f"fork() takes a VM of connect(), or a method of an object that lives in one, not {where!r}")
+    if isinstance(function, str):
+        return RemoteName(where, function)._river_fork(args, keywords)
+    if isinstance(function, RemoteName):
+        function = function._name
+        return RemoteName(where, function)._river_fork(args, keywords)
+    if not callable(function):
+        raise TypeError(f"fork() takes a function, or the name of one that was injected, not {function!r}")
+    return fork_on(where, function, args, keywords)
+
+
+def join(what: Any, timeout: float | None = None) -> Any:
+    """Wait for a handle and return its value; or, of a list of handles, for the first that finishes: it is taken out of
+    the list, and `(handle, value)` is returned.
+
+    Raises what the call raised, with the far traceback as its cause (from a list, with the handle as its attribute
+    `handle`); TimeoutError after `timeout` seconds; ValueError for an empty list.
+    """
+    if not isinstance(what, list):
+        return what.result(timeout)
+    if not what:
+        raise ValueError("join([]): there is no handle to wait for")
+    cluster = what[0]._owner
+    if not cluster.wait(lambda: any(handle.done() for handle in what), timeout):
+        raise errors.TimeoutError(f"none of {len(what)} handles was finished within {timeout} s")
+    handle = next(handle for handle in what if handle.done())
+    what.remove(handle)
+    try:
+        return handle, handle.result()
+    except BaseException as error:
+        error.handle = handle  # type: ignore[attr-defined]
+        raise
+
+
+def forkall(vms: Iterable[VM], function: Any, /, *args: Any, **keywords: Any) -> list[Handle]:
+    """Start the same call on each of these VMs; returns a list of handles."""
+    return [fork(vm, function, *args, **keywords) for vm in vms]
+
+
+def joinall(handles: Iterable[Handle], timeout: float | None = None) -> list[Any]:
+    """Wait for all handles and return their values, in order.  Raises what the first of them that failed raised."""
+    return [handle.result(timeout) for handle in handles]
+
+
+def forkjoin(vms: Sequence[VM], function: Callable[..., Any], items: Iterable[Any], star: bool | None = None) -> Any:
+    """Call a function for each item on these VMs, and return the list of the results.
+
+    star: unpack items into arguments.  By default an item that is a list or tuple is unpacked if the function needs
+    more than one argument (and, where it does not say what it needs, tuples are).
+
+    An item whose VM dies goes to another one.  Raises what the first call that failed raised.
+    """
+    return forkwork(vms, function, items, star=star)
+
+
+def forkwork(
+    vms: Sequence[VM], function: Callable[..., Any], work: Iterable[Any], chunksize: int = 1, star: bool | None = None
+) -> list[Any]:
+    """The same, self-scheduled in chunks: a VM that is done takes the next `chunksize` items."""
+    pool, options, called, unpacks = _job(vms, function, star)
+    job = pool._list_job(options, called, work, star=unpacks, chunksize=chunksize)
+    return list(job.run())
+
+
+def forkgen(
+    vms: Sequence[VM], function: Callable[..., Any], work: Iterable[Any], chunksize: int = 1, star: bool | None = None
+) -> Iterator[Any]:
+    """The same as a generator of results, as they come."""
+    pool, options, called, unpacks = _job(vms, function, star)
+    arguments.check_chunksize(chunksize)
+    yield from pool._stream(options, called, work, chunksize, star=unpacks, ordered=False)
+
+
+def _job(vms: Sequence[VM], function: Callable[..., Any], star: bool | None) -> tuple[Any, Options, Any, bool]:
+    vms = list(vms)
+    if not vms:
+        raise ValueError("there is no VM to run on: the list is empty")
+    session: Session = vms[0]._session
+    names = session.names(vms)
+    everywhere = names.issuperset(vm.name for vm in session.pool._cluster.vms())
+    options = Options(where=None if everywhere else names)
+    if star is None:
+        kinds = _unpacked_kinds(function)
+        return session.pool, options, _Spread(function, kinds) if kinds else function, False
+    return session.pool, options, function, star
+
+
+def _unpacked_kinds(function: Callable[..., Any]) -> tuple[type, ...]:
+    """The kinds of items that are unpacked for this function."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return (tuple,)
+    needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return (list, tuple) if len(needed) > 1 else ()
+
+
+class _Spread:
+    """A function that gets some kinds of items unpacked."""
+
+    def __init__(self, function: Callable[..., Any], kinds: tuple[type, ...]) -> None:
+        self.function = function
+        self.kinds = kinds
+        self.__qualname__ = getattr(function, "__qualname__", repr(function))
+
+    def __call__(self, item: Any) -> Any:
+        is_unpacked = isinstance(item, self.kinds)
+        return self.function(*item) if is_unpacked else self.function(item)

@@ -56,11 +56,10 @@ class Box:
     def delivered(self, letter: Letter, line: Line | None) -> None:
         with self._lock:
             self._mailbox.put(letter)
-            tell = line is not None and self.is_full and line not in self._held_up
-            if tell and line is not None:
-                self._held_up.add(line)
-        if tell and line is not None:
-            self._post.write(line, Kind.FULL, (self.uuid,))
+            if line is None or not self.is_full or line in self._held_up:
+                return
+            self._held_up.add(line)
+        self._post.write(line, Kind.FULL, (self.uuid,))
 
     def asked(self, reply: Reply, what: str, letter: Letter) -> None:
         reply.answer("refused")
@@ -127,8 +126,18 @@ class Box:
         what a predicate or unpacking a value raises.
         """
         search = Search(wanted)
+        letter = self._find(search, self._mailbox.remove) if len(self._mailbox) else None
+        if letter is None and timeout != 0:
+            letter = self._wait_for(search, timeout)
+        if letter is not None and self._size and len(self._mailbox) <= self._size // 2:
+            self._tell_room()
+        return letter
+
+    def _wait_for(self, search: Search, timeout: float | None) -> Letter | None:
         deadline = deadline_of(timeout)
-        sources = _sources(wanted)
+        sources = _sources(search.wanted)
+        for uuid in sources:
+            self._watch(uuid)
         with self._lock:
             self._mailbox.begin(search)
         try:
@@ -136,12 +145,7 @@ class Box:
                 seen = self._changes
                 letter = self._find(search, self._mailbox.remove)
                 if letter is not None:
-                    self._taken()
                     return letter
-                if timeout == 0:
-                    return None
-                for uuid in sources:
-                    self._watch(uuid)
                 self._raise_bad_news(sources)
                 if not self._post.wait(lambda: search.fresh or self._changes != seen, left_of(deadline)):  # noqa: B023
                     return None
@@ -162,10 +166,6 @@ class Box:
                 if chosen is not None:
                     return chosen
         return None
-
-    def _taken(self) -> None:
-        if self._size and len(self._mailbox) < max(1, self._size // 2 + 1):
-            self._tell_room()
 
     def _raise_bad_news(self, sources: list[str]) -> None:
         if self.bad_news:

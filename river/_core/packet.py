@@ -9,6 +9,7 @@ Rule 3: a search by plain values costs no more among 100,000 letters than among 
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -17,8 +18,8 @@ from typing import Any, TypeAlias
 RESERVED = ("src", "dest", "obj", "block", "timeout", "self")
 _RESERVED = frozenset(RESERVED)
 
-# Among more letters than this, an attribute that is searched by gets an index.
-_FEW = 32
+# So many letters are looked at one by one; if none of them matches, what is searched by gets an index.
+_FEW = 16
 _PLAIN = frozenset((int, float, str, bytes, bool, complex, type(None)))
 _MISSING: Any = object()
 _NOTHING: Mapping[str, Any] = {}
@@ -155,7 +156,10 @@ def check_names(values: Mapping[str, Any]) -> None:
 
 def matches(value_of: Callable[[str], Any], wanted: Wanted) -> bool:
     """Whether all that is wanted is there; `value_of` returns `MISSING` for an attribute that is not."""
-    return all(_accepts(want, value_of(name)) for name, want in wanted.items())
+    for name, want in wanted.items():  # noqa: SIM110 - a generator costs as much again
+        if not _accepts(want, value_of(name)):
+            return False
+    return True
 
 
 def selects(wanted: Wanted, values: Mapping[str, Any]) -> bool:
@@ -168,6 +172,8 @@ def _accepts(want: Any, value: Any) -> bool:
         return False
     if want is ANY:
         return True
+    if type(want) in _PLAIN and type(value) in _PLAIN:
+        return bool(want == value)
     if type(want) is AnyOf:
         return want.has(value)
     if is_predicate(want):
@@ -189,17 +195,20 @@ def _equal(a: Any, b: Any) -> bool:
 
 def is_simple(wanted: Wanted) -> bool:
     """Whether finding out runs no code but ours: only plain values, ANY, or `any_of` plain ones are wanted."""
+    if _PLAIN.issuperset(map(type, wanted.values())):
+        return True
     return all(want is ANY or is_plain(want) or (type(want) is AnyOf and want.is_plain) for want in wanted.values())
 
 
 class Search:
     """What a receiver wants, and what has come since it last looked."""
 
-    __slots__ = ("fresh", "is_simple", "wanted")
+    __slots__ = ("fresh", "is_simple", "looks_again", "wanted")
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         self.is_simple = is_simple(wanted)
+        self.looks_again = False
         self.fresh: list[Letter] | None = None  # None: it has not looked yet
 
     def may_match(self, letter: Letter) -> bool:
@@ -234,27 +243,25 @@ class Mailbox:
 
     def put(self, letter: Letter) -> None:
         """The letter arrives."""
-        letter.number = self._next
-        self._next += 1
-        self._add(letter)
+        letter.number = number = self._next
+        self._next = number + 1
+        self._letters[number] = letter
+        if self._indexes:
+            for name, index in self._indexes.items():
+                index.add(name, letter)
         for search in self._searches:
             if search.fresh is not None and search.may_match(letter):
                 search.fresh.append(letter)
 
-    def _add(self, letter: Letter) -> None:
-        self._letters[letter.number] = letter
-        for name, index in self._indexes.items():
-            index.add(name, letter)
-
     def put_back(self, letters: Iterable[Letter]) -> None:
         """They were taken, but did not get where they should: they are where they were again."""
         for letter in letters:
-            self._add(letter)
+            self._letters[letter.number] = letter
             for search in self._searches:
                 if search.fresh is not None:
                     search.fresh.append(letter)
         self._letters = OrderedDict(sorted(self._letters.items()))
-        self._indexes.clear()
+        self._indexes.clear()  # they are made again when they are needed
 
     def take(self, **wanted: Any) -> Letter | None:
         """Remove and return the first letter that matches; None if there is none."""
@@ -268,14 +275,16 @@ class Mailbox:
         """Take this letter out; None if it is gone already, or was none."""
         if letter is None or self._letters.pop(letter.number, None) is None:
             return None
-        for name, index in self._indexes.items():
-            index.remove(name, letter)
-        if not self._letters:
-            self._indexes.clear()
+        if self._indexes:
+            for name, index in self._indexes.items():
+                index.remove(name, letter)
+            if not self._letters:
+                self._indexes.clear()
         return letter
 
     def begin(self, search: Search) -> None:
         """The search is going to look more than once: it is told what comes, and need not look at the rest again."""
+        search.looks_again = True
         self._searches.append(search)
 
     def end(self, search: Search) -> None:
@@ -284,15 +293,25 @@ class Mailbox:
 
     def find(self, search: Search) -> Letter | None:
         """The first letter that matches.  Raises what a predicate or unpacking a value raises."""
-        return next((letter for letter in self.candidates(search) if matches(letter.value, search.wanted)), None)
+        wanted = search.wanted
+        for letter in self.candidates(search):
+            if matches(letter.value, wanted):
+                return letter
+        return None
 
     def candidates(self, search: Search) -> Iterable[Letter]:
         """Letters that may match and that the search has not seen, oldest first."""
-        if not search.wanted and search.fresh is None and search not in self._searches:
-            return self._letters.values()
-        fresh, search.fresh = search.fresh, [] if search in self._searches else None
+        fresh = search.fresh
+        if search.looks_again:
+            search.fresh = []
         if fresh is not None:
             return [letter for letter in fresh if letter.number in self._letters]
+        if len(self._letters) <= _FEW:
+            return self._letters.values()
+        return itertools.chain(itertools.islice(self._letters.values(), _FEW), self._indexed(search))
+
+    def _indexed(self, search: Search) -> Iterator[Letter]:
+        """Letters that may match, by way of an index; made now, as the first few letters did not match."""
         for name, want in search.wanted.items():
             if is_plain(want):
                 values: Sequence[Any] = (want,)
@@ -301,13 +320,13 @@ class Mailbox:
             else:
                 continue
             index = self._indexes.get(name)
-            if index is None and len(self._letters) > _FEW:
+            if index is None:
                 index = self._indexes[name] = _Index()
                 for letter in self._letters.values():
                     index.add(name, letter)
-            if index is not None:
-                return index.candidates(values)
-        return self._letters.values()
+            yield from index.candidates(values)
+            return
+        yield from self._letters.values()
 
 
 class _Index:

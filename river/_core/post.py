@@ -21,6 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Protocol
 
 from .. import errors
@@ -33,6 +34,12 @@ from .wire import Kind, ProtocolError
 
 # Beyond so many bytes that a line has not taken, whoever sends has to wait.
 MOST_UNSENT = 8 << 20
+# Packets that follow each other within so many seconds share a frame, up to so many of them: a frame costs more than
+# a packet.  One that comes alone goes at once.
+BURST = 15e-6
+MOST_TOGETHER = 128
+# And none is held back longer than this.
+HOLD = 0.0005
 
 
 class Resident(Protocol):
@@ -64,6 +71,9 @@ class Line:
         self.loans: set[int] = set()
         self.released: deque[int] = deque()
         self.is_ended = False
+        self.lock = threading.Lock()  # keeps the order of what is sent
+        self.outbox: list[tuple[str, dict[str, Any]]] = []  # packets that share the next frame
+        self.sent_at = 0.0
 
 
 class Reply:
@@ -109,6 +119,9 @@ class Post:
         self._lines: dict[str, Line] = {}  # by the other process's UUID: the one we send on
         self._all: dict[int, Line] = {}  # by descriptor
         self._lost: set[str] = set()
+        self._outgoing: set[Line] = set()  # those with something in the outbox
+        self._is_armed = False  # whoever reads knows that there is, or was, something in an outbox
+        self._armed_at = 0.0
         self._full: set[str] = set()  # mailboxes elsewhere that take no more for now
         self._watchers: dict[str, list[Line | Resident]] = {}  # by who is watched
         self._pending: dict[int, Pending] = {}
@@ -182,7 +195,8 @@ class Post:
         Raises PacketError for what cannot be sent, VirtualResourceLost when `dest` is known to be gone.
         """
         contents = envelope.seal(values)
-        contents[0]["src"] = src
+        plain, packed = contents
+        plain["src"] = src
         far_home = home_of(dest)
         if far_home == self.home:
             resident = self._residents.get(dest)
@@ -194,7 +208,45 @@ class Post:
         line = self._lines.get(far_home) or self.line_to(far_home)
         if line.is_ended:
             raise errors.VirtualResourceLost(f"the VM of VR {dest} is gone")
-        self.write(line, Kind.PACKET, (dest, src), contents)
+        if packed:
+            self.write(line, Kind.PACKET, dest, contents)
+            return
+        now = perf_counter()
+        with line.lock:
+            outbox = line.outbox
+            if outbox or now - line.sent_at < BURST:
+                outbox.append((dest, plain))
+                count = len(outbox)
+            else:
+                count = 0
+                line.connection.send(Kind.PACKETS, pickle.dumps([(dest, plain)], 5))
+            line.sent_at = now
+        if count == 1:
+            self._outgoing.add(line)
+            if not self._is_armed:
+                self._is_armed, self._armed_at = True, now
+                self.interrupt()  # should the sender not go on, whoever reads sends it after a while
+        elif count >= MOST_TOGETHER:
+            self._flush(line)
+        elif not count and line.connection.waiting:
+            self._flush_later(line)
+
+    def _flush(self, line: Line) -> None:
+        """Send what is in the outbox."""
+        with line.lock:
+            self._flush_locked(line)
+        if line.connection.waiting:
+            self._flush_later(line)
+
+    def _flush_locked(self, line: Line) -> None:
+        if line.outbox:
+            outbox, line.outbox = line.outbox, []
+            self._outgoing.discard(line)
+            line.connection.send(Kind.PACKETS, pickle.dumps(outbox, 5))
+
+    def _flush_all(self) -> None:
+        for line in list(self._outgoing):
+            self._flush(line)
 
     def is_held_up(self, dest: str) -> bool:
         """Whether whoever sends there should wait."""
@@ -210,10 +262,12 @@ class Post:
         descriptors: list[int] = []
         plain, packed = envelope.write(contents, buffers, descriptors, line.loans)
         connection = line.connection
-        if line.released:
-            loans = [line.released.popleft() for _ in range(len(line.released))]
-            connection.send(Kind.RELEASE, pickle.dumps((loans, {}, ()), 5))
-        connection.send(kind, pickle.dumps((head, plain, packed), 5), buffers, descriptors)
+        with line.lock:
+            self._flush_locked(line)
+            if line.released:
+                loans = [line.released.popleft() for _ in range(len(line.released))]
+                connection.send(Kind.RELEASE, pickle.dumps((loans, {}, ()), 5))
+            connection.send(kind, pickle.dumps((head, plain, packed), 5), buffers, descriptors)
         if connection.waiting:
             self._flush_later(line)
 
@@ -329,6 +383,8 @@ class Post:
 
     def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool:
         """Wait until `ready()`, reading meanwhile; False when `timeout` seconds have passed."""
+        if self._outgoing:
+            self._flush_all()
         return self._relay.wait(ready, timeout)
 
     def interrupt(self) -> None:
@@ -337,6 +393,13 @@ class Post:
             os.write(self._wake_out, b"!")
 
     def _turn(self, timeout: float | None, spin: float) -> None:
+        if self._is_armed:
+            left = HOLD - (perf_counter() - self._armed_at)
+            if left <= 0:
+                self._is_armed = False
+                self._flush_all()
+            else:
+                timeout = left if timeout is None else min(left, timeout)
         for descriptor in self._poller.wait(timeout, spin):
             line = self._all.get(descriptor)
             if line is not None:
@@ -356,6 +419,10 @@ class Post:
             return
         for frame, descriptors in frames or ():
             try:
+                if frame.kind == Kind.PACKETS:
+                    for dest, values in pickle.loads(frame.payload):
+                        self._packet(line, dest, Letter(values))
+                    continue
                 head, plain, packed = pickle.loads(frame.payload)
                 letter = envelope.read(plain, packed, frame.buffers, descriptors, line.released)
                 self._HANDLERS[frame.kind](self, line, head, letter)
@@ -367,11 +434,11 @@ class Post:
                 return
 
     def _packet(self, line: Line, head: Any, letter: Letter) -> None:
-        resident = self._residents.get(head[0])
+        resident = self._residents.get(head)
         if resident is not None:
             resident.delivered(letter, line)
         else:
-            self.write(line, Kind.GONE, (head[0], "", None))
+            self.write(line, Kind.GONE, (head, "", None))
 
     def _ask(self, line: Line, head: Any, letter: Letter) -> None:
         number, uuid, what = head

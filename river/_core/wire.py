@@ -62,8 +62,9 @@ class Kind(enum.IntEnum):
     # supervisor -> driver
     STARTED = 48  # (name, pid)
     EXITED = 49  # a VM is gone: (name, facts)
-    # between processes that exchange packets: (head, plain values, packed values)
-    PACKET = 64  # to a mailbox: head is (its uuid, sender's uuid)
+    # between processes that exchange packets: (head, plain values, packed values), unless it says otherwise
+    PACKETS = 63  # with plain values only: [(uuid of the mailbox, values), ...]
+    PACKET = 64  # to a mailbox: head is its uuid
     ASK = 65  # of who lives there: head is (number, uuid, what)
     ANSWER = 66  # head is (number, status)
     WATCH = 67  # tell me when this one ends: (uuid,)

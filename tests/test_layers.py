@@ -26,7 +26,7 @@ LAYERS = [
     ["river._core.serial"],
     ["river._core.envelope"],
     ["river._core.post"],
-    ["river._core.box"],
+    ["river._core.box", "river._core.store"],
     ["river._core.answers"],
     ["river._core.worker"],
     ["river._core.vm"],
@@ -44,7 +44,7 @@ LAYERS = [
     ["river.executor"],
     ["river.pool"],
     ["river.program", "river.vms"],
-    ["river.vr"],
+    ["river.vr", "river.queues"],
     ["river.session"],
     ["river.trickle"],
     ["river"],
@@ -64,7 +64,7 @@ BOOT = {
     "river._core",
     *(f"river._core.{name}" for name in ("wire", "shm", "calls", "namespaces", "connection", "relay", "reference")),
     *(f"river._core.{name}" for name in ("serial", "answers", "worker", "vm", "supervisor")),
-    *(f"river._core.{name}" for name in ("homes", "packet", "remote", "envelope", "post", "box")),
+    *(f"river._core.{name}" for name in ("homes", "packet", "remote", "envelope", "post", "box", "store")),
     "river.errors",  # which has nothing but the standard library's
 }
 # What they may import besides, but inside a function only: by then it has come over, or they can do without.

@@ -15,7 +15,7 @@ import sys
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .. import errors
@@ -190,8 +190,11 @@ def contents_of(letter: Letter) -> Contents:
     return letter.plain, letter.packed  # type: ignore[return-value]
 
 
-def value_for_value(function: Callable[..., Any]) -> bytes:
-    """A predicate as it travels to a queue: by value, lambdas too."""
-    import cloudpickle
+def by_value(name: str, value: Any) -> Packed:
+    """A value with all that is needed to rebuild it, lambdas too: the predicates that a queue is asked for."""
+    try:
+        return Packed(name, pickle.dumps(value, serial.PROTOCOL))
+    except Exception:  # noqa: BLE001 - functions without a name; cloudpickle's error would be the real one
+        import cloudpickle
 
-    return cloudpickle.dumps(function)  # type: ignore[no-any-return]
+        return Packed(name, cloudpickle.dumps(value))

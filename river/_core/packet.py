@@ -253,6 +253,11 @@ class Mailbox:
             if search.fresh is not None and search.may_match(letter):
                 search.fresh.append(letter)
 
+    def pass_by(self) -> int:
+        """The place of a letter that does not stay; should it be put back, it comes before all that arrive later."""
+        self._next += 1
+        return self._next - 1
+
     def put_back(self, letters: Iterable[Letter]) -> None:
         """They were taken, but did not get where they should: they are where they were again."""
         for letter in letters:
@@ -308,10 +313,12 @@ class Mailbox:
             return [letter for letter in fresh if letter.number in self._letters]
         if len(self._letters) <= _FEW:
             return self._letters.values()
+        if not self._indexes.keys().isdisjoint(search.wanted):
+            return self._indexed(search)
         return itertools.chain(itertools.islice(self._letters.values(), _FEW), self._indexed(search))
 
     def _indexed(self, search: Search) -> Iterator[Letter]:
-        """Letters that may match, by way of an index; made now, as the first few letters did not match."""
+        """Letters that may match, by way of an index; made now if there is none."""
         for name, want in search.wanted.items():
             if is_plain(want):
                 values: Sequence[Any] = (want,)

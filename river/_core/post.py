@@ -119,6 +119,7 @@ class Post:
         self._lines: dict[str, Line] = {}  # by the other process's UUID: the one we send on
         self._all: dict[int, Line] = {}  # by descriptor
         self._lost: set[str] = set()
+        self._ended: set[str] = set()  # of other processes, to whom something was sent in vain
         self._outgoing: set[Line] = set()  # those with something in the outbox
         self._is_armed = False  # whoever reads knows that there is, or was, something in an outbox
         self._armed_at = 0.0
@@ -190,24 +191,28 @@ class Post:
     # -- sending ------------------------------------------------------------------------------------------------
 
     def send(self, src: str, dest: str, values: dict[str, Any]) -> None:
-        """Send a packet.  Waits while the line or the mailbox is full, reading meanwhile.
+        """Send a packet; `src` is the VR that it is from.
 
         Raises PacketError for what cannot be sent, VirtualResourceLost when `dest` is known to be gone.
         """
         contents = envelope.seal(values)
+        contents[0]["src"] = src
+        self.send_sealed(dest, contents)
+
+    def send_sealed(self, dest: str, contents: envelope.Contents) -> None:
         plain, packed = contents
-        plain["src"] = src
         far_home = home_of(dest)
         if far_home == self.home:
             resident = self._residents.get(dest)
             if resident is None:
-                raise errors.VirtualResourceLost(f"there is no VR {dest} any more")
+                raise errors.VirtualResourceLost(f"{dest} has ended")
             resident.delivered(envelope.at_home(contents), None)
             self._told()
             return
         line = self._lines.get(far_home) or self.line_to(far_home)
-        if line.is_ended:
-            raise errors.VirtualResourceLost(f"the VM of VR {dest} is gone")
+        if line.is_ended or dest in self._ended:
+            what = f"the process of {dest} is gone" if line.is_ended else f"{dest} has ended"
+            raise errors.VirtualResourceLost(what)
         if packed:
             self.write(line, Kind.PACKET, dest, contents)
             return
@@ -472,6 +477,7 @@ class Post:
         if parent and self._residents.get(parent) not in (None, *told):
             self._tell_parent(*head)
         self._full.discard(uuid)
+        self._ended.add(uuid)
 
     def _mailbox_full(self, line: Line, head: Any, letter: Letter) -> None:
         self._full.add(head[0])

@@ -406,15 +406,20 @@ def test_shutdown_with_cancel_futures_cancels_what_has_not_begun(own, tmp_path):
 
 
 def test_shutdown_may_be_called_again(own):
-    own.submit(tasks.nothing)
+    future = own.submit(tasks.square, 3)
     own.shutdown(wait=False)
     own.shutdown()
     own.shutdown(cancel_futures=True)
 
+    assert future.result(0) == 9
+    assert not tools.others()
 
-def test_shutdown_before_any_vm_is_up_is_no_trouble():
+
+def test_shutdown_before_any_vm_is_up_leaves_no_process():
     for _ in range(5):
         RiverExecutor(2, mp_context="spawn").shutdown()
+
+        assert not tools.others()
 
 
 @both_faces
@@ -474,10 +479,14 @@ def test_terminate_and_kill_workers_end_all_at_once(own, method, tmp_path):
 
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
 def test_terminate_and_kill_workers_may_be_called_on_a_pool_that_has_ended(own, method):
-    own.submit(tasks.nothing).result(60)
+    future = own.submit(tasks.square, 3)
     own.shutdown()
     getattr(own, method)()
     getattr(own, method)()
+
+    assert future.result(0) == 9, "what was done before is not undone"
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        own.submit(tasks.nothing)
 
 
 def test_a_task_may_tidy_up_when_its_workers_are_terminated(own, tmp_path):

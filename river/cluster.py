@@ -309,7 +309,7 @@ class Cluster:
         for instruction in todo:
             try:
                 self._DOING[type(instruction)](self, instruction, facts)
-            except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt; no descriptor or memory is left
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C, or no descriptor is left: the rest is done all the same
                 first = first or error
                 if isinstance(instruction, instructions.Send):
                     self.signal(instruction.vm, signal.SIGKILL)  # who knows what it has got: it all runs elsewhere

@@ -295,7 +295,7 @@ def submit_task(
     task = TaskFuture(cluster, options, (fn, args, kwargs), is_pool, callbacks)
     try:
         task.function, task.mode, task.argument = _pack(cluster, fn, args, kwargs)
-    except Exception as error:  # noqa: BLE001 - both faces tell it by the future
+    except Exception as error:  # noqa: BLE001 - pickling runs user code; the future tells what it raised
         task.fail(error)
         return task
     if not options.retries:

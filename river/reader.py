@@ -277,7 +277,7 @@ class Reader:
             try:
                 placed = calls.place(specs, buffers, descriptors, vm.released, shared=False) if specs else ()
                 value = serial.loads(value, buffers=placed) if task is not None else None
-            except BaseException as caught:  # noqa: BLE001 - only this task fails
+            except BaseException as caught:  # noqa: BLE001 - unpickling runs user code; only this task fails
                 error = caught
         if task is not None:
             task.settle(outcome, value, error)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -28,7 +27,6 @@ from . import failures
 from ._core import cpus, instructions, reference, serial, shm
 from ._core.instructions import Task
 from ._core.scheduler import PATIENCE, Scheduler
-from ._core.wire import Kind
 from .callbacks import Callbacks
 from .functions import Functions, next_number
 from .launchers import local
@@ -350,7 +348,7 @@ class Cluster:
     def _do_stop(self, stop: instructions.Stop, facts: Any) -> None:
         vm = self._vms.get(stop.vm)
         if vm is not None:
-            vm.line.send(Kind.STOP, pickle.dumps(None))
+            vm.stop()
 
     def _do_end(self, end: instructions.End, facts: Any) -> None:
         self.signal(end.vm, signal.SIGKILL)
@@ -358,7 +356,7 @@ class Cluster:
     def _do_revoke(self, revoke: instructions.Revoke, facts: Any) -> None:
         vm = self._vms.get(revoke.vm)
         if vm is not None:
-            vm.line.send(Kind.REVOKE, pickle.dumps(None))
+            vm.revoke()
 
     def _do_give_up(self, give_up: instructions.GiveUp, facts: Any) -> None:
         if self._failure is None:
@@ -378,7 +376,7 @@ class Cluster:
     def signal(self, name: str, number: int) -> None:
         """Send a signal to a VM's process group."""
         if self._machine is not None:
-            self._machine.line.send(Kind.SIGNAL, pickle.dumps((name, int(number)), 5))
+            self._machine.signal(name, number)
 
     def interrupted(self, error: BaseException) -> None:
         """Something that River cannot mend: fail everything rather than wait for what may never come."""
@@ -393,8 +391,8 @@ class Cluster:
         self._fail(failures.of_pool(why))
         for vm in self.vms():
             # Should a task answer the signal by an exception, the VM ends after it and begins no other.
-            vm.line.send(Kind.REVOKE, pickle.dumps(None))
-            vm.line.send(Kind.STOP, pickle.dumps(None))
+            vm.revoke()
+            vm.stop()
             self.signal(vm.name, number)
         self._do_fail_all(self.decide(self.scheduler.gave_up, why))
 
@@ -422,7 +420,7 @@ class Cluster:
             for vm in self.scheduler.vms.values():
                 vm.is_leaving = True
         for remote_vm in self.vms():
-            remote_vm.line.send(Kind.STOP, pickle.dumps(None))
+            remote_vm.stop()
         self._reader.wait(lambda: not self._vms, timeout)
         self.terminate()
 

@@ -255,7 +255,7 @@ class RiverExecutor(Face):
         **kw: Any,
     ) -> Iterator[Any]:
         """As `Executor.map` of CPython 3.14, with `buffersize=`; also progress=, on_error=, retries=, retry_on=."""
-        return executor_map(self, self._options, fn, iterables, timeout=timeout, chunksize=chunksize, **kw)
+        return executor_map(self, fn, iterables, timeout=timeout, chunksize=chunksize, **kw)
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         if kind is not None:  # an exception in the body: nobody wants the rest
@@ -340,7 +340,6 @@ def job_options(options: Options, kw: dict[str, Any]) -> dict[str, Any]:
 
 def executor_map(
     pool: Face,
-    options: Options,
     fn: Callable[..., Any],
     iterables: tuple[Any, ...],
     *,
@@ -371,7 +370,7 @@ def executor_map(
         chunksize=chunksize,
         buffersize=buffersize,
         is_pool=False,
-        **job_options(options, kw),
+        **job_options(pool._options, kw),
     )
     pool._start(job)
     return _results(MapIterator(job), job, deadline)

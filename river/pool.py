@@ -7,7 +7,6 @@ May not: know VMs' lines, frames, or why a task runs where it does.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -59,7 +58,6 @@ class RiverPool(Face):
         max_tasks_per_child: int | None = None,
         **extras: Any,
     ) -> None:
-        self._closer: threading.Thread | None = None
         count = arguments.one_of("processes", processes, "max_workers", max_workers)
         if count is not None and count < 1:
             name = "max_workers" if processes is None else "Number of processes"
@@ -210,7 +208,7 @@ class RiverPool(Face):
             for job in list(self._life.open_jobs):
                 if isinstance(job, StreamJob):
                     job.lift_bounds()
-            self._closer = end_in_background(self, waits_for_all=True)
+            end_in_background(self, waits_for_all=True)
 
     def join(self) -> None:
         """Wait until all work is done and all VMs have ended.  Raises ValueError unless closed or terminated."""
@@ -218,8 +216,8 @@ class RiverPool(Face):
             raise ValueError("Pool is still running")
         if self._cluster.is_calling_back:  # the closing thread waits for callbacks in its turn
             self._cluster.wait(lambda: is_quiet(self._cluster, self._life))
-        elif self._closer is not None:
-            self._closer.join()
+        elif self._life.closer is not None:
+            self._life.closer.join()
         self.terminate()
 
     def _repopulate_pool(self) -> None:

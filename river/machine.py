@@ -52,8 +52,9 @@ class Machine:
 class RemoteVM:
     """The driver's end of a VM: its line, and what has been sent over it already."""
 
-    def __init__(self, name: str, facts: dict[str, Any]) -> None:
+    def __init__(self, name: str, machine: Machine, facts: dict[str, Any]) -> None:
         self.name = name
+        self.machine = machine
         ours, self.far_end = pair()
         self.line = Connection(ours)
         self.pid = 0

@@ -1,4 +1,4 @@
-"""The cluster: owner of VMs and of the one scheduler of a program; it does what the scheduler says.
+"""The cluster: owner of the one scheduler of a pool and of its fleet of VMs; it does what the scheduler says.
 
     caller's thread                wire              VM                           whoever reads (reader)
     submit --lock: submitted--> Send --CALL-->  runs the task
@@ -11,12 +11,9 @@ May not: read a line (the reader does), or know what a task is for.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import pickle
 import signal
 import socket
-import sys
 import threading
 import time
 import weakref
@@ -25,24 +22,22 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import failures
-from ._core import cpus, homes, instructions, reference, serial, shm
+from ._core import cpus, instructions, shm
 from ._core.instructions import Task
 from ._core.scheduler import PATIENCE, Scheduler
-from ._core.wire import Kind
 from .callbacks import Callbacks
+from .fleet import Fleet, Plan
 from .functions import Functions, next_number
-from .launchers import local
-from .machine import Machine, RemoteVM, facts_of_driver
+from .machine import Machine, RemoteVM
 from .reader import Reader
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
 
 class Cluster:
-    """VMs on this machine and the tasks that they run.
+    """VMs and the tasks that they run.
 
-    vms: how many. start: 'auto', 'fork' or 'exec' (see `launchers.local`). lifetime: tasks until a VM is replaced.
-    memory: (soft, hard) limits in bytes for a VM, or None. env: variables for VMs.
+    vms: how many. lifetime: tasks until a VM is replaced. start, memory, env: see `Plan`.
     """
 
     def __init__(
@@ -58,91 +53,30 @@ class Cluster:
         threads: int | None = None,
     ) -> None:
         self.is_orphan = False  # True in a forked child: VMs are the parent's
+        initialize = (initializer, tuple(initargs)) if initializer is not None else None
+        plan = Plan(start, initialize, memory, {**cpus.thread_limits(vms, threads), **(env or {})})
+        self.context = plan.context
         self._lock = threading.Lock()
-        self._changed = threading.Condition()  # VMs have come or gone
-        self._fork = start == "fork" or (start == "auto" and local.may_fork())
-        self._initialize = (initializer, tuple(initargs)) if initializer is not None else None
-        inherited = dict(sys.modules["__main__"].__dict__) if self._fork else None
-        self.context = reference.Context(inherited)
-        self._pickled_initialize: serial.Pickled | None = None
-        self._env = {**cpus.thread_limits(vms, threads), **(env or {})}
-        self._options = self._describe(memory)
         self.scheduler = Scheduler(vms, lifetime)
-        self._vms: dict[str, RemoteVM] = {}
         self.functions = Functions(self.context)
         self.number = next_number
         self._reader = Reader(self)
+        self._fleet = Fleet(plan, self._reader)
         self._callbacks = Callbacks()
-        self._launches = 0
-        self._machine: Machine | None = None
         self._is_closed = False
         self.is_open = True  # False: submitting raises; `check_open` says why
         self.hungry: set[Any] = set()  # jobs that wait until there is room for more tasks
         self.dropped: deque[Callable[[], None]] = deque()  # what the garbage collector left to the reader to do
-        self._ended: deque[RemoteVM] = deque(maxlen=1000)
         self._failure: BaseException | None = None
         self._host = socket.gethostname()
         try:
-            self._launch()
+            self._fleet.launch()
             self._reader.start()
             _clusters.add(self)
             self.act(self.decide(self.scheduler.opened))
         except BaseException:
             self.terminate()
             raise
-
-    def _describe(self, memory: tuple[int, int] | None) -> dict[str, Any]:
-        """What each VM is told at its start.  Raises what pickling the initializer raises."""
-        main = sys.modules["__main__"]
-        options: dict[str, Any] = {
-            "argv": list(sys.argv),
-            "is_fresh": not self._fork,
-            "main_file": getattr(main, "__file__", None),
-            "main_package": getattr(main, "__package__", None),
-            "facts": facts_of_driver(),
-        }
-        if memory:
-            options["soft_memory"], options["hard_memory"] = memory
-        if self._initialize and not self._fork:
-            self._pickled_initialize = serial.dumps(self._initialize, self.context)
-        return options
-
-    # -- starting -----------------------------------------------------------------------------------------------
-
-    def _launch(self) -> None:
-        self._launches += 1
-        inherited = (
-            functools.partial(self._initialize[0], *self._initialize[1]) if self._fork and self._initialize else None
-        )
-        sock, process = local.launch(self._fork, inherited, self._env)
-        self._machine = Machine("local", sock, process)
-        self._reader.watch(self._machine)
-
-    def _start_vms(self, count: int) -> None:
-        for _ in range(count):
-            machine = self._machine
-            if machine is None or self._is_closed:
-                return
-            # All that concerns a VM is in place before its process starts: another thread may see it end at once.
-            vm = RemoteVM(f"local/{self.number()}", self._options["facts"])
-            with self._changed:
-                self._vms[vm.name] = vm
-            homes.place().down[vm.uuid] = functools.partial(self._introduce, vm)
-            self._reader.watch(vm)
-            todo = self.decide(self.scheduler.started, vm.name)
-            machine.start(vm, self._options, self._pickled_initialize)
-            if machine.line.waiting:
-                self._reader.flush_later(machine)
-            self.act(todo)
-            if machine is not self._machine:  # lost meanwhile, perhaps without this VM in the books
-                self._remove(vm)
-                self.act(self.decide(self.scheduler.lost, vm.name, None, 0, False, time.monotonic()))
-        self._reader.interrupt()
-
-    def _introduce(self, vm: RemoteVM, payload: bytes, descriptor: int) -> None:
-        vm.introduce(payload, descriptor)
-        if vm.line.waiting:
-            self._reader.flush_later(vm)
 
     def grow(self, vms: int) -> None:
         """So many VMs more."""
@@ -234,13 +168,11 @@ class Cluster:
         return self._failure
 
     def vms(self) -> list[RemoteVM]:
-        with self._changed:
-            return list(self._vms.values())
+        return self._fleet.vms()
 
     def all_vms(self) -> list[RemoteVM]:
         """Those that live, and those that have ended lately."""
-        with self._changed:
-            return [*self._ended, *self._vms.values()]
+        return self._fleet.all_vms()
 
     # -- what the reader tells -----------------------------------------------------------------------------------
 
@@ -254,59 +186,35 @@ class Cluster:
 
     def started(self, name: str, pid: int) -> None:
         """A VM's process is there."""
-        vm = self._vms.get(name)
+        vm = self._fleet.vm(name)
         if vm is not None:
             vm.pid = pid
-            with self._changed:
-                self._changed.notify_all()
 
     def lost(self, name: str, facts: dict[str, Any]) -> None:
         """A VM has ended: take what it had still sent, then decide."""
-        vm = self._vms.get(name)
+        vm = self._fleet.vm(name)
         if vm is None:
             return
         self._reader.drain(vm)
         vm.code = facts["code"]
-        self._remove(vm)
+        self._fleet.remove(vm)
         event = self.scheduler.lost
         self.act(self.decide(event, name, facts["running"], facts["index"], True, time.monotonic()), facts)
 
-    def _remove(self, vm: RemoteVM) -> None:
-        homes.place().down.pop(vm.uuid, None)
-        self._reader.unwatch(vm)
-        vm.line.close()
-        vm.far_end.close()
-        vm.take_back(list(vm.loans))
-        with self._changed:
-            if self._vms.pop(vm.name, None) is not None:
-                self._ended.append(vm)
-            self._changed.notify_all()
-
     def lost_machine(self, machine: Machine) -> None:
         """The supervisor is gone; its VMs with it.  That is no task's fault."""
-        machine.line.close()
-        if self._machine is machine:
-            self._machine = None
-        for vm in self.vms():
-            if vm.pid:
-                try:
-                    os.killpg(vm.pid, signal.SIGKILL)
-                except OSError:
-                    pass
-            self._reader.drain(vm)
-            self._remove(vm)
-        machine.process.wait(1)
+        vms = self._fleet.lost(machine)
         if self._is_closed:
             return
-        if self._launches > PATIENCE:
-            self.act(self.decide(self.scheduler.gave_up, f"the supervisor died {self._launches} times"))
+        if self._fleet.launches > PATIENCE:
+            self.act(self.decide(self.scheduler.gave_up, f"the supervisor died {self._fleet.launches} times"))
             return
-        self._fork = self._fork and self._options["is_fresh"] is False
-        self._launch()
+        self._fleet.launch()
         facts = {"pid": machine.process.pid, "code": -signal.SIGKILL, "peak": 0, "oom": False, "tail": ""}
-        for name, left in list(self.scheduler.vms.items()):
-            running = next(iter(left.tasks), None)
-            self.act(self.decide(self.scheduler.lost, name, running, 0, False, time.monotonic()), facts)
+        for vm in vms:
+            left = self.scheduler.vms.get(vm.name)
+            running = next(iter(left.tasks), None) if left is not None else None
+            self.act(self.decide(self.scheduler.lost, vm.name, running, 0, False, time.monotonic()), facts)
 
     # -- doing what the scheduler says --------------------------------------------------------------------------
 
@@ -320,7 +228,7 @@ class Cluster:
         for instruction in todo:
             try:
                 self._DOING[type(instruction)](self, instruction, facts)
-            except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt; no descriptor or memory is left
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C, or no descriptor is left: the rest is done all the same
                 first = first or error
                 if isinstance(instruction, instructions.Send):
                     self.signal(instruction.vm, signal.SIGKILL)  # who knows what it has got: it all runs elsewhere
@@ -330,7 +238,7 @@ class Cluster:
             raise first
 
     def _do_send(self, send: instructions.Send, facts: Any) -> None:
-        vm = self._vms.get(send.vm)
+        vm = self._fleet.vm(send.vm)
         if vm is not None:  # else it was lost meanwhile, and its tasks are elsewhere by now
             vm.send(send.tasks)
             if vm.line.waiting:
@@ -356,20 +264,30 @@ class Cluster:
         split.task.split(split.item, lambda task: self._do_fail(instructions.Fail(task, "lost", split.vm), facts))
 
     def _do_start(self, start: instructions.Start, facts: Any) -> None:
-        self._start_vms(start.vms)
+        for _ in range(start.vms):
+            vm = self._fleet.enlist() if not self._is_closed else None
+            if vm is None:
+                return
+            todo = self.decide(self.scheduler.started, vm.name)
+            self._fleet.start(vm)
+            self.act(todo)
+            if self._fleet.is_stranded(vm):
+                self._fleet.remove(vm)
+                self.act(self.decide(self.scheduler.lost, vm.name, None, 0, False, time.monotonic()))
+        self._reader.interrupt()
 
     def _do_stop(self, stop: instructions.Stop, facts: Any) -> None:
-        vm = self._vms.get(stop.vm)
+        vm = self._fleet.vm(stop.vm)
         if vm is not None:
-            vm.line.send(Kind.STOP, pickle.dumps(None))
+            vm.stop()
 
     def _do_end(self, end: instructions.End, facts: Any) -> None:
         self.signal(end.vm, signal.SIGKILL)
 
     def _do_revoke(self, revoke: instructions.Revoke, facts: Any) -> None:
-        vm = self._vms.get(revoke.vm)
+        vm = self._fleet.vm(revoke.vm)
         if vm is not None:
-            vm.line.send(Kind.REVOKE, pickle.dumps(None))
+            vm.revoke()
 
     def _do_give_up(self, give_up: instructions.GiveUp, facts: Any) -> None:
         if self._failure is None:
@@ -388,8 +306,7 @@ class Cluster:
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to a VM's process group."""
-        if self._machine is not None:
-            self._machine.line.send(Kind.SIGNAL, pickle.dumps((name, int(number)), 5))
+        self._fleet.signal(name, number)
 
     def interrupted(self, error: BaseException) -> None:
         """Something that River cannot mend: fail everything rather than wait for what may never come."""
@@ -404,8 +321,8 @@ class Cluster:
         self._fail(failures.of_pool(why))
         for vm in self.vms():
             # Should a task answer the signal by an exception, the VM ends after it and begins no other.
-            vm.line.send(Kind.REVOKE, pickle.dumps(None))
-            vm.line.send(Kind.STOP, pickle.dumps(None))
+            vm.revoke()
+            vm.stop()
             self.signal(vm.name, number)
         self._do_fail_all(self.decide(self.scheduler.gave_up, why))
 
@@ -433,8 +350,8 @@ class Cluster:
             for vm in self.scheduler.vms.values():
                 vm.is_leaving = True
         for remote_vm in self.vms():
-            remote_vm.line.send(Kind.STOP, pickle.dumps(None))
-        self._reader.wait(lambda: not self._vms, timeout)
+            remote_vm.stop()
+        self._reader.wait(lambda: not self._fleet.vms(), timeout)
         self.terminate()
 
     def terminate(self) -> None:
@@ -452,22 +369,11 @@ class Cluster:
             self.scheduler.queue.clear()
         for task in left:
             task.dropped()
-        machine, self._machine = self._machine, None
-        if machine is not None:
-            machine.line.close()  # the supervisor kills its VMs, then ends
-            if not machine.process.wait(5):
-                machine.process.kill()
-                machine.process.wait(5)
+        self._fleet.end()
         self._reader.close()
-        for vm in self.vms():
-            homes.place().down.pop(vm.uuid, None)
-            vm.line.close()
-            vm.take_back(list(vm.loans))
-        self._vms.clear()
         self.functions.clear()
         # Reader and cluster keep each other until the garbage collector comes: what they hold of the user's goes now.
-        self._initialize = self._pickled_initialize = None
-        self.context.forget()
+        self._fleet.clear()
         self.hungry.clear()
         self._callbacks.close()
         _clusters.discard(self)

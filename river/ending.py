@@ -40,14 +40,14 @@ def is_left_open(pool: Any) -> bool:
     return life is not None and life.state == RUN and not pool._is_view
 
 
-def end_in_background(pool: Any, waits_for_all: bool) -> threading.Thread | None:
+def end_in_background(pool: Any, waits_for_all: bool) -> None:
     """Let a pool finish all that was asked of it, or only what was asked of it as an executor, then end.
 
     The thread does not keep the pool itself alive.
     """
     cluster, life = pool._cluster, pool._life
     if sys.is_finalizing() or cluster.is_closed:
-        return None
+        return
 
     def finish() -> None:
         if waits_for_all:
@@ -59,7 +59,6 @@ def end_in_background(pool: Any, waits_for_all: bool) -> threading.Thread | None
     thread = life.closer = threading.Thread(target=finish, name="river-closer", daemon=True)
     _closers.add(thread)
     thread.start()
-    return thread
 
 
 def is_quiet(cluster: Cluster, life: Life) -> bool:

@@ -156,13 +156,22 @@ class Face(Lookalikes, concurrent.futures.Executor):
         timeout: seconds a task may run; then it is stopped (its VM is ended and replaced) and fails with TaskTimeout.
         retries: how often a task runs again after its VM died, or after an exception of a type in `retry_on`.
         """
-        view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, _is_view=True)
-        view._options = arguments.task_options(
+        options = arguments.task_options(
             self._options.timeout if timeout is None else timeout,
             self._options.retries if retries is None else retries,
             self._options.retry_on if retry_on is None else retry_on,
-        )._replace(where=self._options.where)
+        )
+        return self._view(options._replace(where=self._options.where))
+
+    def on(self, vms: Iterable[str] | None) -> Any:
+        """This pool, for calls that run on these VMs only (their names; None: any).  If all of them die, what is left
+        of such calls fails with WorkerLost."""
+        return self._view(self._options._replace(where=None if vms is None else frozenset(vms)))
+
+    def _view(self, options: Options) -> Any:
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _is_view=True)
+        view._options = options
         return view
 
     def put(self, obj: Any) -> serial.Handle:
@@ -255,7 +264,7 @@ class RiverExecutor(Face):
         **kw: Any,
     ) -> Iterator[Any]:
         """As `Executor.map` of CPython 3.14, with `buffersize=`; also progress=, on_error=, retries=, retry_on=."""
-        return executor_map(self, self._options, fn, iterables, timeout=timeout, chunksize=chunksize, **kw)
+        return executor_map(self, fn, iterables, timeout=timeout, chunksize=chunksize, **kw)
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         if kind is not None:  # an exception in the body: nobody wants the rest
@@ -296,7 +305,7 @@ def submit_task(
     task = kind(cluster, options, (fn, args, kwargs), is_pool, callbacks)
     try:
         task.function, task.mode, task.argument = _pack(cluster, fn, args, kwargs)
-    except Exception as error:  # noqa: BLE001 - both faces tell it by the future
+    except Exception as error:  # noqa: BLE001 - pickling runs user code; the future tells what it raised
         task.fail(error)
         return task
     if not options.retries:
@@ -341,7 +350,6 @@ def job_options(options: Options, kw: dict[str, Any]) -> dict[str, Any]:
 
 def executor_map(
     pool: Face,
-    options: Options,
     fn: Callable[..., Any],
     iterables: tuple[Any, ...],
     *,
@@ -372,7 +380,7 @@ def executor_map(
         chunksize=chunksize,
         buffersize=buffersize,
         is_pool=False,
-        **job_options(options, kw),
+        **job_options(pool._options, kw),
     )
     pool._start(job)
     return _results(MapIterator(job), job, deadline)

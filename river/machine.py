@@ -46,13 +46,18 @@ class Machine:
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
         vm.far_end.close()
 
+    def signal(self, name: str, number: int) -> None:
+        """Let it send a signal to a VM's process group."""
+        self.line.send(Kind.SIGNAL, pickle.dumps((name, int(number)), 5))
+
 
 class RemoteVM:
     """The driver's end of a VM: its line, and what has been sent over it already."""
 
-    def __init__(self, name: str, facts: dict[str, Any]) -> None:
+    def __init__(self, name: str, machine: Machine, facts: dict[str, Any]) -> None:
         self.name = name
         self.uuid = new_home()
+        self.machine = machine
         ours, self.far_end = pair()
         self.line = Connection(ours)
         self.pid = 0
@@ -141,6 +146,14 @@ class RemoteVM:
             if number in self._data:
                 self._data.discard(number)
                 self.line.send(Kind.FORGET, pickle.dumps([number], 5))
+
+    def revoke(self) -> None:
+        """Let it give back the tasks that it has not begun."""
+        self.line.send(Kind.REVOKE, pickle.dumps(None))
+
+    def stop(self) -> None:
+        """Let it finish what was sent, then end."""
+        self.line.send(Kind.STOP, pickle.dumps(None))
 
 
 def facts_of_driver() -> dict[str, Any]:

@@ -157,7 +157,7 @@ class Job:
         offset, self.fed = self.fed, self.fed + len(items)
         try:
             self._send(items, offset, 1)
-        except Exception as error:  # noqa: BLE001 - only what cannot be pickled fails
+        except Exception as error:  # noqa: BLE001 - pickling runs user code; only the item that cannot be pickled fails
             if self.cluster.failure is not None or len(items) == 1:
                 self._fail_items(offset, len(items), error)
                 return
@@ -301,7 +301,7 @@ class Job:
             return part
         try:
             pickled = serial.dumps(items, self.cluster.context, self._shared)
-        except Exception as error:  # noqa: BLE001 - it was pickled before, but the item may have changed
+        except Exception as error:  # noqa: BLE001 - pickling runs user code, and the item may have changed
             self._fail_items(task.offset + first, end - first, error)
             return None
         part = self._chunk(items, task.offset + first, attempt, pickled)

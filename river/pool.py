@@ -7,7 +7,6 @@ May not: know VMs' lines, frames, or why a task runs where it does.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -18,7 +17,6 @@ from .executor import Face, executor_map, job_args, job_options, submit_task
 from .futures import Future
 from .lists import ListJob
 from .streams import MapIterator, StreamJob
-from .tasks import Options
 
 _NOTHING: Any = object()
 
@@ -60,7 +58,6 @@ class RiverPool(Face):
         max_tasks_per_child: int | None = None,
         **extras: Any,
     ) -> None:
-        self._closer: threading.Thread | None = None
         count = arguments.one_of("processes", processes, "max_workers", max_workers)
         if count is not None and count < 1:
             name = "max_workers" if processes is None else "Number of processes"
@@ -92,34 +89,26 @@ class RiverPool(Face):
         error_callback: Callable[[BaseException], Any] | None = None,
     ) -> Future:
         """Like `apply`, but returns a future (an AsyncResult) at once."""
-        return self._apply_async(self._options, func, args, kwds, callback, error_callback)
-
-    def _apply_async(
-        self, options: Options, func: Any, args: Any, kwds: Any, callback: Any, error_callback: Any
-    ) -> Future:
         self._check_running()
         self._life.used_as_pool = True
         callbacks = (callback, error_callback) if callback or error_callback else None
-        return submit_task(self._cluster, options, func, tuple(args), dict(kwds), True, callbacks)
+        return submit_task(self._cluster, self._options, func, tuple(args), dict(kwds), True, callbacks)
 
     def map(self, func: Callable[..., Any], iterable: Any = _NOTHING, *rest: Any, **kw: Any) -> Any:  # type: ignore[override]
         """As `Pool.map(func, iterable, chunksize=None)`: a list, after waiting.  With several iterables, `timeout=` or
         `buffersize=`, as `Executor.map`: an iterator.  Also takes progress=, on_error=, retries=, retry_on=."""
-        return self._map(self._options, func, iterable, rest, kw)
-
-    def _map(self, options: Options, func: Any, iterable: Any, rest: tuple[Any, ...], kw: dict[str, Any]) -> Any:
         if len(rest) == 1 and "chunksize" not in kw and (rest[0] is None or isinstance(rest[0], int)):
             kw["chunksize"], rest = rest[0], ()
         if rest or iterable is _NOTHING or "timeout" in kw or "buffersize" in kw:
             iterables = () if iterable is _NOTHING else (iterable, *rest)
-            return executor_map(self, options, func, iterables, **kw)
-        return MapResult(self._list_job(options, func, iterable, star=False, **kw).run())
+            return executor_map(self, func, iterables, **kw)
+        return MapResult(self._list_job(func, iterable, star=False, **kw).run())
 
     def starmap(
         self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None, **kw: Any
     ) -> Any:
         """Like `map`, but each item is unpacked into arguments."""
-        return MapResult(self._list_job(self._options, func, iterable, star=True, chunksize=chunksize, **kw).run())
+        return MapResult(self._list_job(func, iterable, star=True, chunksize=chunksize, **kw).run())
 
     def map_async(
         self,
@@ -131,7 +120,7 @@ class RiverPool(Face):
         **kw: Any,
     ) -> Future:
         """Like `map`, but returns a future (an AsyncResult) of the list at once."""
-        return self._map_async(self._options, func, iterable, chunksize, callback, error_callback, star=False, **kw)
+        return self._map_async(func, iterable, chunksize, callback, error_callback, star=False, **kw)
 
     def starmap_async(
         self,
@@ -143,26 +132,13 @@ class RiverPool(Face):
         **kw: Any,
     ) -> Future:
         """Like `map_async`, but each item is unpacked into arguments."""
-        return self._map_async(self._options, func, iterable, chunksize, callback, error_callback, star=True, **kw)
+        return self._map_async(func, iterable, chunksize, callback, error_callback, star=True, **kw)
 
     def _map_async(
-        self,
-        options: Options,
-        func: Any,
-        iterable: Any,
-        chunksize: Any,
-        callback: Any,
-        error_callback: Any,
-        **kw: Any,
+        self, func: Any, iterable: Any, chunksize: Any, callback: Any, error_callback: Any, **kw: Any
     ) -> Future:
         job = self._list_job(
-            options,
-            func,
-            iterable,
-            chunksize=chunksize,
-            callback=callback,
-            error_callback=error_callback,
-            **kw,
+            func, iterable, chunksize=chunksize, callback=callback, error_callback=error_callback, **kw
         )
         self._start(job)
         return job.future
@@ -170,34 +146,25 @@ class RiverPool(Face):
     def imap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1, **kw: Any) -> MapIterator:
         """Like `map`, but lazily: an iterator of results in order.  `buffersize=` bounds how many may be under way
         or waiting to be taken; without it, an input that has no length is bounded all the same."""
-        return self._stream(self._options, func, iterable, chunksize, star=False, ordered=True, **kw)
+        return self._stream(func, iterable, chunksize, star=False, ordered=True, **kw)
 
     def imap_unordered(
         self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1, **kw: Any
     ) -> MapIterator:
         """Like `imap`, but results come as they are finished."""
-        return self._stream(self._options, func, iterable, chunksize, star=False, ordered=False, **kw)
+        return self._stream(func, iterable, chunksize, star=False, ordered=False, **kw)
 
     def istarmap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1, **kw: Any) -> MapIterator:
         """Like `imap`, but each item is unpacked into arguments."""
-        return self._stream(self._options, func, iterable, chunksize, star=True, ordered=True, **kw)
+        return self._stream(func, iterable, chunksize, star=True, ordered=True, **kw)
 
     def istarmap_unordered(
         self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1, **kw: Any
     ) -> MapIterator:
         """Like `imap_unordered`, but each item is unpacked into arguments."""
-        return self._stream(self._options, func, iterable, chunksize, star=True, ordered=False, **kw)
+        return self._stream(func, iterable, chunksize, star=True, ordered=False, **kw)
 
-    def _list_job(
-        self,
-        options: Options,
-        func: Any,
-        iterable: Any,
-        *,
-        star: bool,
-        chunksize: int | None = None,
-        **kw: Any,
-    ) -> ListJob:
+    def _list_job(self, func: Any, iterable: Any, *, star: bool, chunksize: int | None = None, **kw: Any) -> ListJob:
         self._check_running()
         self._life.used_as_pool = True
         arguments.check_chunksize(chunksize)
@@ -207,12 +174,11 @@ class RiverPool(Face):
             star=star,
             chunksize=chunksize,
             is_pool=True,
-            **job_options(options, kw),
+            **job_options(self._options, kw),
         )
 
     def _stream(
         self,
-        options: Options,
         func: Any,
         iterable: Any,
         chunksize: int | None,
@@ -230,7 +196,7 @@ class RiverPool(Face):
             chunksize=chunksize,
             buffersize=buffersize,
             is_pool=True,
-            **job_options(options, kw),
+            **job_options(self._options, kw),
         )
         self._start(job)
         return MapIterator(job)
@@ -242,7 +208,7 @@ class RiverPool(Face):
             for job in list(self._life.open_jobs):
                 if isinstance(job, StreamJob):
                     job.lift_bounds()
-            self._closer = end_in_background(self, waits_for_all=True)
+            end_in_background(self, waits_for_all=True)
 
     def join(self) -> None:
         """Wait until all work is done and all VMs have ended.  Raises ValueError unless closed or terminated."""
@@ -250,8 +216,8 @@ class RiverPool(Face):
             raise ValueError("Pool is still running")
         if self._cluster.is_calling_back:  # the closing thread waits for callbacks in its turn
             self._cluster.wait(lambda: is_quiet(self._cluster, self._life))
-        elif self._closer is not None:
-            self._closer.join()
+        elif self._life.closer is not None:
+            self._life.closer.join()
         self.terminate()
 
     def _repopulate_pool(self) -> None:

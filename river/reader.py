@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from ._core import calls, scheduler, serial
 from ._core.relay import Poller, Relay
-from ._core.wire import Kind, ProtocolError
+from ._core.wire import Frame, Kind, ProtocolError
 from .machine import Machine, RemoteVM
 
 
@@ -168,16 +168,21 @@ class Reader:
         while not vm.is_ended and self._read_vm(vm):
             pass
 
+    def _receive(self, owner: Machine | RemoteVM) -> list[tuple[Frame, list[int]]] | None:
+        """What has come over a line, which first takes what waits for it; None when there was nothing, or it ended."""
+        if owner.line.waiting and owner.line.flush():
+            self._poller.watch(owner.line.number)
+        try:
+            return owner.line.receive()
+        except (EOFError, ProtocolError):
+            self.unwatch(owner)
+            owner.is_ended = True
+            return None
+
     def _read_vm(self, vm: RemoteVM) -> bool:
         """Take what has come from a VM; False when there was nothing."""
-        if vm.line.waiting and vm.line.flush():
-            self._poller.watch(vm.line.number)
-        try:
-            frames = vm.line.receive()
-        except (EOFError, ProtocolError):
-            # Dead, or as good as dead: its supervisor says which, after it has made sure.
-            self.unwatch(vm)
-            vm.is_ended = True
+        frames = self._receive(vm)
+        if vm.is_ended:  # dead, or as good as dead: its supervisor says which, after it has made sure
             self._books.signal(vm.name, signal.SIGKILL)
             return False
         for frame, descriptors in frames or ():
@@ -193,12 +198,8 @@ class Reader:
         return frames is not None
 
     def _read_machine(self, machine: Machine) -> None:
-        if machine.line.waiting and machine.line.flush():
-            self._poller.watch(machine.line.number)
-        try:
-            frames = machine.line.receive()
-        except (EOFError, ProtocolError):
-            self.unwatch(machine)
+        frames = self._receive(machine)
+        if machine.is_ended:
             self._books.lost_machine(machine)
             return
         for frame, _ in frames or ():
@@ -281,7 +282,7 @@ class Reader:
             try:
                 placed = calls.place(specs, buffers, descriptors, vm.released, shared=False) if specs else ()
                 value = serial.loads(value, buffers=placed) if task is not None else None
-            except BaseException as caught:  # noqa: BLE001 - only this task fails
+            except BaseException as caught:  # noqa: BLE001 - unpickling runs user code; only this task fails
                 error = caught
         if task is not None:
             task.settle(outcome, value, error)

@@ -18,10 +18,9 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from . import arguments, errors
+from . import errors
 from ._core import remote
 from .session import Session, disconnect, the_session
-from .tasks import Options
 from .vms import VM, Handle, RemoteMethod, RemoteName, fork_on
 
 __all__ = [
@@ -143,32 +142,31 @@ def forkwork(
     vms: Sequence[VM], function: Callable[..., Any], work: Iterable[Any], chunksize: int = 1, star: bool | None = None
 ) -> list[Any]:
     """The same, self-scheduled in chunks: a VM that is done takes the next `chunksize` items."""
-    pool, options, called, unpacks = _job(vms, function, star)
-    job = pool._list_job(options, called, work, star=unpacks, chunksize=chunksize)
-    return list(job.run())
+    pool, called, maps = _pool_for(vms, function, star)
+    return list((pool.map if maps else pool.starmap)(called, work, chunksize))
 
 
 def forkgen(
     vms: Sequence[VM], function: Callable[..., Any], work: Iterable[Any], chunksize: int = 1, star: bool | None = None
 ) -> Iterator[Any]:
     """The same as a generator of results, as they come."""
-    pool, options, called, unpacks = _job(vms, function, star)
-    arguments.check_chunksize(chunksize)
-    yield from pool._stream(options, called, work, chunksize, star=unpacks, ordered=False)
+    pool, called, maps = _pool_for(vms, function, star)
+    yield from (pool.imap_unordered if maps else pool.istarmap_unordered)(called, work, chunksize)
 
 
-def _job(vms: Sequence[VM], function: Callable[..., Any], star: bool | None) -> tuple[Any, Options, Any, bool]:
+def _pool_for(vms: Sequence[VM], function: Callable[..., Any], star: bool | None) -> tuple[Any, Any, bool]:
+    """The pool on these VMs, what it is to call, and whether by a map (else by a starmap)."""
     vms = list(vms)
     if not vms:
         raise ValueError("there is no VM to run on: the list is empty")
     session: Session = vms[0]._session
     names = session.names(vms)
-    everywhere = names.issuperset(vm.name for vm in session.pool._cluster.vms())
-    options = Options(where=None if everywhere else names)
-    if star is None:
-        kinds = _unpacked_kinds(function)
-        return session.pool, options, _Spread(function, kinds) if kinds else function, False
-    return session.pool, options, function, star
+    is_everywhere = names.issuperset(vm.name for vm in session.pool._cluster.vms())
+    pool = session.pool.on(None if is_everywhere else names)
+    if star is not None:
+        return pool, function, not star
+    kinds = _unpacked_kinds(function)
+    return pool, _Spread(function, kinds) if kinds else function, True
 
 
 def _unpacked_kinds(function: Callable[..., Any]) -> tuple[type, ...]:

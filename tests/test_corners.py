@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+import weakref
 from collections import Counter
 
 import numpy
@@ -258,12 +259,18 @@ def test_the_garbage_collector_may_find_a_lazy_map_at_any_moment():
     gc.set_threshold(50)
     try:
         with RiverPool(2) as pool:
-            for _ in range(100):
+            maps, firsts, futures = weakref.WeakSet(), [], []
+            for i in range(100):
                 cycle = [pool.imap(abs, range(100))]
-                next(cycle[0])
+                firsts.append(next(cycle[0]))
+                maps.add(cycle[0])
                 cycle.append(cycle)
                 del cycle
-                pool.submit(abs, -1)
+                futures.append(pool.submit(abs, -i))
+
+            assert len(maps) < 100, "the garbage collector has found none"
+            assert firsts == 100 * [0]
+            assert [f.result(60) for f in futures] == list(range(100))
     finally:
         gc.set_threshold(*before)
 

@@ -406,15 +406,20 @@ def test_shutdown_with_cancel_futures_cancels_what_has_not_begun(own, tmp_path):
 
 
 def test_shutdown_may_be_called_again(own):
-    own.submit(tasks.nothing)
+    future = own.submit(tasks.square, 3)
     own.shutdown(wait=False)
     own.shutdown()
     own.shutdown(cancel_futures=True)
 
+    assert future.result(0) == 9
+    assert not tools.others()
 
-def test_shutdown_before_any_vm_is_up_is_no_trouble():
+
+def test_shutdown_before_any_vm_is_up_leaves_no_process():
     for _ in range(5):
         RiverExecutor(2, mp_context="spawn").shutdown()
+
+        assert not tools.others()
 
 
 @both_faces
@@ -474,10 +479,14 @@ def test_terminate_and_kill_workers_end_all_at_once(own, method, tmp_path):
 
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
 def test_terminate_and_kill_workers_may_be_called_on_a_pool_that_has_ended(own, method):
-    own.submit(tasks.nothing).result(60)
+    future = own.submit(tasks.square, 3)
     own.shutdown()
     getattr(own, method)()
     getattr(own, method)()
+
+    assert future.result(0) == 9, "what was done before is not undone"
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        own.submit(tasks.nothing)
 
 
 def test_a_task_may_tidy_up_when_its_workers_are_terminated(own, tmp_path):
@@ -553,27 +562,25 @@ def test_wait_for_gives_up_on_a_slow_task_and_the_loop_goes_on(pool, tmp_path):
 
 
 @both_starts
-def test_async_for_reads_an_imap(start):
+def test_async_for_reads_an_imap_while_the_loop_goes_on(start, tmp_path):
+    gate = Gate(tmp_path / "gate")
+
+    async def open_the_gate():
+        await asyncio.to_thread(gate.wait_for, 1)
+        gate.open()
+
     async def main(pool):
-        ticks = 0
-
-        async def tick():
-            nonlocal ticks
-            while True:
-                ticks += 1
-                await asyncio.sleep(0)
-
-        ticker = asyncio.ensure_future(tick())
+        opener = asyncio.create_task(open_the_gate())
+        held_up = [x async for x in pool.imap(gate, range(10))]
+        await opener
         ordered = [x async for x in pool.imap(tasks.slow_square, range(100))]
         unordered = [x async for x in pool.imap_unordered(tasks.slow_square, range(100), 7)]
         starred = [x async for x in pool.istarmap(tasks.add, [(1, 2), (3, 4)])]
-        ticker.cancel()
-        assert ticks > 0
-        return ordered, sorted(unordered), starred
+        return held_up, ordered, sorted(unordered), starred
 
     with RiverPool(2, mp_context=start) as pool:
         squares = [x * x for x in range(100)]
-        assert run(main(pool)) == (squares, squares, [3, 7])
+        assert run(main(pool)) == (list(range(10)), squares, squares, [3, 7])
 
 
 def test_async_for_raises_what_an_item_raised_and_goes_on():

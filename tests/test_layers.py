@@ -35,6 +35,7 @@ LAYERS = [
     ["river.functions", "river.callbacks", "river.exits", "river.failures"],
     ["river.machine"],
     ["river.reader"],
+    ["river.fleet"],
     ["river.cluster"],
     ["river.futures", "river.chunks", "river.progress"],
     ["river.tasks"],

@@ -54,15 +54,19 @@ def memory(pids):
 """
 
 
+def run(directory, text):
+    """What a script says that counts what it holds."""
+    return tools.python(tools.script(directory, HOLDINGS + text))
+
+
 # ------------------------------------------------------------------------------------------ many pools
 
 
 @pytest.mark.parametrize("context, count", [("None", 200), ("'spawn'", 30)], ids=["forked", "fresh"])
 def test_200_pools_opened_and_closed_leak_nothing(context, count, tmp_path):
-    said = tools.python(
-        tools.script(
-            tmp_path,
-            f"""{HOLDINGS}
+    said = run(
+        tmp_path,
+        f"""
 import array
 from river import RiverExecutor, RiverPool
 
@@ -105,7 +109,6 @@ for i in range({count} - len(WAYS)):
     WAYS[i % len(WAYS)]()
 print(leaked(before))
 """,
-        )
     )
 
     assert said == "{}\n"
@@ -113,10 +116,9 @@ print(leaked(before))
 
 @START
 def test_a_pool_that_failed_to_start_leaves_nothing(context, tmp_path):
-    said = tools.python(
-        tools.script(
-            tmp_path,
-            f"""{HOLDINGS}
+    said = run(
+        tmp_path,
+        f"""
 import threading
 from river import RiverPool
 
@@ -132,7 +134,6 @@ for i in range(10):
             print("no error for", bad)
 print(leaked(before))
 """,
-        )
     )
 
     assert said == "{}\n"
@@ -143,10 +144,9 @@ print(leaked(before))
 
 @START
 def test_100_000_tasks_leave_memory_flat(context, tmp_path):
-    said = tools.python(
-        tools.script(
-            tmp_path,
-            f"""{HOLDINGS}
+    said = run(
+        tmp_path,
+        f"""
 from river import RiverPool
 
 def some(p, count):
@@ -165,7 +165,6 @@ with RiverPool(2, mp_context={context}) as p:
     after = memory(everyone)
     print(max(after[pid] - before[pid] for pid in everyone), leaked(held), sep="\\n")
 """,
-        )
     )
 
     grown, left = said.splitlines()
@@ -175,10 +174,9 @@ with RiverPool(2, mp_context={context}) as p:
 
 @START
 def test_large_arguments_and_results_leave_memory_flat(context, tmp_path):
-    said = tools.python(
-        tools.script(
-            tmp_path,
-            f"""{HOLDINGS}
+    said = run(
+        tmp_path,
+        f"""
 import numpy
 from river import RiverPool
 
@@ -198,7 +196,6 @@ with RiverPool(2, mp_context={context}) as p:
     print(max(after[pid] - before[pid] for pid in everyone), leaked(held, 8), sep="\\n")
     print(max(shared(pid) for pid in everyone))
 """,
-        )
     )
 
     grown, left, lent = said.splitlines()
@@ -209,10 +206,9 @@ with RiverPool(2, mp_context={context}) as p:
 
 @START
 def test_2000_different_lambdas_leave_memory_bounded(context, tmp_path):
-    said = tools.python(
-        tools.script(
-            tmp_path,
-            f"""{HOLDINGS}
+    said = run(
+        tmp_path,
+        f"""
 from river import RiverPool
 
 def some(p, count):
@@ -230,7 +226,6 @@ with RiverPool(2, mp_context={context}) as p:
     after = memory(everyone)
     print(max(after[pid] - before[pid] for pid in everyone))
 """,
-        )
     )
 
     assert int(said) < 10 << 20  # what they carry is 40 MB
@@ -238,10 +233,9 @@ with RiverPool(2, mp_context={context}) as p:
 
 @START
 def test_results_that_nobody_keeps_are_not_kept(context, tmp_path):
-    said = tools.python(
-        tools.script(
-            tmp_path,
-            f"""{HOLDINGS}
+    said = run(
+        tmp_path,
+        f"""
 import weakref
 from river import RiverPool
 
@@ -260,7 +254,6 @@ with RiverPool(2, mp_context={context}) as p:
     gc.collect()
     print([k() for k in kept])
 """,
-        )
     )
 
     assert said == "[None, None, None, None]\n"
@@ -268,10 +261,9 @@ with RiverPool(2, mp_context={context}) as p:
 
 @START
 def test_whoever_takes_a_result_of_a_map_has_the_only_reference_to_it(context, tmp_path):
-    said = tools.python(
-        tools.script(
-            tmp_path,
-            f"""{HOLDINGS}
+    said = run(
+        tmp_path,
+        f"""
 import weakref
 from river import RiverPool, RiverExecutor
 
@@ -291,7 +283,6 @@ gc.disable()
 with RiverPool(2, mp_context={context}) as p, RiverExecutor(2, mp_context={context}) as e:
     print(kept(p.imap(Thing, range(3))), kept(p.imap_unordered(Thing, range(3))), kept(e.map(Thing, range(3))))
 """,
-        )
     )
 
     assert said == " ".join(3 * ["[None, None, None]"]) + "\n"
@@ -299,10 +290,9 @@ with RiverPool(2, mp_context={context}) as p, RiverExecutor(2, mp_context={conte
 
 @START
 def test_a_pool_that_has_ended_lets_go_of_its_initializers_arguments_at_once(context, tmp_path):
-    said = tools.python(
-        tools.script(
-            tmp_path,
-            f"""{HOLDINGS}
+    said = run(
+        tmp_path,
+        f"""
 import weakref
 from river import RiverPool
 
@@ -317,7 +307,6 @@ with RiverPool(2, id, (thing,), mp_context={context}) as p:
 del thing, p
 print(kept())
 """,
-        )
     )
 
     assert said == "None\n"

@@ -1,5 +1,6 @@
 """RiverPool is a multiprocessing.Pool: each of its methods, with what its documentation promises."""
 
+import functools
 import gc
 import itertools
 import multiprocessing
@@ -435,6 +436,20 @@ def test_close_and_join_finish_all_work(own, tmp_path):
     assert mapped.get() == list(range(10))
     assert list(lazily) == list(range(10))
     assert tools.pids(own) == []
+
+
+@pytest.mark.parametrize(
+    "end", [RiverPool.close, functools.partial(RiverPool.shutdown, wait=False)], ids=["close", "shutdown"]
+)
+def test_join_finishes_all_work_whoever_was_told_to_end_and_how(own, end, tmp_path):
+    gate = Gate(tmp_path / "gate")
+    view = own.options(retries=2)
+    mapped = view.map_async(gate, range(10), 1)
+    end(own)
+    gate.open()
+    view.join()
+
+    assert mapped.get(0) == list(range(10))
 
 
 def test_join_before_close_is_an_error(own):

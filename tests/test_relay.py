@@ -495,8 +495,11 @@ def test_closing_twice_is_fine(line):
     wait_until(lambda: not again.is_alive(), 5, "the second close")
 
 
-def test_what_was_never_started_can_be_closed():
-    Line().close()
+def test_what_was_never_started_can_be_closed(bare_line):
+    bare_line.relay.close()
+    waiter = bare_line.waiter("a", timeout=30)
+
+    assert (waiter.end(), bare_line.begun) == (False, 0)
 
 
 # ------------------------------------------------------------------------------------------- the poller

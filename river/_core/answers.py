@@ -89,7 +89,7 @@ class Answers:
             else:
                 try:
                     value = serial.dump_result(value, _collector(segments))
-                except BaseException as error:  # noqa: BLE001 - the task fails, not the VM
+                except BaseException as error:  # noqa: BLE001 - pickling runs user code; the task fails, not the VM
                     segments.clear()
                     status, value, extra = UNSENDABLE, None, _unsendable(error, value)
         with self.sending:
@@ -107,7 +107,7 @@ class Answers:
         segments: list[shm.Segment] = []
         try:
             blob = serial.dump_result(values, _collector(segments))
-        except BaseException:  # noqa: BLE001 - find out which; only that item fails
+        except BaseException:  # noqa: BLE001 - pickling runs user code; find out which item's: only that one fails
             segments.clear()
             blob, errors = _salvage(values, errors, start)
         with self.sending:
@@ -162,7 +162,7 @@ def _salvage(values: list[Any], errors: list[tuple[int, Any]], start: int) -> tu
         try:
             serial.dump_result(value)
             kept.append(value)
-        except BaseException as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # noqa: BLE001 - this is the item whose code raised
             report, text = _unsendable(error, value)
             errors.append((index, (*report, text)))
             kept.append(None)

@@ -347,7 +347,7 @@ def serve(sock: socket.socket, driver: int, inherited: Any = None) -> None:
         sock = _beyond_standard(sock)
         Supervisor(Connection(sock), driver, inherited).run()
         code = 0
-    except BaseException:  # noqa: BLE001 - tell, then end in any case
+    except BaseException:  # noqa: BLE001 - a fault in River; tell, then end: this may be a fork of the driver
         import traceback
 
         traceback.print_exc()

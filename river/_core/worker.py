@@ -178,7 +178,7 @@ class Worker:
                     self._HANDLERS[frame.kind](self, pickle.loads(frame.payload), frame.buffers, descriptors)
             except EOFError:
                 os._exit(1)  # the driver is gone, and nobody else wants our results
-            except BaseException as error:  # noqa: BLE001 - no memory or descriptor is left
+            except BaseException as error:  # noqa: BLE001 - no memory or descriptor is left: tell, then end
                 try:
                     sys.stderr.write(f"{self.name} could not take what was sent to it: {error!r}\n")
                 finally:
@@ -360,7 +360,7 @@ class Worker:
                 else:
                     run.values.extend(results)  # what came before an exception stays in the list
                 break
-            except BaseException as error:  # noqa: BLE001 - as above
+            except BaseException as error:  # noqa: BLE001 - whatever an item raises is its result, SystemExit too
                 report = serial.dump_exception(without_us(error))
                 if self._is_twin:
                     leave_twin(report)

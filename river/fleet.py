@@ -1,0 +1,197 @@
+"""The fleet: the machines of one cluster and the VMs on them, as they come and go.
+
+    launch --> Machine                                                         --its line ends--> lost
+    enlist --> RemoteVM, in the books --start--> process --STARTED, EXITED--> Reader --> Cluster --> remove
+
+May not: decide how many VMs there are, or know a task.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ._core import reference, serial
+from ._core.homes import place
+from .functions import next_number
+from .launchers import local
+from .machine import Machine, RemoteVM, facts_of_driver
+from .reader import Reader
+
+_LOCAL = "local"  # the name of this machine
+
+
+class Plan:
+    """How VMs are made, and what each is told at its start.
+
+    start: 'auto', 'fork' or 'exec' (see `launchers.local`). initialize: a function and its arguments, or None.
+    memory: (soft, hard) limits in bytes for a VM, or None. env: variables for VMs.
+    Raises what pickling the initializer raises.
+    """
+
+    def __init__(
+        self,
+        start: str,
+        initialize: tuple[Callable[..., Any], tuple[Any, ...]] | None,
+        memory: tuple[int, int] | None,
+        env: dict[str, str],
+    ) -> None:
+        main = sys.modules["__main__"]
+        self._fork = start == "fork" or (start == "auto" and local.may_fork())
+        self.context = reference.Context(dict(main.__dict__) if self._fork else None)
+        self._env = env
+        # By fork the initializer is inherited, else it travels.
+        self._inherited = functools.partial(initialize[0], *initialize[1]) if initialize and self._fork else None
+        self._pickled = serial.dumps(initialize, self.context) if initialize and not self._fork else None
+        self._options: dict[str, Any] = {
+            "argv": list(sys.argv),
+            "is_fresh": not self._fork,
+            "main_file": getattr(main, "__file__", None),
+            "main_package": getattr(main, "__package__", None),
+            "facts": facts_of_driver(),
+        }
+        if memory:
+            self._options["soft_memory"], self._options["hard_memory"] = memory
+
+    def launch(self) -> Machine:
+        """Start this machine's supervisor."""
+        sock, process = local.launch(self._fork, self._inherited, self._env)
+        return Machine(_LOCAL, sock, process)
+
+    def vm(self, machine: Machine) -> RemoteVM:
+        """Our end of a VM that has no process yet."""
+        return RemoteVM(f"{machine.name}/{next_number()}", machine, self._options["facts"])
+
+    def start(self, vm: RemoteVM) -> None:
+        vm.machine.start(vm, self._options, self._pickled)
+
+    def forget(self) -> None:
+        """Let go of what is the user's."""
+        self._inherited = self._pickled = None
+        self.context.forget()
+
+
+class Fleet:
+    """The machines of a cluster and their VMs, by name."""
+
+    def __init__(self, plan: Plan, reader: Reader) -> None:
+        self._plan = plan
+        self._reader = reader
+        self.launches = 0
+        self._machines: dict[str, Machine] = {}
+        self._vms: dict[str, RemoteVM] = {}
+        self._ended: deque[RemoteVM] = deque(maxlen=1000)
+        self._lock = threading.RLock()  # of these two; reentrant, for a handler of signals may ask at any time
+
+    def vm(self, name: str) -> RemoteVM | None:
+        """A VM that lives; None when it has ended."""
+        return self._vms.get(name)
+
+    def vms(self) -> list[RemoteVM]:
+        with self._lock:
+            return list(self._vms.values())
+
+    def all_vms(self) -> list[RemoteVM]:
+        """Those that live, and those that have ended lately."""
+        with self._lock:
+            return [*self._ended, *self._vms.values()]
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a VM's process group."""
+        machine = self._machines.get(name.partition("/")[0])
+        if machine is not None:
+            machine.signal(name, number)
+
+    # -- coming -------------------------------------------------------------------------------------------------
+
+    def launch(self) -> None:
+        """Start the supervisor that VMs need; after its loss, another one."""
+        self.launches += 1
+        machine = self._plan.launch()
+        self._machines[machine.name] = machine
+        self._reader.watch(machine)
+
+    def enlist(self) -> RemoteVM | None:
+        """Take a VM into the books, to be started next; None when there is no machine for it.
+
+        All that concerns a VM is in place before its process starts: another thread may see it end at once."""
+        machine = self._machines.get(_LOCAL)
+        if machine is None:
+            return None
+        vm = self._plan.vm(machine)
+        with self._lock:
+            self._vms[vm.name] = vm
+        place().down[vm.uuid] = functools.partial(self._introduce, vm)
+        self._reader.watch(vm)
+        return vm
+
+    def _introduce(self, vm: RemoteVM, payload: bytes, descriptor: int) -> None:
+        vm.introduce(payload, descriptor)
+        if vm.line.waiting:
+            self._reader.flush_later(vm)
+
+    def start(self, vm: RemoteVM) -> None:
+        """Let its machine start the process of a VM."""
+        self._plan.start(vm)
+        if vm.machine.line.waiting:
+            self._reader.flush_later(vm.machine)
+
+    # -- going --------------------------------------------------------------------------------------------------
+
+    def is_stranded(self, vm: RemoteVM) -> bool:
+        """Whether its machine was lost, perhaps without this VM in the books."""
+        return vm.machine is not self._machines.get(vm.machine.name)
+
+    def remove(self, vm: RemoteVM) -> None:
+        """A VM has ended, and what it had sent was read."""
+        place().down.pop(vm.uuid, None)
+        self._reader.unwatch(vm)
+        vm.line.close()
+        vm.far_end.close()
+        vm.take_back(list(vm.loans))
+        with self._lock:
+            if self._vms.pop(vm.name, None) is not None:
+                self._ended.append(vm)
+
+    def lost(self, machine: Machine) -> list[RemoteVM]:
+        """A supervisor is gone; returns its VMs, which are gone with it."""
+        machine.line.close()
+        if self._machines.get(machine.name) is machine:
+            self._machines.pop(machine.name, None)  # `end` may come just now
+        vms = [vm for vm in self.vms() if vm.machine is machine]
+        for vm in vms:
+            if vm.pid:
+                try:
+                    os.killpg(vm.pid, signal.SIGKILL)
+                except OSError:
+                    pass
+            self._reader.drain(vm)
+            self.remove(vm)
+        machine.process.wait(1)
+        return vms
+
+    def end(self) -> None:
+        """End every process; returns when none is left."""
+        machines = list(self._machines.values())
+        self._machines.clear()
+        for machine in machines:
+            machine.line.close()  # the supervisor kills its VMs, then ends
+        for machine in machines:
+            if not machine.process.wait(5):
+                machine.process.kill()
+                machine.process.wait(5)
+
+    def clear(self) -> None:
+        """Let go of VMs that have been ended, once nobody reads their lines any more, and of what is the user's."""
+        for vm in self.vms():
+            place().down.pop(vm.uuid, None)
+            vm.line.close()
+            vm.take_back(list(vm.loans))
+        self._vms.clear()
+        self._plan.forget()

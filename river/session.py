@@ -195,6 +195,7 @@ class Registry:
 
 
 _session: Session | None = None
+_has_run = False
 _making = threading.Lock()
 
 
@@ -220,6 +221,8 @@ def run(kind: type[VirtualResource], *args: Any, n: int | None = None) -> Any:
     """Run a VirtualResource as a program: `vr_init`, then `main`, in this thread, with `n` VMs (default: those that
     there are, or one for each usable core).  Returns what `main` returns, or None if `vr_init` returns something falsy.
     """
+    global _has_run
+    _has_run = True
     session = the_session(n)
     if n is not None:
         session.connect(n, True, {})
@@ -228,6 +231,11 @@ def run(kind: type[VirtualResource], *args: Any, n: int | None = None) -> Any:
         return vr.main() if vr.vr_init() else None
     finally:
         the_post().move_out(vr.uuid)
+
+
+def has_run() -> bool:
+    """Whether this process has run a VirtualResource as its program."""
+    return _has_run
 
 
 def _facts(remote: RemoteVM) -> dict[str, Any]:

@@ -49,6 +49,8 @@ LAYERS = [
     ["river.session"],
     ["river.trickle"],
     ["river"],
+    ["river.names.vr", "river.cli"],
+    ["river.__main__"],
 ]
 HEIGHT = {name: number for number, line in enumerate(LAYERS) for name in line}
 

@@ -1,0 +1,41 @@
+import math
+
+
+def simpsonsrule(func, a, b, TOL=1e-10):
+    h = b - a
+    old2 = old = h * (func(a) + func(b)) / 2.0
+    count = 0
+    while True:
+        h = h / 2.0
+        x, sum = a + h, 0
+        while x < b:
+            sum = sum + func(x)
+            x = x + 2 * h
+        new = old / 2.0 + h * sum
+        new2 = (4 * new - old) / 3.0
+        if abs(new2 - old2) < TOL * (1 + abs(old2)):
+            return new2
+        old = new
+        old2 = new2
+        count = count + 1
+
+
+f = math.sin
+work = [(f, i, i + 2) for i in range(0, 40, 2)]
+results = []
+hlist = []
+vrlist = connect(4)
+for r in vrlist:
+    inject(r, simpsonsrule)
+while True:
+    while len(work) > 0 and len(vrlist) > 0:
+        w = work.pop()
+        v = vrlist.pop()
+        hlist += [fork(v, simpsonsrule, w[0], w[1], w[2])]
+    if len(hlist) > 0:
+        h, rv = join(hlist)
+        results.append(rv)
+        vrlist.append(h.vr)
+    else:
+        break
+print("%.12g" % sum(results))

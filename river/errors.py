@@ -5,8 +5,11 @@
     ├── TransferError        an argument or a result could not be unpickled (also BrokenProcessPool)
     ├── TimeoutError         nothing came in time (also multiprocessing's and the builtin TimeoutError)
     │   └── TaskTimeout      a task was stopped because its own time was up
-    └── WorkerLost           a VM died while it ran the task (also BrokenProcessPool)
-        └── MemoryLimitError     it was ended because it passed `max_memory`
+    ├── WorkerLost           a VM died while it ran the task (also BrokenProcessPool)
+    │   └── MemoryLimitError     it was ended because it passed `max_memory`
+    ├── ServerError          VMs that stay cannot be had: their server is gone, full or of another Python
+    │   └── AuthenticationError  its key is not ours (also multiprocessing.AuthenticationError)
+    └── NotPrivate           the key, or the runtime directory, can be reached by others
 
 What the standard library raises in the same case, River raises too: `MaybeEncodingError` for results that cannot be
 pickled, `BrokenProcessPool` when VMs cannot be kept alive or the initializer fails, `CancelledError`, `ValueError("Pool
@@ -24,11 +27,14 @@ from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ig
 from typing import Any
 
 __all__ = [
+    "AuthenticationError",
     "BrokenProcessPool",
     "MaybeEncodingError",
     "MemoryLimitError",
+    "NotPrivate",
     "RemoteError",
     "RiverError",
+    "ServerError",
     "TaskTimeout",
     "TimeoutError",
     "TransferError",
@@ -80,6 +86,18 @@ class WorkerLost(RiverError, BrokenProcessPool):
 
 class MemoryLimitError(WorkerLost):
     """A VM was ended because it and its children occupied more than `max_memory`."""
+
+
+class ServerError(RiverError):
+    """A server of VMs cannot be used: it is gone, it is full, its Python is another one, or it does not answer."""
+
+
+class AuthenticationError(ServerError, multiprocessing.AuthenticationError):
+    """The other side does not have our cluster key, or is not River at all; nothing was told to it."""
+
+
+class NotPrivate(RiverError):
+    """The cluster key or the runtime directory is not, or not only, this user's; it is not used as it is."""
 
 
 def worker_lost(vm: str, host: str, facts: dict[str, Any], task: str, deaths: int, retries: int) -> WorkerLost:

@@ -21,7 +21,7 @@ LAYERS = [
     ["river._core.wire", "river._core.instructions", "river._core.namespaces", "river._core.shm"],
     ["river._core.scheduler"],
     ["river._core.reference"],
-    ["river._core.calls", "river._core.connection", "river._core.relay", "river._core.cpus"],
+    ["river._core.calls", "river._core.connection", "river._core.relay", "river._core.cpus", "river._core.handshake"],
     ["river._core.serial"],
     ["river._core.answers"],
     ["river._core.worker"],
@@ -29,6 +29,7 @@ LAYERS = [
     ["river._core.supervisor"],
     ["river.launchers", "river.launchers.local"],
     ["river.functions", "river.callbacks", "river.exits", "river.failures"],
+    ["river.keys", "river.slots"],
     ["river.machine"],
     ["river.reader"],
     ["river.cluster"],
@@ -40,6 +41,9 @@ LAYERS = [
     ["river.executor"],
     ["river.pool"],
     ["river"],
+    ["river.door", "river.servers"],
+    ["river.server"],
+    ["river.commands"],
 ]
 HEIGHT = {name: number for number, line in enumerate(LAYERS) for name in line}
 
@@ -49,12 +53,13 @@ PURE = {
     "river._core.instructions": VALUES,
     "river._core.scheduler": {*VALUES, "heapq"},
     "river.chunks": VALUES,
+    "river.slots": VALUES,
 }
 
 BOOT = {
     "river._core",
     *(f"river._core.{name}" for name in ("wire", "shm", "calls", "namespaces", "connection", "relay", "reference")),
-    *(f"river._core.{name}" for name in ("serial", "answers", "worker", "vm", "supervisor")),
+    *(f"river._core.{name}" for name in ("serial", "answers", "worker", "vm", "supervisor", "handshake")),
 }
 # What they may import besides, but inside a function only: by then it has come over, or they can do without.
 LAZY = {"river._core.serial": {"cloudpickle"}, "river._core.supervisor": {"psutil"}}

@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+from collections import deque
 from typing import Any
 
 from . import vm as vm_
@@ -34,6 +35,9 @@ _PR_SET_PDEATHSIG = 1
 # By default glibc returns an array's memory to the system at once, and the next array pays for new pages, which takes
 # longer than most things done with it.  M_MMAP_THRESHOLD and M_TRIM_THRESHOLD: keep up to 64 MiB in a VM.
 _MALLOC = {-3: 32 << 20, -1: 64 << 20}
+
+# What is reported of a VM that ended before it began.
+_NEVER_RAN = {"pid": 0, "running": None, "index": 0, "peak": 0, "oom": False, "over": None, "tail": ""}
 
 
 class _VM:
@@ -50,19 +54,27 @@ class _VM:
 
 
 class Supervisor:
-    """All VMs of one driver on one machine."""
+    """All VMs of one driver on one machine.
 
-    def __init__(self, connection: Connection, driver: int, inherited: Any = None) -> None:
+    driver: pid of the parent; when it ends, so does all this. limit: the most VMs at a time. owner: pid of another
+    process whose end is the end, too.
+    """
+
+    def __init__(
+        self, connection: Connection, driver: int, inherited: Any = None, limit: int | None = None, owner: int = 0
+    ) -> None:
         self._line = connection
         self._driver = driver
         self._inherited = inherited
+        self._limit = limit
+        self._wanted: deque[tuple[str, dict[str, Any], list[Any], list[int]]] = deque()  # STARTs that wait for room
         self._vms: dict[int, _VM] = {}  # by pid
         self._unwritten = b""
         self._ooms = _oom_kills()
         self._wake_in, self._wake_out = os.pipe()
         for end in (self._wake_in, self._wake_out):
             os.set_blocking(end, False)
-        self._driver_handle = _open_process(driver)
+        self._handles = [h for h in (_open_process(driver), _open_process(owner) if owner else -1) if h >= 0]
         self._libc = _libc()
 
     def run(self) -> None:
@@ -88,8 +100,8 @@ class Supervisor:
         poller = select.poll()
         poller.register(self._line.number, select.POLLIN | (select.POLLOUT if self._line.waiting else 0))
         poller.register(self._wake_in, select.POLLIN)
-        if self._driver_handle >= 0:
-            poller.register(self._driver_handle, select.POLLIN)
+        for handle in self._handles:
+            poller.register(handle, select.POLLIN)
         if self._unwritten:
             poller.register(2, select.POLLOUT)
         if len(self._unwritten) < _MOST_OUTPUT:
@@ -98,7 +110,7 @@ class Supervisor:
                     poller.register(vm.output, select.POLLIN)
         has_limits = any(vm.limit for vm in self._vms.values())
         ready = {number for number, _ in poller.poll(_MEMORY_PERIOD * 1000 if has_limits else None)}
-        if self._driver_handle in ready or os.getppid() != self._driver:
+        if not ready.isdisjoint(self._handles) or os.getppid() != self._driver:
             return False
         if 2 in ready:
             self._write()
@@ -112,6 +124,8 @@ class Supervisor:
         if self._wake_in in ready:
             os.read(self._wake_in, 4096)
         self._reap()
+        while self._wanted and (self._limit is None or len(self._vms) < self._limit):
+            self._start(*self._wanted.popleft())
         return True
 
     def _listen(self) -> bool:
@@ -123,12 +137,22 @@ class Supervisor:
         for frame, descriptors in frames or ():
             message = pickle.loads(frame.payload)
             if frame.kind == Kind.START:
-                self._start(message[0], message[1], frame.buffers, descriptors)
+                # Beyond the limit it waits: a VM's replacement is asked for while the VM is still leaving.
+                self._wanted.append((message[0], message[1], frame.buffers, descriptors))
             elif frame.kind == Kind.SIGNAL:
                 for vm in self._vms.values():
                     if vm.name == message[0]:
                         _kill_group(vm.pid, message[1])
+                self._forget_wanted(*message)
         return True
+
+    def _forget_wanted(self, name: str, number: int) -> None:
+        """A VM that has not been started yet ends by any signal."""
+        for start in [s for s in self._wanted if s[0] == name]:
+            self._wanted.remove(start)
+            for descriptor in start[3]:
+                os.close(descriptor)
+            self._send(Kind.EXITED, (name, {**_NEVER_RAN, "code": -number}))
 
     # -- starting and ending VMs --------------------------------------------------------------------------------
 
@@ -175,8 +199,10 @@ class Supervisor:
                 getattr(self._libc, "mallopt", lambda *_: 0)(parameter, value)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in (self._wake_in, self._wake_out, self._driver_handle, output):
-            if number >= 0:
+        for number in (self._wake_in, self._wake_out, *self._handles, output):
+            os.close(number)
+        for _, _, _, descriptors in self._wanted:
+            for number in descriptors:
                 os.close(number)
         for vm in self._vms.values():
             if vm.output >= 0:
@@ -339,13 +365,15 @@ def _libc() -> Any:
         return None
 
 
-def serve(sock: socket.socket, driver: int, inherited: Any = None) -> None:
-    """Be a supervisor on this line until the driver is gone; does not return."""
+def serve(
+    sock: socket.socket, driver: int, inherited: Any = None, limit: int | None = None, owner: int = 0
+) -> None:
+    """Be a supervisor on this line until the driver is gone; does not return.  The rest is as for `Supervisor`."""
     code = 1
     try:
         os.setsid()
         sock = _beyond_standard(sock)
-        Supervisor(Connection(sock), driver, inherited).run()
+        Supervisor(Connection(sock), driver, inherited, limit, owner).run()
         code = 0
     except BaseException:  # noqa: BLE001 - tell, then end in any case
         import traceback

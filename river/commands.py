@@ -71,7 +71,8 @@ def _start(arguments: argparse.Namespace) -> None:
     """Start a server of VMs.  Any program of yours on this machine can then use them; each gets fresh ones."""
     directory = keys.runtime_directory()
     count = arguments.n or cpu_count()
-    serving = server.Server(arguments.name or server.default_name(), count, keys.load(), directory)
+    name = server.default_name() if arguments.name is None else arguments.name
+    serving = server.Server(name, count, keys.load(), directory)
     if arguments.foreground:
         print(_greeting(serving, os.getpid()), flush=True)
         serving.run()

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import keys, server, servers
+from . import keys, mdns, server, servers
 from ._core.cpus import cpu_count
 from .errors import RiverError
 
@@ -28,23 +28,31 @@ def vm_main(argv: Sequence[str]) -> int:
     start = commands.add_parser("start", help="start a server of VMs on this machine", description=_start.__doc__)
     start.add_argument("-n", type=_positive, default=None, metavar="N", help="how many VMs (default: by processors)")
     start.add_argument("--name", default=None, help="of the server (default: the machine's name)")
+    start.add_argument("--lan", action="store_true", help="let your programs on other machines use them, too")
+    start.add_argument("--bind", metavar="ADDRESS", help="with --lan: the one address to be found at (default: all)")
+    start.add_argument("--port", type=int, default=0, help="with --lan: the TCP port (default: any that is free)")
     start.add_argument("--foreground", action="store_true", help="stay in this terminal; Ctrl-C ends it")
     start.set_defaults(do=_start)
 
     stop = commands.add_parser("stop", help="end a server, and all VMs that it has", description=_stop.__doc__)
-    stop.add_argument("name", nargs="?", default=None, help="of the server (needed if there are several)")
+    stop.add_argument("name", nargs="?", default=None, help="of the server, or host:port (default: the only one here)")
     stop.set_defaults(do=_stop)
 
     listing = commands.add_parser("list", help="the same as `river status`", description=_status.__doc__)
-    listing.set_defaults(do=_status)
+    _add_status(listing)
     return _run(parser, argv)
 
 
 def status_main(argv: Sequence[str]) -> int:
     """`river status`; returns the exit code."""
     parser = argparse.ArgumentParser(prog="river status", description=_status.__doc__)
-    parser.set_defaults(do=_status)
+    _add_status(parser)
     return _run(parser, argv)
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lan", action="store_true", help="look on the local network, too")
+    parser.set_defaults(do=_status)
 
 
 def key_main(argv: Sequence[str]) -> int:
@@ -68,11 +76,14 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
 
 
 def _start(arguments: argparse.Namespace) -> None:
-    """Start a server of VMs.  Any program of yours on this machine can then use them; each gets fresh ones."""
+    """Start a server of VMs.  Any program of yours on this machine can then use them; each gets fresh ones.
+    With --lan, so can programs on other machines that have the same key (see `river key`)."""
+    _fill_standard()
     directory = keys.runtime_directory()
     count = arguments.n or cpu_count()
     name = server.default_name() if arguments.name is None else arguments.name
-    serving = server.Server(name, count, keys.load(), directory)
+    lan = (arguments.bind or "0.0.0.0", arguments.port) if arguments.lan or arguments.bind else None
+    serving = server.Server(name, count, keys.load(), directory, lan)
     if arguments.foreground:
         print(_greeting(serving, os.getpid()), flush=True)
         serving.run()
@@ -94,7 +105,16 @@ def _start(arguments: argparse.Namespace) -> None:
 
 def _greeting(serving: server.Server, pid: int) -> str:
     count = serving.slots.total
-    return f"river: {count} VM{'s' * (count > 1)} on {socket.gethostname()}, name {serving.name}, pid {pid}"
+    where = f", address {serving.lan[0]}:{serving.lan[1]}" if serving.lan else ""
+    return f"river: {count} VM{'s' * (count > 1)} on {socket.gethostname()}, name {serving.name}, pid {pid}{where}"
+
+
+def _fill_standard() -> None:
+    """Have something open on 0, 1 and 2, or sockets would be there, and taken for input and output."""
+    number = 0
+    while number <= 2:
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)
 
 
 def _detach(log: Path) -> None:
@@ -113,28 +133,31 @@ def _stop(arguments: argparse.Namespace) -> None:
     """End a server, the VMs that it has, and what their tasks have started."""
     name = arguments.name
     if name is None:
-        running = servers.find()
+        running = servers.find(lan=False)
         if len(running) != 1:
             there = ", ".join(s.name for s in running)
             raise ValueError(f"which one? running: {there}" if running else "no server runs here")
         name = running[0].name
-    pid = servers.stop(servers.named(name))
+    pid = servers.stop(servers.at(name) if ":" in name else servers.named(name))
     print(f"river: {name} (pid {pid}) has ended")
 
 
 def _status(arguments: argparse.Namespace) -> None:
     """Show the servers of VMs that programs of yours can use, who uses them, and what their VMs do."""
-    found = servers.find()
+    if arguments.lan and not mdns.is_available():
+        print("only this machine is looked at, as zeroconf is not installed: pip install 'riverpool[discovery]'")
+    found = servers.find(lan=arguments.lan)
     for one in found:
         print(_described(one, time.time()))
     if not found:
-        print("no VMs stay here; `river vm start` starts some")
+        print("no VMs stay here" + " or nearby" * arguments.lan + "; `river vm start` starts some")
 
 
 def _described(one: servers.Server, now: float) -> str:
+    where = "" if one.where == servers.HERE else f" ({one.address})"
     if one.problem:
-        return f"{one.name}: not usable: {one.problem}"
-    lines = [f"{one.name} on {one.host}: {one.slots} VMs, {one.free} free, Python {one.python}, pid {one.pid}"]
+        return f"{one.name}{f' on {one.host}' if one.host else ''}{where} cannot be used: {one.problem}"
+    lines = [f"{one.name} on {one.host}{where}: {one.slots} VMs, {one.free} free, Python {one.python}, pid {one.pid}"]
     for program in one.programs:
         since = _duration(now - program["since"])
         lines.append(f"  {program['name']} (pid {program['pid']} on {program['host']}) has {program['granted']} "

@@ -4,6 +4,7 @@
                            ^                |
                            +----- ask ------+
                            +--- decision -->+--> supervisor of the program --fork--> VM, VM, ...
+                           +--- lines of VMs, if the program is elsewhere --->+
 
 It forks right after accept, so what a stranger sends never comes into this process; it hears only from its own
 children, of the questions of those who have proven the key.  It has one thread, and so may fork; threads for the
@@ -26,19 +27,22 @@ import signal
 import socket
 import stat
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import __version__, door
-from ._core import cpus
+from . import certificates, door, keys, mdns
+from ._core import cpus, tls
 from ._core.handshake import HandshakeError, Talk
 from .errors import ServerError
 from .slots import Slots
+from .version import __version__
 
 MOST_STRANGERS = 32  # connections without proof at a time; more are closed at once
 _QUEUE = 64
+_ANY = "0.0.0.0"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _GRACE = 5.0  # seconds that supervisors have to end their VMs
@@ -47,7 +51,7 @@ _GRACE = 5.0  # seconds that supervisors have to end their VMs
 class _Child:
     """A process that attends to one connection."""
 
-    def __init__(self, pid: int, sock: socket.socket, report: socket.socket) -> None:
+    def __init__(self, pid: int, sock: socket.socket | None, report: socket.socket) -> None:
         self.pid = pid
         self.sock = sock  # kept to end the line with: a supervisor then ends in order, a signal would just kill it
         self.report = report
@@ -55,18 +59,22 @@ class _Child:
         self.is_stopper = False
 
     def close(self) -> None:
-        self.sock.close()
-        self.report.close()
+        for end in (self.sock, self.report):
+            if end is not None:
+                end.close()
 
 
 class Server:
     """Slots for VMs on this machine.
 
-    name: of the server. slots: how many VMs at a time. key: the cluster key. directory: where its socket is.
+    name: of the server. slots: how many VMs at a time. key: the cluster key. directory: where its socket is. lan:
+    the address of ours at which programs on other machines find it, and a port (0: any); None: they do not.
     Listens when it is made; raises ServerError if a server of that name is there, or the name is none.
     """
 
-    def __init__(self, name: str, slots: int, key: bytes, directory: Path) -> None:
+    def __init__(
+        self, name: str, slots: int, key: bytes, directory: Path, lan: tuple[str, int] | None = None
+    ) -> None:
         check_name(name)
         if slots < 1:
             raise ValueError(f"a server has at least 1 slot, not {slots}")
@@ -75,8 +83,10 @@ class Server:
         self._key = key
         self._children: dict[int, _Child] = {}
         self._is_stopping = False
-        self._listeners = [_listen(self.path)]
+        self._identity = certificates.make(directory) if lan else None
+        self._listeners = [*([_listen_lan(lan)] if lan else []), _listen(self.path)]
         self._inode = os.stat(self.path).st_ino
+        self.lan = self._listeners[0].getsockname() if lan else None
         facts = {"name": name, "host": socket.gethostname(), "python": platform.python_version()}
         self.slots = Slots(slots, {**facts, "river": __version__, "cpus": cpus.cpu_count()})
 
@@ -96,6 +106,8 @@ class Server:
         for number in (*_ENDS, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)  # the loop is told by the wake-up pipe
         door.say(f"{self.name} serves {self.slots.total} VMs, pid {os.getpid()}")
+        if self.lan:
+            self._advertise(*self.lan)
         try:
             while not self._is_stopping:
                 self._turn(None)
@@ -134,16 +146,36 @@ class Server:
             door.say(f"closed a connection: {strangers} others have not proven the key yet")
             sock.close()
             return
+        parent, identity = os.getpid(), None
+        if sock.family != socket.AF_UNIX:
+            identity = self._identity
+            tls.tune(sock)
         try:
-            self._admit(sock)
+            self._fork(sock, lambda report: door.attend(sock, report, self._key, parent, identity))
         except OSError as error:
             door.say(f"cannot start a process for a connection: {error}")
             sock.close()
 
-    def _admit(self, sock: socket.socket) -> None:
-        """Start the process that attends to this connection."""
+    def _advertise(self, address: str, port: int) -> None:
+        """Start the process that tells the network of us: what it uses has threads, with which we could not fork."""
+        interface = "" if address == _ANY else address
+        if not mdns.is_available():
+            door.say(f"not advertised, as zeroconf is not installed (pip install 'riverpool[discovery]'); programs "
+                     f"find it by its address, {address}:{port}")
+            return
+        facts = {field: str(self.slots.facts[field]) for field in ("name", "host", "python", "river")}
+
+        def advertise(report: socket.socket) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's; it then ends us in order
+            record = mdns.Record(**facts, slots=str(self.slots.total), key=keys.fingerprint(self._key),
+                                 addresses=mdns.addresses(interface), port=port)
+            mdns.advertise(record, interface, report)
+
+        self._fork(None, advertise).is_stranger = False
+
+    def _fork(self, sock: socket.socket | None, do: Callable[[socket.socket], None]) -> _Child:
+        """Start a process that does this, given its line to us; `sock` is its other one."""
         ours, theirs = socket.socketpair()
-        parent = os.getpid()
         with theirs:
             try:
                 pid = os.fork()
@@ -151,14 +183,18 @@ class Server:
                 ours.close()
                 raise
             if pid == 0:
+                code = 1
                 try:
                     ours.close()
                     self._forget()
-                    sock.setblocking(True)
-                    door.attend(sock, theirs, self._key, parent)
+                    do(theirs)
+                    code = 0
+                except BaseException:  # noqa: BLE001 - into the log; the server goes on
+                    traceback.print_exc()
                 finally:
-                    os._exit(1)
-        self._children[pid] = _Child(pid, sock, ours)
+                    os._exit(code)
+        child = self._children[pid] = _Child(pid, sock, ours)
+        return child
 
     def _forget(self) -> None:
         """In a child: everything but its own connection is the server's."""
@@ -188,9 +224,13 @@ class Server:
         # Our own child writes a message at once and as a whole, or dies: this does not wait for any stranger.
         talk = Talk(child.report, f"process {child.pid}", 1.0)
         try:
-            ask, _ = talk.receive()
+            ask, descriptors = talk.receive(most_descriptors=1)
             child.is_stranger = False
-            reply = self._ANSWERS[ask["ask"]](self, child, ask)
+            try:
+                reply = self._ANSWERS[ask["ask"]](self, child, ask, descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
             try:
                 talk.send(reply)
             except ValueError as error:
@@ -198,7 +238,7 @@ class Server:
         except HandshakeError:  # it has nothing more to ask, or is gone
             child.report.close()
 
-    def _answer_join(self, child: _Child, ask: dict[str, Any]) -> dict[str, Any]:
+    def _answer_join(self, child: _Child, ask: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         reply = self.slots.joined(child.pid, ask, time.time())
         program = self.slots.programs.get(child.pid)
         if program is None:
@@ -207,15 +247,24 @@ class Server:
             door.say(f"{program.name} (pid {program.pid} on {program.host}) has {program.granted} VMs")
         return reply
 
-    def _answer_status(self, child: _Child, ask: dict[str, Any]) -> dict[str, Any]:
+    def _answer_vm(self, child: _Child, ask: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """The line of a VM goes to the supervisor of its program."""
+        pid, name = ask.get("supervisor"), ask.get("vm")
+        if type(pid) is not int or pid not in self.slots.programs or not isinstance(name, str) or not descriptors:
+            return {"refused": f"no program that has slots here is known by {pid!r}; it may have ended"}
+        Talk(self._children[pid].report, f"the supervisor {pid}", 1.0).send({"vm": name}, descriptors)
+        return {"handed": name}
+
+    def _answer_status(self, child: _Child, ask: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         return self.slots.status()
 
-    def _answer_stop(self, child: _Child, ask: dict[str, Any]) -> dict[str, Any]:
+    def _answer_stop(self, child: _Child, ask: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         self._is_stopping = child.is_stopper = True
         return {"stopping": os.getpid()}
 
-    _ANSWERS: dict[str, Callable[[Server, _Child, dict[str, Any]], dict[str, Any]]] = {
+    _ANSWERS: dict[str, Callable[[Server, _Child, dict[str, Any], list[int]], dict[str, Any]]] = {
         "join": _answer_join,
+        "vm": _answer_vm,
         "status": _answer_status,
         "stop": _answer_stop,
     }
@@ -229,7 +278,9 @@ class Server:
         if _inode(self.path) == self._inode:
             self.path.unlink()
         for child in self._mine():
-            if child.pid in self.slots.programs:
+            if child.sock is None:
+                child.report.close()  # so that it takes its advertisement back
+            elif child.pid in self.slots.programs:
                 _hang_up(child.sock)
             else:
                 os.kill(child.pid, signal.SIGKILL)
@@ -254,6 +305,16 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ServerError(f"{name!r} cannot be a server's name: it is a file name, of at most 63 letters, digits, "
                           "'_', '.' and '-'; give one with --name")
+
+
+def _listen_lan(lan: tuple[str, int]) -> socket.socket:
+    try:
+        listener = socket.create_server(lan, backlog=_QUEUE)
+    except OSError as error:
+        raise ServerError(f"cannot listen at {lan[0]}, port {lan[1]}: {error}; --bind takes an IPv4 address of this "
+                          "machine, --port one that is free (0: any)") from error
+    listener.setblocking(False)
+    return listener
 
 
 def _listen(path: Path) -> socket.socket:

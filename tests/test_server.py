@@ -3,126 +3,25 @@
 import contextlib
 import os
 import pickle
-import random
-import select
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import textwrap
-from pathlib import Path
 
 import psutil
 import pytest
+from served import COMMAND, Driver, ended, free, own_home, river, serving  # noqa: F401
 from tasks import wait_until
 from tools import surroundings
 
 from river import keys, servers
-from river._core import serial
 from river._core.handshake import Talk
-from river._core.reference import Context
 from river._core.wire import Kind
 from river.errors import AuthenticationError, ServerError
-from river.machine import Machine, RemoteVM, facts_of_driver
 from river.server import MOST_STRANGERS
 from river.slots import Slots
-
-COMMAND = [sys.executable, "-m", "river.commands"]
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch):
-    """A runtime directory and a key of the test's own."""
-    directory = tempfile.mkdtemp(prefix="s")
-    monkeypatch.setenv("RIVER_RUNTIME_DIR", os.path.join(directory, "run"))
-    monkeypatch.setenv("RIVER_KEY_FILE", os.path.join(directory, "key"))
-    yield Path(directory)
-    shutil.rmtree(directory)
-
-
-@contextlib.contextmanager
-def serving(*arguments, command=COMMAND, name="one", **env):
-    """A server in the foreground, as a user starts it; what is given is its process."""
-    process = subprocess.Popen(
-        [*command, "vm", "start", "--foreground", "--name", name, *map(str, arguments)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings(**env),
-    )
-    with process:
-        try:
-            process.greeting = process.stdout.readline()
-            assert process.greeting, process.stderr.read()
-            yield process
-        finally:
-            process.terminate()
-
-
-def river(*arguments, code=0):
-    """Run a command of River's; returns what it says."""
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=surroundings(), timeout=60)
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
-
-
-class Driver:
-    """This process, joined to a server: it starts VMs as a pool does."""
-
-    def __init__(self, want, initializer=None, **more):
-        self.joined = servers.join(servers.find()[0], want, "test", **more)
-        self.machine = Machine(self.joined.facts["name"], self.joined.sock, None)
-        self.vms = {}
-        self._initialize = serial.dumps((initializer, ()), Context(None)) if initializer else None
-
-    def start(self, name):
-        self.vms[name] = RemoteVM(name, {})
-        options = {"argv": [""], "is_fresh": True, "main_file": None, "main_package": None, "facts": facts_of_driver()}
-        self.machine.start(self.vms[name], options, self._initialize)
-
-    def heard(self):
-        """The next things that the supervisor says: [(kind, name, what)]."""
-        frames = next_frames(self.machine.line)
-        return [(frame.kind, *pickle.loads(frame.payload)) for frame, _ in frames]
-
-    def started(self, name):
-        """Start a VM; returns its pid when it is ready."""
-        self.start(name)
-        ((kind, who, pid),) = self.heard()
-        assert (kind, who) == (Kind.STARTED, name)
-        ((frame, _),) = next_frames(self.vms[name].line)
-        assert frame.kind == Kind.READY
-        return pid
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.machine.line.close()
-        for vm in self.vms.values():
-            vm.line.close()
-
-
-def next_frames(line):
-    while True:
-        assert select.select([line], [], [], 60)[0], "nothing came"
-        frames = line.receive()
-        if frames:
-            return frames
-
-
-def ended(pid):
-    """True when a process is gone (a zombie is)."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def free():
-    (server,) = servers.find()
-    return server.free
-
 
 # ------------------------------------------------------------------------------------------ start and stop
 
@@ -130,7 +29,7 @@ def free():
 def test_a_server_is_started_shown_and_stopped_by_commands(home):
     said = river("vm", "start", "-n", "3", "--name", "node7")
     pid = int(said.split()[-1])
-    (server,) = servers.find()
+    (server,) = servers.find(lan=False)
 
     assert said == f"river: 3 VMs on {socket.gethostname()}, name node7, pid {pid}\n"
     assert (server.name, server.slots, server.free, server.pid, server.problem) == ("node7", 3, 3, pid, "")
@@ -179,7 +78,7 @@ def test_a_server_that_is_killed_leaves_nothing_running_and_the_next_start_takes
         server.kill()
 
         wait_until(lambda: ended(pid) and ended(driver.joined.facts["pid"]), what="the end of its VMs")
-        assert (home / "run" / "one.sock").exists() and servers.find() == []
+        assert (home / "run" / "one.sock").exists() and servers.find(lan=False) == []
         with serving("-n", 4):
             assert free() == 4
 
@@ -190,7 +89,7 @@ def test_two_servers_cannot_have_one_name():
 
         assert "a server named one is running already" in said and "--name" in said
         with serving(name="two"):
-            assert [server.name for server in servers.find()] == ["one", "two"]
+            assert [server.name for server in servers.find(lan=False)] == ["one", "two"]
             assert "which one? running: one, two" in river("vm", "stop", code=1)
         assert free() > 0
 
@@ -248,11 +147,11 @@ def test_vms_beyond_what_was_granted_wait_for_one_to_end():
         first = driver.started("a")
         for name in "bc":
             driver.start(name)
-        driver.machine.line.send(Kind.SIGNAL, pickle.dumps(("b", signal.SIGKILL)))  # ends before it has begun
+        driver.line.send(Kind.SIGNAL, pickle.dumps(("b", signal.SIGKILL)))  # ends before it has begun
         ((kind, name, facts),) = driver.heard()
         assert (kind, name, facts["pid"], facts["code"]) == (Kind.EXITED, "b", 0, -signal.SIGKILL)
 
-        driver.machine.line.send(Kind.SIGNAL, pickle.dumps(("a", signal.SIGKILL)))
+        driver.line.send(Kind.SIGNAL, pickle.dumps(("a", signal.SIGKILL)))
         events = driver.heard()
         while len(events) < 2:
             events += driver.heard()
@@ -266,19 +165,19 @@ def test_two_programs_share_the_slots_and_the_third_is_told_who_has_them():
         with pytest.raises(ServerError, match=rf"no free slot: test \(pid {os.getpid()} on .*\) has 2, .* has 1; wait"):
             Driver(1)
 
-        (server,) = servers.find()
+        (server,) = servers.find(lan=False)
         assert server.free == 0
         assert [(p["name"], p["pid"], p["granted"]) for p in server.programs] == [
             ("test", os.getpid(), 2), ("test", os.getpid(), 1)
         ]
-        first.machine.line.close()
+        first.line.close()
         wait_until(lambda: free() == 2, what="the slots of the first")
 
 
 def test_status_tells_what_the_vms_do():
     with serving("-n", 2), Driver(2) as driver:
         pid = driver.started("a")
-        ((vm,),) = [program["vms"] for program in servers.find()[0].programs]
+        ((vm,),) = [program["vms"] for program in servers.find(lan=False)[0].programs]
 
         assert vm["pid"] == pid and vm["memory"] > 1 << 20 and vm["cpu"] >= 0
         said = river("status")
@@ -288,7 +187,7 @@ def test_status_tells_what_the_vms_do():
 
 PROGRAM = """
     import os, sys
-    from test_server import Driver
+    from served import Driver
 
     driver = Driver(2)
     print(driver.started("a"), driver.started("b"), driver.joined.facts["pid"], flush=True)
@@ -369,12 +268,12 @@ def test_slots_are_granted_as_far_as_they_go_and_free_again_when_their_program_l
 def test_a_program_with_another_key_is_refused_and_told_what_to_do(monkeypatch, home):
     with serving() as server:
         monkeypatch.setenv("RIVER_KEY_FILE", str(home / "other"))
-        (found,) = servers.find()
+        (found,) = servers.find(lan=False)
 
         assert not found.is_usable and "our key is not its key" in found.problem
         with pytest.raises(AuthenticationError, match=f"{keys.fingerprint(keys.load())}.*river key --set"):
             servers.join(found, 1)
-        assert "not usable" in river("status")
+        assert "one cannot be used: " in river("status")
         assert "our key is not its key" in river("vm", "stop", "one", code=1)
         server.terminate()
         assert "could not prove that it has our key" in server.stderr.read()
@@ -400,55 +299,7 @@ def test_strangers_are_bounded_and_do_not_keep_the_server_from_others(home):
         assert one_more.recv(1) == b""
         for sock in crowd[:2]:
             sock.close()
-        wait_until(lambda: servers.find()[0].is_usable, what="room for another")
-
-
-RECORDER = """
-    import os, pickle, sys
-    from river import commands
-
-    def record(event, arguments):
-        if event == "pickle.find_class":
-            note(repr(arguments))
-
-    def note(text):
-        with open(os.environ["UNPICKLED"], "a") as file:
-            file.write(text + chr(10))
-
-    def loads(*args, **kwargs):
-        note("loads")
-        return original(*args, **kwargs)
-
-    original, pickle.loads = pickle.loads, loads
-    sys.addaudithook(record)
-    sys.exit(commands.main())
-"""
-
-
-def test_no_stranger_reaches_the_unpickler(home, tmp_path):
-    """Random bytes, bytes after each prefix of the handshake, pickles that would run code, with and without it."""
-    record, script = tmp_path / "unpickled", tmp_path / "recorder.py"
-    script.write_text(textwrap.dedent(RECORDER))
-    chance = random.Random(7)
-    frame = b"\x20\x00\x00\x00RVIR" + (20).to_bytes(8, "little")  # START
-    evil = b"cos\nsystem\n(S'touch " + str(tmp_path / "owned").encode() + b"'\ntR."
-    rests = [evil, frame + evil, pickle.dumps(("a", {})), b"\x02\x00\x00\x00{}", b""]
-    rests += map(chance.randbytes, range(1, 200, 9))
-    greeting = b"River 1, client\n" + bytes(32)
-    with serving(command=[sys.executable, str(script)], UNPICKLED=str(record)):
-        for prefix in (b"", greeting[:10], greeting, greeting + bytes(32)):
-            for rest in rests:
-                with stranger(home) as sock, contextlib.suppress(ConnectionError):
-                    sock.sendall(prefix + rest)
-                    sock.shutdown(socket.SHUT_WR)
-                    while sock.recv(1000):
-                        pass
-
-        assert not record.exists() and not (tmp_path / "owned").exists()
-        assert free() > 0
-        with Driver(1) as driver:  # who has the key does reach it: the recorder works
-            driver.started("a")
-        assert "loads" in record.read_text()
+        wait_until(lambda: servers.find(lan=False)[0].is_usable, what="room for another")
 
 
 def test_who_has_the_key_but_talks_nonsense_costs_nobody_anything(home):
@@ -485,7 +336,7 @@ def test_a_false_server_is_found_out(home):
             stdout=subprocess.PIPE,
         )
         with child:
-            (found,) = servers.find()
+            (found,) = servers.find(lan=False)
 
     assert "could not prove that it has our key" in found.problem
 

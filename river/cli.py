@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 _USAGE = """\
 usage: {name} [-n N] [--quiet] script.py [arguments of the script ...]
        {name} [-n N] [--quiet] -m module [arguments ...]
+       river vm | status | key  [--help]
        river --help | --version
 
-Run a Python script with VMs at hand: those of `connect()` and `discover()`.
+Run a Python script with VMs at hand: those of `connect()` and `discover()`.  `river vm start` makes VMs that stay,
+which all programs of yours find; `river status` shows them; `river key` is what they are protected by.
   -n N       so many VMs (default: one for each usable core)
   --quiet    do not say how many VMs were found
 """
@@ -44,6 +46,10 @@ class _Misuse(Exception):
 def main(argv: Sequence[str] | None = None, name: str = "river") -> int:
     """`river ...`; returns the exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
+    if given and given[0] in ("vm", "status", "key"):
+        from .commands import MAINS
+
+        return MAINS[given[0]](given[1:])
     try:
         order = _read(given)
     except _Misuse as error:

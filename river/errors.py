@@ -10,7 +10,10 @@
     ├── PacketError          a packet's attribute cannot be sent, or could not be rebuilt (also TypeError)
     ├── VirtualResourceLost  who was waited for has ended or died: a VirtualResource, or the holder of a queue
     ├── VMsNotFound          fewer VMs than were asked for, or one that is gone
-    └── ConsumerLost         a consumer died with items of a queue that nobody will mark as done
+    ├── ConsumerLost         a consumer died with items of a queue that nobody will mark as done
+    ├── ServerError          VMs that stay cannot be had: their server is gone, full or of another Python
+    │   └── AuthenticationError  its key is not ours (also multiprocessing.AuthenticationError)
+    └── NotPrivate           the key, or the runtime directory, can be reached by others
 
 What the standard library raises in the same case, River raises too: `MaybeEncodingError` for results that cannot be
 pickled, `BrokenProcessPool` when VMs cannot be kept alive or the initializer fails, `CancelledError`, `ValueError("Pool
@@ -28,13 +31,16 @@ from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ig
 from typing import Any
 
 __all__ = [
+    "AuthenticationError",
     "BrokenProcessPool",
     "ConsumerLost",
     "MaybeEncodingError",
     "MemoryLimitError",
+    "NotPrivate",
     "PacketError",
     "RemoteError",
     "RiverError",
+    "ServerError",
     "TaskTimeout",
     "TimeoutError",
     "TransferError",
@@ -104,6 +110,18 @@ class WorkerLost(RiverError, BrokenProcessPool):
 
 class MemoryLimitError(WorkerLost):
     """A VM was ended because it and its children occupied more than `max_memory`."""
+
+
+class ServerError(RiverError):
+    """A server of VMs cannot be used: it is gone, it is full, its Python is another one, or it does not answer."""
+
+
+class AuthenticationError(ServerError, multiprocessing.AuthenticationError):
+    """The other side does not have our cluster key, or is not River at all; nothing was told to it."""
+
+
+class NotPrivate(RiverError):
+    """The cluster key or the runtime directory is not, or not only, this user's; it is not used as it is."""
 
 
 def worker_lost(vm: str, host: str, facts: dict[str, Any], task: str, deaths: int, retries: int) -> WorkerLost:

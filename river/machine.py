@@ -40,7 +40,7 @@ class Machine:
         descriptors = [vm.far_end.fileno()]
         packed = None
         if initialize is not None:
-            packed = initialize.blob, calls.specify(initialize.segments, buffers, descriptors)
+            packed = initialize.blob, calls.specify(initialize.segments, buffers, descriptors, self.line.can_pass)
         homes = {"uuid": vm.uuid, "driver": place().home}
         message = vm.name, {**options, **homes, "name": vm.name, "initialize": packed}
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
@@ -98,7 +98,7 @@ class RemoteVM:
             self.line.send(Kind.CALL, pickle.dumps(messages, 5), buffers, descriptors)
 
     def _lend(self, pickled: serial.Pickled, buffers: list[Any], descriptors: list[int]) -> tuple[calls.Spec, ...]:
-        specs = calls.specify(pickled.segments, buffers, descriptors)
+        specs = calls.specify(pickled.segments, buffers, descriptors, self.line.can_pass)
         self.loans.update(loan for _, _, loan in specs)
         return specs
 

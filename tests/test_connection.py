@@ -11,16 +11,23 @@ import resource
 import select
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
 import pytest
 from tasks import wait_until
+from tools import surroundings
 
-from river._core import connection
+from river import certificates
+from river._core import connection, tls
 from river._core.connection import Connection
+from river._core.tls import TLSConnection
 from river._core.wire import MAX_DESCRIPTORS, SCRATCH, Kind, ProtocolError
 
 MIB = 1 << 20
@@ -34,7 +41,27 @@ def loopback():
     return ours, theirs
 
 
-LINES = {"unix": connection.pair, "tcp": loopback}
+def encrypted():
+    """Two ends of TLS over TCP, the client's first."""
+    ours, theirs = loopback()
+    with tempfile.TemporaryDirectory() as directory, ThreadPool(1) as threads:
+        identity = certificates.make(Path(directory))
+        server = threads.apply_async(tls.as_server, (theirs, identity, b"key", "test", "the client", 60))
+        client, _ = tls.as_client(ours, b"key", "test", "the server", 60)
+        ends = client, server.get(60)[0]
+        threads.close()
+        threads.join()
+    for end in ends:
+        end.settimeout(60)
+    return ends
+
+
+def over(sock):
+    """The connection that belongs to this kind of socket."""
+    return TLSConnection(sock) if isinstance(sock, ssl.SSLSocket) else Connection(sock)
+
+
+LINES = {"unix": connection.pair, "tcp": loopback, "tls": encrypted}
 
 
 @pytest.fixture(params=LINES)
@@ -49,7 +76,7 @@ def sockets(request):
 @pytest.fixture
 def line(sockets):
     """Both ends, as connections."""
-    ends = [Connection(end) for end in sockets]
+    ends = [over(end) for end in sockets]
     yield ends
     for end in ends:
         end.close()
@@ -136,7 +163,7 @@ def test_nothing_to_read_is_no_frame_and_no_wait(line):
 
 
 def test_a_part_of_a_frame_is_no_frame_yet(sockets):
-    end = Connection(sockets[1])
+    end = over(sockets[1])
     sockets[0].sendall(struct.pack("<BBHIQ", Kind.CALL, 0, 0, 0x52495652, 10) + b"half")
     select.select([end], [], [], 60)
 
@@ -185,23 +212,31 @@ def test_the_end_comes_after_all_that_was_sent_before_it(line):
             theirs.receive()
 
 
-def test_a_peer_that_is_killed_ends_the_line(sockets):
+@pytest.mark.parametrize("kind", LINES)
+def test_a_peer_that_is_killed_ends_the_line(kind, tmp_path):
     """Even in the middle of a frame."""
-    end = Connection(sockets[0])
     script = """
-import os, socket, sys
+import socket, sys
+from river._core import tls
 peer = socket.socket(fileno=int(sys.argv[1]))
+if sys.argv[3] == "tls":
+    peer, _ = tls.as_client(peer, b"key", "test", "the server", 60)
 peer.sendall(bytes.fromhex(sys.argv[2]))
 sys.stdin.read()
 """
     half = struct.pack("<BBHIQ", Kind.CALL, 0, 0, 0x52495652, 10) + b"half"
+    ours, theirs = loopback() if kind == "tls" else LINES[kind]()
     child = subprocess.Popen(
-        [sys.executable, "-c", script, str(sockets[1].fileno()), half.hex()],
-        pass_fds=[sockets[1].fileno()],
+        [sys.executable, "-c", script, str(theirs.fileno()), half.hex(), kind],
+        pass_fds=[theirs.fileno()],
         stdin=subprocess.PIPE,
+        env=surroundings(),
     )
-    sockets[1].close()
-    with child, child.stdin:
+    theirs.close()
+    if kind == "tls":
+        ours, _ = tls.as_server(ours, certificates.make(tmp_path), b"key", "test", "the client", 60)
+    end = over(ours)
+    with child, child.stdin, contextlib.closing(end):
         select.select([end], [], [], 60)
         assert not end.receive()
         child.send_signal(signal.SIGKILL)
@@ -249,7 +284,7 @@ def test_closing_drops_what_is_kept_and_closing_twice_is_fine(line):
 
 
 def test_bytes_that_are_no_frame_are_a_protocol_error(sockets):
-    end = Connection(sockets[0])
+    end = over(sockets[0])
     sockets[1].sendall(b"GET / HTTP/1.1\r\n\r\n")
     select.select([end], [], [], 60)
 
@@ -258,7 +293,7 @@ def test_bytes_that_are_no_frame_are_a_protocol_error(sockets):
 
 
 def test_a_frame_that_announces_descriptors_which_did_not_come_is_a_protocol_error(sockets):
-    end = Connection(sockets[0])
+    end = over(sockets[0])
     sockets[1].sendall(struct.pack("<BBHIQ", Kind.CALL, 2, 0, 0x52495652, 0))
     select.select([end], [], [], 60)
 
@@ -267,10 +302,10 @@ def test_a_frame_that_announces_descriptors_which_did_not_come_is_a_protocol_err
 
 
 def test_a_connection_knows_whether_its_line_passes_descriptors():
-    for name, expected in {"unix": True, "tcp": False}.items():
+    for name, expected in {"unix": True, "tcp": False, "tls": False}.items():
         ours, theirs = LINES[name]()
         with ours, theirs:
-            assert Connection(ours).can_pass is expected
+            assert over(ours).can_pass is expected
 
 
 # ------------------------------------------------------------------------------------- passing descriptors

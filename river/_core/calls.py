@@ -49,12 +49,12 @@ def place(
 
 
 def specify(
-    segments: Sequence[shm.Segment | shm.Passed], buffers: list[Any], descriptors: list[int]
+    segments: Sequence[shm.Segment | shm.Passed], buffers: list[Any], descriptors: list[int], can_pass: bool
 ) -> tuple[Spec, ...]:
-    """The reverse of `place`: put segments into a frame's buffers and descriptors."""
+    """The reverse of `place`: put segments into a frame's buffers, and descriptors where the line `can_pass` them."""
     specs = []
     for segment in segments:
-        if segment.descriptor >= 0 and len(descriptors) < MAX_DESCRIPTORS:
+        if can_pass and segment.descriptor >= 0 and len(descriptors) < MAX_DESCRIPTORS:
             descriptors.append(segment.descriptor)
             specs.append((len(descriptors) - 1, segment.size, segment.lend()))
         else:

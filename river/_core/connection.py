@@ -21,7 +21,6 @@ _CAN_PASS = hasattr(socket, "SCM_RIGHTS")
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize) if _CAN_PASS else 0
 # sendmsg takes at most IOV_MAX (1024) pieces.
 _MOST_PIECES = 512
-_BLOCKED = (BlockingIOError, InterruptedError)
 # Ask for more room than the usual 208 KiB: a large result then needs fewer turns.  The kernel caps it as it likes.
 _SOCKET_BUFFER = 1 << 20
 
@@ -39,6 +38,8 @@ class Connection:
 
     `send` may be called by any thread; `receive` by one at a time.
     """
+
+    _BLOCKED: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -65,7 +66,7 @@ class Connection:
                 piece = pieces[0]
                 try:
                     sent = self._sock.send(piece)
-                except _BLOCKED:
+                except self._BLOCKED:
                     sent = 0
                 except OSError:
                     return
@@ -106,8 +107,8 @@ class Connection:
                         if rest or len(pieces) == _MOST_PIECES:
                             break
                         pieces.append(piece)
-                    count = self._sock.sendmsg(pieces)
-            except _BLOCKED:
+                    count = self._push(pieces)
+            except self._BLOCKED:
                 return False
             except OSError:  # broken: what is left can never be sent
                 self._drop()
@@ -122,6 +123,10 @@ class Connection:
                 unsent.popleft()
                 count -= size
         return True
+
+    def _push(self, pieces: list[Buffer]) -> int:
+        """Send the first of these bytes; says how many."""
+        return self._sock.sendmsg(pieces)
 
     def _drop(self) -> None:
         for _, descriptors in self._unsent:
@@ -143,7 +148,7 @@ class Connection:
                     self._accept(ancillary)
             else:
                 count = self._sock.recv_into(target)
-        except _BLOCKED:
+        except self._BLOCKED:
             return None
         except OSError as error:
             raise EOFError(str(error)) from None

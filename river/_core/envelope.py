@@ -142,7 +142,9 @@ def _found_or_made(module: str, qualname: str, blob: bytes) -> Any:
     return found if found is not None else pickle.loads(blob)
 
 
-def write(contents: Contents, buffers: list[Any], descriptors: list[int], lent: set[int]) -> tuple[Any, Any]:
+def write(
+    contents: Contents, buffers: list[Any], descriptors: list[int], lent: set[int], can_pass: bool
+) -> tuple[Any, Any]:
     """Plain and packed values as they travel; large buffers go into `buffers` and `descriptors`."""
     plain, packed = contents
     if not packed:
@@ -152,7 +154,7 @@ def write(contents: Contents, buffers: list[Any], descriptors: list[int], lent: 
         # What came from elsewhere and is passed on is memory of somebody else's: it is copied into ours.
         segments = [b if isinstance(b, shm.Segment) else shm.Segment(b) for b in one.buffers]
         one.buffers = segments
-        specs = specify(segments, buffers, descriptors)
+        specs = specify(segments, buffers, descriptors, can_pass)
         lent.update(loan for _, _, loan in specs if loan)
         travelling.append((one.name, one.blob, specs))
     return plain, tuple(travelling)

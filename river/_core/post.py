@@ -265,7 +265,7 @@ class Post:
         """Send a frame; what the line does not take is kept, and sent by whoever reads."""
         buffers: list[Any] = []
         descriptors: list[int] = []
-        plain, packed = envelope.write(contents, buffers, descriptors, line.loans)
+        plain, packed = envelope.write(contents, buffers, descriptors, line.loans, line.connection.can_pass)
         connection = line.connection
         with line.lock:
             self._flush_locked(line)

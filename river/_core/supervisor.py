@@ -20,10 +20,12 @@ import select
 import signal
 import socket
 import sys
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
 
+from . import memory, worker
 from . import vm as vm_
-from . import worker
 from .connection import Connection
 from .wire import Kind
 
@@ -34,6 +36,24 @@ _PR_SET_PDEATHSIG = 1
 # By default glibc returns an array's memory to the system at once, and the next array pays for new pages, which takes
 # longer than most things done with it.  M_MMAP_THRESHOLD and M_TRIM_THRESHOLD: keep up to 64 MiB in a VM.
 _MALLOC = {-3: 32 << 20, -1: 64 << 20}
+
+# What is reported of a VM that ended before it began.
+_NEVER_RAN = {"pid": 0, "running": None, "index": 0, "peak": 0, "oom": False, "over": None, "tail": ""}
+
+
+class Lines(Protocol):
+    """Where a supervisor gets the lines of VMs from whose driver is on another machine."""
+
+    number: int  # a descriptor, readable when there is one to take
+
+    def take(self) -> tuple[str, int]:
+        """A VM's name and the descriptor of its socket; does not wait.  Raises EOFError when no more will come."""
+
+    def open(self, name: str, number: int) -> Connection:
+        """In the VM: make that socket its line.  May take a while."""
+
+    def close(self) -> None:
+        """In the VM: this is its supervisor's."""
 
 
 class _VM:
@@ -50,19 +70,36 @@ class _VM:
 
 
 class Supervisor:
-    """All VMs of one driver on one machine."""
+    """All VMs of one driver on one machine.
 
-    def __init__(self, connection: Connection, driver: int, inherited: Any = None) -> None:
+    driver: pid of the parent; when it ends, so does all this. limit: the most VMs at a time. owner: pid of another
+    process whose end is the end, too. lines: where VMs' lines come from, if they cannot come with START.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        driver: int,
+        inherited: Any = None,
+        limit: int | None = None,
+        owner: int = 0,
+        lines: Lines | None = None,
+    ) -> None:
         self._line = connection
         self._driver = driver
         self._inherited = inherited
+        self._limit = limit
+        self._lines = lines
+        self._handed: dict[str, int] = {}  # what came from `lines`, by VM
+        # STARTs that wait for room or for a line: name, options, buffers, descriptors.
+        self._wanted: deque[tuple[str, dict[str, Any], list[Any], list[int]]] = deque()
         self._vms: dict[int, _VM] = {}  # by pid
         self._unwritten = b""
-        self._ooms = _oom_kills()
+        self._ooms = memory.oom_kills()
         self._wake_in, self._wake_out = os.pipe()
         for end in (self._wake_in, self._wake_out):
             os.set_blocking(end, False)
-        self._driver_handle = _open_process(driver)
+        self._handles = [h for h in (_open_process(driver), _open_process(owner) if owner else -1) if h >= 0]
         self._libc = _libc()
 
     def run(self) -> None:
@@ -88,8 +125,10 @@ class Supervisor:
         poller = select.poll()
         poller.register(self._line.number, select.POLLIN | (select.POLLOUT if self._line.waiting else 0))
         poller.register(self._wake_in, select.POLLIN)
-        if self._driver_handle >= 0:
-            poller.register(self._driver_handle, select.POLLIN)
+        for handle in self._handles:
+            poller.register(handle, select.POLLIN)
+        if self._lines is not None:
+            poller.register(self._lines.number, select.POLLIN)
         if self._unwritten:
             poller.register(2, select.POLLOUT)
         if len(self._unwritten) < _MOST_OUTPUT:
@@ -98,7 +137,7 @@ class Supervisor:
                     poller.register(vm.output, select.POLLIN)
         has_limits = any(vm.limit for vm in self._vms.values())
         ready = {number for number, _ in poller.poll(_MEMORY_PERIOD * 1000 if has_limits else None)}
-        if self._driver_handle in ready or os.getppid() != self._driver:
+        if not ready.isdisjoint(self._handles) or os.getppid() != self._driver:
             return False
         if 2 in ready:
             self._write()
@@ -111,7 +150,20 @@ class Supervisor:
             return False
         if self._wake_in in ready:
             os.read(self._wake_in, 4096)
+        if self._lines is not None and self._lines.number in ready and not self._take_line(self._lines):
+            return False
         self._reap()
+        self._start_wanted()
+        return True
+
+    def _take_line(self, lines: Lines) -> bool:
+        try:
+            name, number = lines.take()
+        except EOFError:
+            return False
+        if name in self._handed:
+            os.close(self._handed.pop(name))
+        self._handed[name] = number
         return True
 
     def _listen(self) -> bool:
@@ -123,14 +175,35 @@ class Supervisor:
         for frame, descriptors in frames or ():
             message = pickle.loads(frame.payload)
             if frame.kind == Kind.START:
-                self._start(message[0], message[1], frame.buffers, descriptors)
+                # Beyond the limit it waits: a VM's replacement is asked for while the VM is still leaving.
+                self._wanted.append((message[0], message[1], frame.buffers, descriptors))
             elif frame.kind == Kind.SIGNAL:
                 for vm in self._vms.values():
                     if vm.name == message[0]:
                         _kill_group(vm.pid, message[1])
+                self._forget_wanted(*message)
         return True
 
+    def _forget_wanted(self, name: str, number: int) -> None:
+        """A VM that has not been started yet ends by any signal."""
+        for start in [s for s in self._wanted if s[0] == name]:
+            self._wanted.remove(start)
+            for descriptor in start[3]:
+                os.close(descriptor)
+            self._send(Kind.EXITED, (name, {**_NEVER_RAN, "code": -number}))
+
     # -- starting and ending VMs --------------------------------------------------------------------------------
+
+    def _start_wanted(self) -> None:
+        for start in list(self._wanted):
+            if self._limit is not None and len(self._vms) >= self._limit:
+                return
+            name, _, _, descriptors = start
+            if name in self._handed:
+                descriptors.append(self._handed.pop(name))
+            if descriptors:
+                self._wanted.remove(start)
+                self._start(*start)
 
     def _start(self, name: str, options: dict[str, Any], buffers: list[Any], descriptors: list[int]) -> None:
         line, *others = descriptors
@@ -146,7 +219,8 @@ class Supervisor:
             try:
                 self._become_vm(parent, theirs, output)
                 initialize = self._inherited or vm_.load_initializer(options, buffers, others)
-                code = vm_.main(Connection(socket.socket(fileno=line)), cell, options, initialize)
+                opened = self._lines.open(name, line) if self._lines else Connection(socket.socket(fileno=line))
+                code = vm_.main(opened, cell, options, initialize)
             except SystemExit as error:
                 code = error.code if isinstance(error.code, int) else 1
             except BaseException:  # noqa: BLE001 - a fault in River; the driver gets these lines with WorkerLost
@@ -175,9 +249,12 @@ class Supervisor:
                 getattr(self._libc, "mallopt", lambda *_: 0)(parameter, value)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in (self._wake_in, self._wake_out, self._driver_handle, output):
-            if number >= 0:
-                os.close(number)
+        for number in (self._wake_in, self._wake_out, *self._handles, output):
+            os.close(number)
+        for number in (*self._handed.values(), *(number for start in self._wanted for number in start[3])):
+            os.close(number)
+        if self._lines is not None:
+            self._lines.close()
         for vm in self._vms.values():
             if vm.output >= 0:
                 os.close(vm.output)
@@ -210,7 +287,7 @@ class Supervisor:
         while self._read_output(vm):
             pass
         number, index = worker.CELL.unpack_from(vm.cell, 0)
-        ooms = _oom_kills()
+        ooms = memory.oom_kills()
         facts = {
             "pid": vm.pid,
             "code": code,
@@ -267,7 +344,7 @@ class Supervisor:
     def _check_memory(self) -> None:
         for vm in self._vms.values():
             if vm.limit and vm.over is None:
-                used = _tree_memory(vm.pid)
+                used = memory.of_tree(vm.pid)
                 if used > vm.limit:
                     vm.over = used
                     _kill_group(vm.pid, signal.SIGKILL)
@@ -281,43 +358,6 @@ def _kill_group(pid: int, number: int) -> None:
             os.kill(pid, number)
         except OSError:
             pass
-
-
-def _tree_memory(pid: int) -> int:
-    """Bytes that a VM and the processes of its tasks occupy."""
-    try:
-        import psutil
-
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-        return sum(p.memory_info().rss for p in family if p.is_running())
-    except Exception:  # noqa: BLE001 - no psutil on a bare machine, or the process has just ended
-        try:
-            with open(f"/proc/{pid}/statm", "rb") as file:
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-        except OSError:
-            return 0
-
-
-def _oom_kills() -> int:
-    """How often the kernel has killed for lack of memory, as far as this process may see; 0 where it may not."""
-    for path in ("/sys/fs/cgroup" + _cgroup() + "/memory.events", "/proc/vmstat"):
-        try:
-            with open(path) as file:
-                for line in file:
-                    if line.startswith("oom_kill "):
-                        return int(line.split()[1])
-        except OSError:
-            pass
-    return 0
-
-
-def _cgroup() -> str:
-    try:
-        with open("/proc/self/cgroup") as file:
-            return next((line[3:].strip() for line in file if line.startswith("0::")), "")
-    except OSError:
-        return ""
 
 
 def _open_process(pid: int) -> int:
@@ -341,13 +381,17 @@ def _libc() -> Any:
 
 def serve(sock: socket.socket, driver: int, inherited: Any = None) -> None:
     """Be a supervisor on this line until the driver is gone; does not return."""
+    run(lambda: Supervisor(Connection(beyond_standard(sock)), driver, inherited))
+
+
+def run(make: Callable[[], Supervisor]) -> NoReturn:
+    """Be the supervisor that `make` returns until its end, and the process's."""
     code = 1
     try:
         os.setsid()
-        sock = _beyond_standard(sock)
-        Supervisor(Connection(sock), driver, inherited).run()
+        make().run()
         code = 0
-    except BaseException:  # noqa: BLE001 - a fault in River; tell, then end: this may be a fork of the driver
+    except BaseException:  # noqa: BLE001 - tell, then end in any case
         import traceback
 
         traceback.print_exc()
@@ -355,7 +399,7 @@ def serve(sock: socket.socket, driver: int, inherited: Any = None) -> None:
         os._exit(code)
 
 
-def _beyond_standard(sock: socket.socket) -> socket.socket:
+def beyond_standard(sock: socket.socket) -> socket.socket:
     """Nothing to read on descriptor 0, and something open on 1 and 2, whatever the driver had closed: else what is
     opened next would be there, and taken for stdout or stderr; the line itself may be."""
     null = os.open(os.devnull, os.O_RDWR)

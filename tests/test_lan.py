@@ -1,0 +1,230 @@
+"""VMs that stay on other machines: over TLS they are what they are at home, and mDNS finds those that have our key."""
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+
+import psutil
+import pytest
+from served import Driver, ended, free, next_frames, own_home, river, serving  # noqa: F401
+from tasks import wait_until
+from tools import surroundings
+
+from river import keys, mdns, servers
+from river._core import calls, serial, shm
+from river._core.reference import Context
+from river._core.wire import Kind
+from river.errors import AuthenticationError, ServerError
+
+LAN = ("--lan", "--bind", "127.0.0.1")
+
+
+def test_a_program_elsewhere_gets_vms_each_with_a_line_of_its_own(home):
+    with serving("-n", 2, *LAN) as server:
+        with Driver(3, server=servers.at(server.address)) as driver:
+            pids = {driver.started("a"), driver.started("b")}
+            (listed,) = servers.find(lan=False)
+
+            assert driver.joined.granted == 2 and not driver.line.can_pass
+            assert {vm["pid"] for vm in listed.programs[0]["vms"]} == pids
+            assert servers.status(servers.at(server.address)).free == 0
+        wait_until(lambda: free() == 2 and all(map(ended, pids)), what="the end of the program's VMs")
+
+
+def test_a_vm_elsewhere_takes_and_gives_large_buffers(home):
+    numpy = pytest.importorskip("numpy", reason="needs numpy, whose arrays are large buffers")
+    array = numpy.arange(1 << 18)
+    with serving("-n", 1, *LAN) as server, Driver(1, server=servers.at(server.address)) as driver:
+        driver.started("a")
+        line, buffers = driver.vms["a"], []
+        function, argument = (serial.dumps(thing, Context(None)) for thing in (numpy.negative, (array,)))
+        specs = calls.specify(argument.segments, buffers, [], line.can_pass)
+        line.send(Kind.DEFINE, pickle.dumps((1, function.blob, (), {}, [])))
+        line.send(Kind.CALL, pickle.dumps([(7, 1, calls.APPLY, 1, argument.blob, specs)]), buffers)
+        ((frame, descriptors),) = next_frames(line)
+        ((number, _, status, result, specs, _),) = pickle.loads(frame.payload)
+        placed = calls.place(specs, frame.buffers, descriptors, [], shared=False)
+
+        assert len(buffers) == 1 and frame.buffers and not descriptors
+        assert (number, status) == (7, calls.OK)
+        assert (serial.loads(result, buffers=placed) == -array).all()
+
+
+def test_what_a_line_cannot_pass_travels_in_the_frame():
+    segment, buffers, descriptors = shm.Segment(bytes(1 << 20)), [], []
+
+    assert calls.specify([segment], buffers, descriptors, can_pass=False) == ((-1, 1 << 20, 0),)
+    assert bytes(buffers[0]) == bytes(1 << 20) and descriptors == []
+
+
+def test_a_vm_whose_line_never_comes_can_be_given_up(home):
+    with serving("-n", 1, *LAN) as server, Driver(1, server=servers.at(server.address)) as driver:
+        driver.send_start("a")
+        driver.line.send(Kind.SIGNAL, pickle.dumps(("a", signal.SIGKILL)))
+        ((kind, name, facts),) = driver.heard()
+
+        assert (kind, name, facts["code"]) == (Kind.EXITED, "a", -signal.SIGKILL)
+        assert driver.started("b")
+
+
+def test_a_vm_of_a_program_that_has_left_is_refused(home):
+    with serving("-n", 1, *LAN) as server:
+        driver = Driver(1, server=servers.at(server.address))
+        driver.joined.close()
+        wait_until(lambda: free() == 1, what="the slot")
+
+        with pytest.raises(ServerError, match="it may have ended"):
+            driver.joined.open("a")
+
+
+PROGRAM = """
+    import sys
+    from river import servers
+    from served import Driver
+
+    driver = Driver(2, server=servers.at(sys.argv[1]))
+    print(driver.started("a"), driver.started("b"), driver.joined.facts["pid"], flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_program_elsewhere_that_is_killed_takes_its_vms_along(home, tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(textwrap.dedent(PROGRAM))
+    with serving("-n", 2, *LAN) as server:
+        program = subprocess.Popen(
+            [sys.executable, str(script), server.address],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=surroundings(),
+        )
+        with program:
+            pids = [int(text) for text in program.stdout.readline().split()]
+            program.kill()
+
+        wait_until(lambda: all(ended(pid) for pid in pids), what="the end of its VMs")
+        wait_until(lambda: free() == 2, what="its slots")
+
+
+def test_stopping_a_server_elsewhere_ends_the_vms_and_their_lines(home):
+    with serving("-n", 1, *LAN) as server, Driver(1, server=servers.at(server.address)) as driver:
+        driver.started("a")
+        family = psutil.Process(server.pid).children(recursive=True)
+        assert river("vm", "stop", server.address) == f"river: {server.address} (pid {server.pid}) has ended\n"
+
+        assert all(ended(process.pid) for process in family)
+        for line in (driver.line, driver.vms["a"]):
+            with pytest.raises(EOFError):
+                while True:
+                    next_frames(line)
+
+
+def test_a_program_elsewhere_with_another_key_is_refused(home, monkeypatch):
+    with serving(*LAN) as server:
+        monkeypatch.setenv("RIVER_KEY_FILE", str(home / "other"))
+
+        with pytest.raises(AuthenticationError, match="river key --set"):
+            servers.join(servers.at(server.address), 1)
+
+
+def test_an_address_at_which_nobody_listens_says_so(home):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+
+    with pytest.raises(ServerError, match=f"{address} is gone"):
+        servers.join(servers.at(address), 1)
+    with pytest.raises(ValueError, match="node7:40123"):
+        servers.at("node7")
+
+
+def test_an_address_that_is_not_ours_cannot_be_bound(home):
+    said = river("vm", "start", "--lan", "--bind", "192.0.2.77", code=1)
+
+    assert "cannot listen at 192.0.2.77, port 0" in said and "--bind" in said
+    assert os.listdir(home / "run") == []
+
+
+# ----------------------------------------------------------------------------------------------------- mDNS
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """mDNS on the loopback interface."""
+    zeroconf = pytest.importorskip("zeroconf", reason="needs zeroconf (pip install 'riverpool[discovery]')")
+    monkeypatch.setenv("RIVER_LAN_ADDRESS", "127.0.0.1")
+    try:
+        zeroconf.Zeroconf(interfaces=["127.0.0.1"]).close()
+    except OSError as error:
+        pytest.skip(f"no multicast on the loopback interface: {error}")
+
+
+def found(name, **more):
+    """The server of this name, as somebody with another runtime directory finds it; None if it is not found."""
+    return next((server for server in servers.find(listen=1.0, **more) if server.name == name), None)
+
+
+@pytest.fixture
+def unique():
+    """A name that no other test run on this machine has: they share the network."""
+    return f"test-{os.getpid()}-{os.urandom(3).hex()}"
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, home):
+    """Makes this process look as if on another machine: its runtime directory is another."""
+    return lambda: monkeypatch.setenv("RIVER_RUNTIME_DIR", str(home / "elsewhere"))
+
+
+def test_a_server_on_the_network_is_found_joined_and_gone_when_it_stops(network, unique, elsewhere):
+    with serving("-n", 1, *LAN, name=unique) as server:
+        elsewhere()
+        it = wait_until(lambda: found(unique), what="the server to be heard")
+        assert (it.where, it.address, it.problem, it.free, it.pid) == ("mDNS", server.address, "", 1, server.pid)
+
+        with Driver(1, server=it) as driver:
+            assert driver.started("a")
+            # Who has answered another just now does not answer again for a second.
+            assert wait_until(lambda: found(unique), what="the server to be heard again").free == 0
+        line = f"{unique} on {socket.gethostname()} ({server.address}): 1 VMs"
+        wait_until(lambda: line in river("status", "--lan"), what="the server in the list")
+    wait_until(lambda: found(unique) is None, what="the end of its advertisement")
+
+
+def test_a_server_is_not_found_twice(network, unique):
+    with serving(*LAN, name=unique):
+        wait_until(lambda: [r for r in mdns.browse(1.0, "127.0.0.1") if r.name == unique], what="its advertisement")
+
+        assert [server.where for server in servers.find(listen=1.0) if server.name == unique] == [servers.HERE]
+
+
+def test_a_server_with_another_key_is_told_of_and_left_alone(network, unique, elsewhere, home, monkeypatch):
+    theirs = keys.fingerprint(keys.load())
+    with serving(*LAN, name=unique) as server:
+        elsewhere()
+        monkeypatch.setenv("RIVER_KEY_FILE", str(home / "other"))
+        it = wait_until(lambda: found(unique), what="the server to be heard")
+
+        assert not it.is_usable and f"its key differs (its fingerprint is {theirs}" in it.problem
+        assert "`river key` there and here" in it.problem
+        wait_until(lambda: "cannot be used: its key differs" in river("status", "--lan"), what="the server in the list")
+        server.terminate()
+        assert "turned away" not in server.stderr.read()  # nobody has even connected
+
+
+def test_what_the_network_says_is_not_believed(network, unique, elsewhere, monkeypatch):
+    """A false record of the right fingerprint leads to whoever listens there, who has no proof; its texts are tamed."""
+    record = mdns.Record(unique, "\x1b[2Jhost", "many", "3", "0", keys.fingerprint(keys.load()), ("127.0.0.1",), 9)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import sys, socket; from river import mdns; "
+         "mdns.advertise(mdns.Record(*eval(sys.argv[1])), '127.0.0.1', socket.socket(fileno=0))", repr(tuple(record))],
+        stdin=(line := socket.socketpair())[1], env=surroundings(),
+    )
+    with line[0], line[1], child:
+        elsewhere()
+        it = wait_until(lambda: found(unique), what="the false server to be heard")
+        line[0].shutdown(socket.SHUT_RDWR)
+
+    assert it.problem == "nobody answers at 127.0.0.1:9; a firewall may be in between"
+    assert it.host == "?[2Jhost" and it.slots == 0

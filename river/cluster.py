@@ -38,6 +38,7 @@ class Cluster:
     """VMs and the tasks that they run.
 
     vms: how many. lifetime: tasks until a VM is replaced. start, memory, env: see `Plan`.
+    machines: VMs are started on these first, and on this one only beyond what they take.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Cluster:
         memory: tuple[int, int] | None = None,
         env: dict[str, str] | None = None,
         threads: int | None = None,
+        machines: Sequence[Machine] = (),
     ) -> None:
         self.is_orphan = False  # True in a forked child: VMs are the parent's
         initialize = (initializer, tuple(initargs)) if initializer is not None else None
@@ -70,6 +72,8 @@ class Cluster:
         self._failure: BaseException | None = None
         self._host = socket.gethostname()
         try:
+            for machine in machines:
+                self._fleet.join(machine)
             self._fleet.launch()
             self._reader.start()
             _clusters.add(self)
@@ -206,10 +210,11 @@ class Cluster:
         vms = self._fleet.lost(machine)
         if self._is_closed:
             return
-        if self._fleet.launches > PATIENCE:
-            self.act(self.decide(self.scheduler.gave_up, f"the supervisor died {self._fleet.launches} times"))
-            return
-        self._fleet.launch()
+        if machine.is_ours:
+            if self._fleet.launches > PATIENCE:
+                self.act(self.decide(self.scheduler.gave_up, f"the supervisor died {self._fleet.launches} times"))
+                return
+            self._fleet.launch()
         facts = {"pid": machine.process.pid, "code": -signal.SIGKILL, "peak": 0, "oom": False, "tail": ""}
         for vm in vms:
             left = self.scheduler.vms.get(vm.name)

@@ -35,6 +35,7 @@ from .exits import is_exiting
 from .functions import Function
 from .futures import Future
 from .lookalikes import Lookalikes
+from .machine import Machine
 from .maps import Job
 from .streams import MapIterator, StreamJob
 from .tasks import Options, TaskFuture
@@ -70,6 +71,7 @@ class Face(Lookalikes, concurrent.futures.Executor):
         max_memory: Any = None,
         env: dict[str, str] | None = None,
         threads_per_worker: int | None = None,
+        machines: Sequence[Machine] = (),
     ) -> None:
         self._life = Life()
         self._is_view = False
@@ -88,7 +90,9 @@ class Face(Lookalikes, concurrent.futures.Executor):
             self._vm_count,
             initializer,
             initargs,
-            start=arguments.start_method(context),
+            # VMs elsewhere have not inherited anything, so none may.
+            start="exec" if machines else arguments.start_method(context),
+            machines=machines,
             lifetime=lifetime,
             memory=arguments.memory_limits(max_memory),
             env={k: str(v) for k, v in (env or {}).items()},

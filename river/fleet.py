@@ -13,11 +13,12 @@ import os
 import signal
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
 from ._core import reference, serial
+from ._core.connection import Connection
 from ._core.homes import place
 from .functions import next_number
 from .launchers import local
@@ -62,7 +63,7 @@ class Plan:
     def launch(self) -> Machine:
         """Start this machine's supervisor."""
         sock, process = local.launch(self._fork, self._inherited, self._env)
-        return Machine(_LOCAL, sock, process)
+        return Machine(_LOCAL, Connection(sock), process)
 
     def vm(self, machine: Machine) -> RemoteVM:
         """Our end of a VM that has no process yet."""
@@ -113,15 +114,26 @@ class Fleet:
     def launch(self) -> None:
         """Start the supervisor that VMs need; after its loss, another one."""
         self.launches += 1
-        machine = self._plan.launch()
+        self.join(self._plan.launch())
+
+    def join(self, machine: Machine) -> None:
+        """Let VMs be started on a machine."""
         self._machines[machine.name] = machine
         self._reader.watch(machine)
+
+    def _choose(self) -> Machine | None:
+        """The machine for the next VM: first those that were joined, then this one."""
+        counts = Counter(vm.machine.name for vm in self.vms())
+        for machine in list(self._machines.values()):
+            if machine.limit is not None and counts[machine.name] < machine.limit:
+                return machine
+        return self._machines.get(_LOCAL)
 
     def enlist(self) -> RemoteVM | None:
         """Take a VM into the books, to be started next; None when there is no machine for it.
 
         All that concerns a VM is in place before its process starts: another thread may see it end at once."""
-        machine = self._machines.get(_LOCAL)
+        machine = self._choose()
         if machine is None:
             return None
         vm = self._plan.vm(machine)
@@ -166,7 +178,7 @@ class Fleet:
             self._machines.pop(machine.name, None)  # `end` may come just now
         vms = [vm for vm in self.vms() if vm.machine is machine]
         for vm in vms:
-            if vm.pid:
+            if vm.pid and machine.is_ours:
                 try:
                     os.killpg(vm.pid, signal.SIGKILL)
                 except OSError:

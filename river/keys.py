@@ -90,18 +90,24 @@ def _write(key: bytes, file: Path, replace: bool) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def has_servers() -> bool:
+    """Whether there may be servers on this machine; makes nothing, and costs next to nothing."""
+    return any(_runtime_path().glob("*.sock"))
+
+
+def _runtime_path() -> Path:
+    chosen, given = os.environ.get("RIVER_RUNTIME_DIR"), os.environ.get("XDG_RUNTIME_DIR")
+    if chosen:
+        return Path(chosen)
+    return Path(given, "river") if given else Path(tempfile.gettempdir(), f"river-{os.geteuid()}")
+
+
 def runtime_directory() -> Path:
     """The directory for sockets and logs, which only this user can enter; it is made if it is not there.
 
     $RIVER_RUNTIME_DIR, or $XDG_RUNTIME_DIR/river, or river-<uid> in the temporary directory.  Raises NotPrivate.
     """
-    chosen, given = os.environ.get("RIVER_RUNTIME_DIR"), os.environ.get("XDG_RUNTIME_DIR")
-    if chosen:
-        directory = Path(chosen)
-    elif given:
-        directory = Path(given, "river")
-    else:
-        directory = Path(tempfile.gettempdir(), f"river-{os.geteuid()}")
+    directory = _runtime_path()
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:

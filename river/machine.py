@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from ._core import calls, serial, shm
 from ._core.connection import Connection, pair
@@ -20,24 +19,43 @@ from ._core.homes import new_home, place
 from ._core.instructions import Task
 from ._core.wire import Kind
 from .functions import MOST_FUNCTIONS, Function
-from .launchers import local
+
+
+class Process(Protocol):
+    """A supervisor's process."""
+
+    pid: int
+
+    def wait(self, timeout: float) -> bool:
+        """Whether it ended within `timeout` seconds."""
+
+    def kill(self) -> None:
+        """End it now."""
 
 
 class Machine:
-    """This machine's supervisor."""
+    """A machine's supervisor: this one's, unless a subclass says otherwise.
 
-    def __init__(self, name: str, sock: socket.socket, process: local.Process) -> None:
+    limit: VMs that it may start; None: any number. is_ours: whether its processes are this machine's and this user's to
+    end. facts: what VMs of it have in common, for `discover`.
+    """
+
+    limit: int | None = None
+    is_ours = True
+
+    def __init__(self, name: str, line: Connection, process: Process) -> None:
         self.name = name
-        self.line = Connection(sock)
+        self.line = line
         self.process = process
         self.is_ended = False
+        self.facts: dict[str, Any] = {}
 
     def start(self, vm: RemoteVM, options: dict[str, Any], initialize: serial.Pickled | None) -> None:
         """Let it start a VM's process; it says when that is there.
 
         `initialize` is (initializer, initargs), pickled, for VMs that cannot inherit it."""
         buffers: list[Any] = []
-        descriptors = [vm.far_end.fileno()]
+        descriptors = [vm.far_end.fileno()] if self.line.can_pass else []
         packed = None
         if initialize is not None:
             packed = initialize.blob, calls.specify(initialize.segments, buffers, descriptors, self.line.can_pass)

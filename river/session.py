@@ -10,12 +10,13 @@ May not: know frames or lines.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import errors
 from ._core import cpus, envelope, serial
@@ -30,6 +31,9 @@ from .tasks import Options, TaskFuture
 from .vms import ONCE, VM
 from .vr import VirtualResource, begin, live, live_packed
 
+if TYPE_CHECKING:
+    from .joined import JoinedMachine
+
 # Seconds that VMs may take to come up.
 _PATIENCE = 60.0
 
@@ -37,8 +41,10 @@ _PATIENCE = 60.0
 class Session:
     """The VMs of one program."""
 
-    def __init__(self, vms: int) -> None:
-        self.pool = RiverPool(vms)
+    def __init__(self, vms: int | None = None, lan: bool = False) -> None:
+        machines = _join(vms, lan)
+        found = sum(machine.limit or 0 for machine in machines)
+        self.pool = RiverPool(vms or found or cpus.cpu_count(), machines=machines)
         self.program = Registry(self)
         self._known: dict[str, VM] = {}
         self._lock = threading.Lock()
@@ -52,7 +58,7 @@ class Session:
         cluster = self.pool._cluster
         cluster.wait(lambda: self._is_staffed() or cluster.failure is not None, _PATIENCE)
         cluster.check_open()
-        load = _load()
+        load, here = _load(), socket.gethostname()
         found = []
         with self._lock:
             for remote in cluster.vms():
@@ -60,7 +66,8 @@ class Session:
                     known = self._known.get(remote.name)
                     if known is None:
                         known = self._known[remote.name] = VM(self, remote.name, _facts(remote))
-                    known._facts.update(load)
+                    if known["host"] == here:  # of other machines it is known as of joining
+                        known._facts.update(load)
                     found.append(known)
         return found
 
@@ -199,12 +206,14 @@ _has_run = False
 _making = threading.Lock()
 
 
-def the_session(n: int | None = None) -> Session:
-    """This program's session; made with `n` VMs (default: one for each usable core) if there is none."""
+def the_session(n: int | None = None, lan: bool = False) -> Session:
+    """This program's session.  If there is none, it is made with `n` VMs: those that stay (`river vm start`; with
+    `lan`, on other machines too), and local ones for what is missing.  By default all that stay, or one for each core.
+    """
     global _session
     with _making:
         if _session is None or _session.is_closed:
-            _session = Session(n or cpus.cpu_count())
+            _session = Session(n, lan)
         return _session
 
 
@@ -238,15 +247,36 @@ def has_run() -> bool:
     return _has_run
 
 
+def _join(vms: int | None, lan: bool) -> list[JoinedMachine]:
+    """Take up to so many (None: all) of the VMs that stay and that nobody else has.  What cannot be used is told."""
+    from . import keys  # most programs end without it
+
+    if not lan and not keys.has_servers():
+        return []
+    from . import servers
+    from .joined import JoinedMachine
+
+    machines: list[JoinedMachine] = []
+    for server in servers.find(lan):
+        want = server.free if vms is None else min(server.free, vms - sum(machine.limit for machine in machines))
+        try:
+            if server.problem:
+                raise errors.ServerError(server.problem)
+            if want > 0:
+                machines.append(JoinedMachine(servers.join(server, want)))
+        except errors.ServerError as error:
+            logging.getLogger("river").warning("found VMs of server %s, but cannot use them: %s", server.name, error)
+    return machines
+
+
 def _facts(remote: RemoteVM) -> dict[str, Any]:
-    return {
-        "uuid": remote.uuid,
-        "host": socket.gethostname(),
-        "pid": remote.pid,
-        "name": remote.name,
-        "python": platform.python_version(),
-        "cpus": cpus.cpu_count(),
-    }
+    local = {"host": socket.gethostname(), "python": platform.python_version(), "cpus": cpus.cpu_count()}
+    known = {**local, **{name: value for name, value in remote.machine.facts.items() if name in _SHOWN}}
+    return {"uuid": remote.uuid, "pid": remote.pid, "name": remote.name, **known}
+
+
+# What a server tells of its machine, once.
+_SHOWN = ("host", "python", "cpus", "load", "memory", "total_memory")
 
 
 def _load() -> dict[str, Any]:

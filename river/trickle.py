@@ -37,17 +37,19 @@ __all__ = [
 ]
 
 
-def connect(n: int | None = None, *, local: bool = True, **attributes: Any) -> list[VM]:
-    """The VMs of this program: exactly `n`, or all there are; the first time, one is started for each usable core.
+def connect(n: int | None = None, *, local: bool = True, lan: bool = False, **attributes: Any) -> list[VM]:
+    """The VMs of this program: exactly `n`, or all there are.
 
-    local: start VMs on this machine for what is missing.  attributes: what the VMs must have, by the rules of packets:
-    `connect(2, memory=lambda free: free > 4 << 30)`.
+    The first time, VMs that stay (`river vm start`) are joined; if there is none, one is started here for each usable
+    core.  local: start VMs on this machine for what is missing.  lan: join VMs that stay on other machines of the local
+    network, too, if they have the same key (needs `zeroconf`, and takes two seconds).  attributes: what the VMs must
+    have, by the rules of packets: `connect(2, memory=lambda free: free > 4 << 30)`.
 
     Raises VMsNotFound, which lists what was found; ValueError for `n` below 1.
     """
     if n is not None and n < 1:
         raise ValueError(f"connect() takes 1 VM or more, not {n}")
-    return the_session(n).connect(n, local, attributes)
+    return the_session(n, lan).connect(n, local, attributes)
 
 
 def inject(where: VM | Sequence[VM], obj: Any, name: str | None = None) -> None:

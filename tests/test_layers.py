@@ -38,7 +38,7 @@ LAYERS = [
     ["river.door", "river.servers"],
     ["river.server"],
     ["river.machine"],
-    ["river.reader"],
+    ["river.reader", "river.joined"],
     ["river.fleet"],
     ["river.cluster"],
     ["river.futures", "river.chunks", "river.progress"],

@@ -179,6 +179,11 @@ class River(PoolPeer):
     def share(self, obj):
         return self.pool.put(obj)
 
+    def talk(self, work, size):
+        from .packets import river_talk
+
+        return river_talk(work, size)
+
 
 class Pool(PoolPeer):
     """With the platform's own start method; in the whole program with fork, as the name there says."""
@@ -443,10 +448,58 @@ class Ray(Peer):
         return self._maps().imap_unordered(function, items)
 
 
+PACKETS = ("packet_roundtrip", "packet_oneway", "packet_arrays")
+
+
+class QueuePair(Peer):
+    """Not a pool: two queues, one each way, to a process."""
+
+    name = "multiprocessing.Queue"
+    module = "multiprocessing.queues"
+    only = PACKETS
+
+    def talk(self, work, size):
+        import multiprocessing
+
+        return self._talk(multiprocessing.Queue, work, size)
+
+    def _talk(self, queue, work, size):
+        from .packets import QueueLink, talk
+
+        one, two = queue(), queue()
+        return talk(QueueLink(one, two), QueueLink(two, one), work, size)
+
+
+class ManagerQueuePair(QueuePair):
+    name = "Manager().Queue()"
+    module = "multiprocessing.managers"
+
+    def talk(self, work, size):
+        import multiprocessing
+
+        with multiprocessing.Manager() as manager:
+            return self._talk(manager.Queue, work, size)
+
+
+class Pipe(Peer):
+    name = "multiprocessing.Pipe"
+    module = "multiprocessing.connection"
+    only = PACKETS
+
+    def talk(self, work, size):
+        import multiprocessing
+
+        from .packets import PipeLink, talk
+
+        one, two = multiprocessing.Pipe()
+        return talk(PipeLink(one), PipeLink(two), work, size)
+
+
 PEERS = {
     peer.name: peer
     for peer in (
-        River, Pool, PoolSpawn, Executor, ExecutorSpawn, Loky, Joblib, Mpire, Pebble, Dask, Ray
+        River, Pool, PoolSpawn, Executor, ExecutorSpawn, Loky, Joblib, Mpire, Pebble, Dask, Ray,
+        QueuePair, Pipe, ManagerQueuePair,
     )
 }  # fmt: skip
 STANDARD = tuple(name for name, peer in PEERS.items() if not peer.distribution)

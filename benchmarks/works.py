@@ -311,10 +311,28 @@ def _schedule(count, vms):
     return watch.seconds / count
 
 
+# ---- packets
+
+
+def packets(work):
+    def run(peer, size):
+        return peer.talk(work, size)
+
+    return run
+
+
+def matching(peer, size):
+    from .packets import matched
+
+    return matched(size)
+
+
 # ---- the table
 
 POOL, EXECUTOR, LOKY = "multiprocessing.Pool", "ProcessPoolExecutor", "loky"
 POOL_SPAWN, EXECUTOR_SPAWN = f"{POOL} (spawn)", f"{EXECUTOR} (spawn)"
+QUEUE = "multiprocessing.Queue"
+LINKS = ("River", QUEUE, "multiprocessing.Pipe", "Manager().Queue()")
 EACH = {"each": "s"}
 MEMORY = {"pss": "B", "uss": "B", "rss": "B", "all_pss": "B"}
 
@@ -374,6 +392,22 @@ TABLE = (
     Work(
         "scheduler", "a million tasks in flight: cost of each, 512 VMs over 2", scheduling, 1_000_000, 5_000,
         {"over": "x", "few": "s", "many": "s"}, (limit(1.5),), pool=False, only=("River",), rounds=3,
+    ),
+    Work(
+        "packet_roundtrip", "round trip of a packet of 100 bytes", packets("packet_roundtrip"), 5_000, 50,
+        {"p50": "s", "p99": "s"}, (share(0.5, QUEUE), limit(60e-6, "p50")), pool=False, only=LINKS,
+    ),
+    Work(
+        "packet_oneway", "packets of 100 bytes, one way", packets("packet_oneway"), 50_000, 300,
+        EACH, (speedup(3, QUEUE), limit(10e-6)), pool=False, only=LINKS,
+    ),
+    Work(
+        "packet_arrays", "packet with an 8 MB array, and an answer", packets("packet_arrays"), 100, 4,
+        EACH, (speedup(4, QUEUE),), pool=False, only=LINKS,
+    ),
+    Work(
+        "packet_match", "recv(tag=...): 100,000 others waiting over none", matching, 2_000, 50,
+        {"over": "x", "none": "s", "few": "s", "many": "s"}, (limit(2),), pool=False, only=("River",), rounds=3,
     ),
 )  # fmt: skip
 WORKS = {work.name: work for work in TABLE}

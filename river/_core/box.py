@@ -147,8 +147,14 @@ class Box:
                 if letter is not None:
                     return letter
                 self._raise_bad_news(sources)
-                if not self._post.wait(lambda: search.fresh or self._changes != seen, left_of(deadline)):  # noqa: B023
+                if not self._post.wait(
+                    lambda: search.caught or search.fresh or self._changes != seen,  # noqa: B023
+                    left_of(deadline),
+                ):
                     return None
+                letter, search.caught = search.caught, None
+                if letter is not None:
+                    return letter
         finally:
             with self._lock:
                 self._mailbox.end(search)

@@ -203,23 +203,31 @@ def is_simple(wanted: Wanted) -> bool:
 class Search:
     """What a receiver wants, and what has come since it last looked."""
 
-    __slots__ = ("fresh", "is_simple", "looks_again", "wanted")
+    __slots__ = ("caught", "fresh", "is_simple", "looks_again", "wanted")
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         self.is_simple = is_simple(wanted)
         self.looks_again = False
+        self.caught: Letter | None = None  # one that matches and has come while it waited; it is in no mailbox
         self.fresh: list[Letter] | None = None  # None: it has not looked yet
 
-    def may_match(self, letter: Letter) -> bool:
-        """False only if it cannot; runs no code but ours."""
-        if not self.is_simple:
-            return True
-        packed, plain = letter.packed, letter.plain
-        for name, want in self.wanted.items():
-            if name not in packed and not _accepts(want, plain.get(name, _MISSING)):
-                return False
-        return True
+    def notice(self, letter: Letter) -> bool:
+        """A letter has come after it had looked at all others; True if it is caught.  Runs no code but ours."""
+        if self.is_simple:
+            packed, plain = letter.packed, letter.plain
+            is_certain = True
+            for name, want in self.wanted.items():
+                if name in packed:
+                    is_certain = False
+                elif not _accepts(want, plain.get(name, _MISSING)):
+                    return False
+            if is_certain and self.caught is None and not self.fresh:
+                self.caught = letter
+                return True
+        if self.fresh is not None:
+            self.fresh.append(letter)
+        return False
 
 
 class Mailbox:
@@ -245,13 +253,13 @@ class Mailbox:
         """The letter arrives."""
         letter.number = number = self._next
         self._next = number + 1
+        for search in self._searches:
+            if search.fresh is not None and search.notice(letter):
+                return
         self._letters[number] = letter
         if self._indexes:
             for name, index in self._indexes.items():
                 index.add(name, letter)
-        for search in self._searches:
-            if search.fresh is not None and search.may_match(letter):
-                search.fresh.append(letter)
 
     def pass_by(self) -> int:
         """The place of a letter that does not stay; should it be put back, it comes before all that arrive later."""
@@ -288,13 +296,17 @@ class Mailbox:
         return letter
 
     def begin(self, search: Search) -> None:
-        """The search is going to look more than once: it is told what comes, and need not look at the rest again."""
+        """The search is going to wait: once it has looked, it catches or is told what comes, and need not look at the
+        rest again."""
         search.looks_again = True
         self._searches.append(search)
 
     def end(self, search: Search) -> None:
-        if search in self._searches:
-            self._searches.remove(search)
+        """It looks no more; what it has caught and not been given is where it belongs."""
+        self._searches.remove(search)
+        if search.caught is not None:
+            self.put_back([search.caught])
+            search.caught = None
 
     def find(self, search: Search) -> Letter | None:
         """The first letter that matches.  Raises what a predicate or unpacking a value raises."""

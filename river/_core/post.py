@@ -224,6 +224,8 @@ class Post:
                 count = len(outbox)
             else:
                 count = 0
+                if line.released:
+                    self._release_loans(line)
                 line.connection.send(Kind.PACKETS, pickle.dumps([(dest, plain)], 5))
             line.sent_at = now
         if count == 1:
@@ -244,10 +246,18 @@ class Post:
             self._flush_later(line)
 
     def _flush_locked(self, line: Line) -> None:
+        if line.released:
+            self._release_loans(line)
         if line.outbox:
             outbox, line.outbox = line.outbox, []
             self._outgoing.discard(line)
             line.connection.send(Kind.PACKETS, pickle.dumps(outbox, 5))
+
+    @staticmethod
+    def _release_loans(line: Line) -> None:
+        """The other side's memory that is not needed here any more."""
+        loans = [line.released.popleft() for _ in range(len(line.released))]
+        line.connection.send(Kind.RELEASE, pickle.dumps((loans, {}, ()), 5))
 
     def _flush_all(self) -> None:
         for line in list(self._outgoing):
@@ -269,9 +279,6 @@ class Post:
         connection = line.connection
         with line.lock:
             self._flush_locked(line)
-            if line.released:
-                loans = [line.released.popleft() for _ in range(len(line.released))]
-                connection.send(Kind.RELEASE, pickle.dumps((loans, {}, ()), 5))
             connection.send(kind, pickle.dumps((head, plain, packed), 5), buffers, descriptors)
         if connection.waiting:
             self._flush_later(line)

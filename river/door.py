@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from ._core import supervisor, tls
+from ._core.carrier import carried
 from ._core.connection import Connection
 from ._core.handshake import HandshakeError, Talk, WrongKey
 
@@ -165,7 +166,7 @@ class _Lines:
         about = tls.about_vm(os.getppid(), name)
         sock = socket.socket(fileno=number)
         wrapped, _ = tls.as_server(sock, visit.identity, visit.key, about, visit.peer, PATIENCE)
-        return tls.TLSConnection(wrapped)
+        return carried(tls.TLSConnection(wrapped), name)
 
     def close(self) -> None:
         self._visit.report.close()

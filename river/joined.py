@@ -5,20 +5,18 @@ May not: find servers, or decide how many VMs are wanted.
 
 from __future__ import annotations
 
+import logging
 import os
-import select
+import signal
 import socket
 import threading
 from typing import Any
 
+from ._core.carrier import Carrier
 from ._core.connection import Connection
-from ._core.wire import Kind, ProtocolError
 from .errors import RiverError
 from .machine import Machine, RemoteVM
 from .servers import Joined
-
-# Beyond so many bytes that one side has not taken, no more is read from the other.
-_MOST_UNSENT = 4 << 20
 
 
 class JoinedMachine(Machine):
@@ -35,46 +33,21 @@ class JoinedMachine(Machine):
         if self.line.can_pass:
             super().start(vm, options, initialize)
             return
-        vm.line.can_pass = False
+        vm.line.shares = False
         near = Connection(socket.socket(fileno=os.dup(vm.far_end.fileno())))
-        near.can_pass = False
         super().start(vm, options, initialize)
         threading.Thread(target=self._carry, args=(vm.name, near), name=f"river-{vm.name}", daemon=True).start()
 
     def _carry(self, name: str, near: Connection) -> None:
         """Carry the frames of a VM on another machine, until one of the two sides ends."""
-        far: Connection | None = None
         try:
             far = self._joined.open(name)
-            carry(near, far)
-        except (OSError, RiverError, ProtocolError):
-            self.signal(name, 9)  # who reads the line sees it end
-        finally:
-            near.close()
-            if far is not None:
-                far.close()
-
-
-def carry(a: Connection, b: Connection) -> None:
-    """Pass frames on between two lines in both directions until one of them ends."""
-    while True:
-        poller = select.poll()
-        for one, other in ((a, b), (b, a)):
-            events = select.POLLIN if other.waiting < _MOST_UNSENT else 0
-            poller.register(one.number, events | (select.POLLOUT if one.waiting else 0))
-        poller.poll()
-        for one, other in ((a, b), (b, a)):
-            if one.waiting:
-                one.flush()
-            try:
-                frames = one.receive() if other.waiting < _MOST_UNSENT else ()
-            except EOFError:
-                return
-            for frame, descriptors in frames or ():
-                for descriptor in descriptors:
-                    os.close(descriptor)  # what they stand for cannot be reached from there
-                if frame.kind != Kind.INTRODUCE:
-                    other.send(frame.kind, frame.payload, frame.buffers)
+        except RiverError as error:
+            logging.getLogger("river").warning("VM %s has no line: %s", name, error)
+            self.signal(name, signal.SIGKILL)
+            near.close()  # who reads the line sees it end
+        else:
+            Carrier(near, far, is_drivers=True).run()
 
 
 class _Elsewhere:

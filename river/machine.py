@@ -116,7 +116,7 @@ class RemoteVM:
             self.line.send(Kind.CALL, pickle.dumps(messages, 5), buffers, descriptors)
 
     def _lend(self, pickled: serial.Pickled, buffers: list[Any], descriptors: list[int]) -> tuple[calls.Spec, ...]:
-        specs = calls.specify(pickled.segments, buffers, descriptors, self.line.can_pass)
+        specs = calls.specify(pickled.segments, buffers, descriptors, self.line.shares)
         self.loans.update(loan for _, _, loan in specs)
         return specs
 

@@ -69,11 +69,16 @@ def browse(seconds: float, interface: str) -> list[Record]:
         return []
     found: set[str] = set()
     try:
-        browser = zeroconf.ServiceBrowser(network, SERVICE, handlers=[lambda name, **_: found.add(name)])
+        # Asked for a unicast answer, as is zeroconf's way, a server's answer may end up with another program of this
+        # machine that listens for mDNS: they all have the same port.
+        multicast = zeroconf.DNSQuestionType.QM
+        handlers = [lambda name, **_: found.add(name)]
+        browser = zeroconf.ServiceBrowser(network, SERVICE, handlers=handlers, question_type=multicast)
         # There is no last answer to wait for.
         browser.join(seconds)
         browser.cancel()
-        infos = [network.get_service_info(SERVICE, name, timeout=round(seconds * 1000)) for name in sorted(found)]
+        wait = round(seconds * 1000)
+        infos = [network.get_service_info(SERVICE, name, wait, multicast) for name in sorted(found)]
     finally:
         network.close()
     return [_record(info) for info in infos if info is not None]

@@ -40,7 +40,8 @@ from .errors import ServerError
 from .slots import Slots
 from .version import __version__
 
-MOST_STRANGERS = 32  # connections without proof at a time; more are closed at once
+# Connections without proof at a time, from this machine, and as many from others; more are closed at once.
+MOST_STRANGERS = 32
 _QUEUE = 64
 _ANY = "0.0.0.0"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -141,7 +142,8 @@ class Server:
                 door.say(f"cannot accept a connection: {error}")
                 time.sleep(0.05)  # no descriptor is free; without a pause we would be told so without end
             return
-        strangers = sum(child.is_stranger for child in self._children.values())
+        others = (child for child in self._children.values() if child.sock and child.sock.family == sock.family)
+        strangers = sum(child.is_stranger for child in others)
         if strangers >= MOST_STRANGERS:
             door.say(f"closed a connection: {strangers} others have not proven the key yet")
             sock.close()

@@ -96,8 +96,8 @@ def find(lan: bool = True, listen: float = LISTEN, seconds: float = PATIENCE) ->
     """
     directory = keys.runtime_directory()
     key = keys.load()
-    looks = [_look(Server(path.stem, str(path)), key, seconds) for path in sorted(directory.glob("*.sock"))]
-    found = [server for server in looks if server]
+    here = [Server(path.stem, str(path)) for path in sorted(directory.glob("*.sock"))]
+    found = [it for server in here if (it := _look(server, key, seconds, _Gone))]
     if lan and mdns.is_available():
         known = {(server.name, server.host or socket.gethostname()) for server in found}
         records = mdns.browse(listen, os.environ.get("RIVER_LAN_ADDRESS", ""))
@@ -186,13 +186,13 @@ def stop(server: Server, seconds: float = 30.0) -> int:
 # -- what was found ---------------------------------------------------------------------------------------------------
 
 
-def _look(server: Server, key: bytes, seconds: float) -> Server | None:
-    """What a server says of itself; None if there is only its socket left."""
+def _look(server: Server, key: bytes, seconds: float, absent: type[ServerError]) -> Server | None:
+    """What a server says of itself; None if the way there ends in `absent`."""
     try:
         reply, sock = _ask(server, {"ask": "status"}, key, seconds)
         sock.close()
         return _learned(server, reply)
-    except _Gone:
+    except absent:
         return None
     except ServerError as error:
         return replace(server, problem=str(error))
@@ -208,7 +208,8 @@ def _heard(record: mdns.Record, key: bytes, seconds: float) -> Server:
             f"its key differs (its fingerprint is {record.key}, ours {keys.fingerprint(key)}); run `river key` there "
             "and here, and `river key --set` to have one key in both places"))
     for address in addresses:
-        found = _look(replace(server, address=address), key, seconds)
+        # Not every address of a machine can be reached from everywhere.
+        found = _look(replace(server, address=address), key, seconds, _Unreachable)
         if found:
             return found
     tried = ", ".join(addresses) or "no address"
@@ -239,7 +240,11 @@ def _learned(server: Server, reply: dict[str, Any]) -> Server:
 # -- asking -----------------------------------------------------------------------------------------------------------
 
 
-class _Gone(ServerError):
+class _Unreachable(ServerError):
+    """There is no way to it."""
+
+
+class _Gone(_Unreachable):
     """Nobody listens there."""
 
 
@@ -297,7 +302,7 @@ def _connected(server: Server, seconds: float) -> socket.socket:
     except (FileNotFoundError, ConnectionError):
         raise _Gone(f"server {server.name} is gone; `river vm start` starts one") from None
     except OSError as error:
-        raise ServerError(f"server {server.name} at {server.address} cannot be reached: {error}") from None
+        raise _Unreachable(f"server {server.name} at {server.address} cannot be reached: {error}") from None
 
 
 def _is_open(number: int) -> bool:

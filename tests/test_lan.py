@@ -1,5 +1,6 @@
 """VMs that stay on other machines: over TLS they are what they are at home, and mDNS finds those that have our key."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -19,6 +20,7 @@ from river._core import calls, serial, shm
 from river._core.reference import Context
 from river._core.wire import Kind
 from river.errors import AuthenticationError, ServerError
+from river.server import MOST_STRANGERS
 
 LAN = ("--lan", "--bind", "127.0.0.1")
 
@@ -129,6 +131,17 @@ def test_a_program_elsewhere_with_another_key_is_refused(home, monkeypatch):
             servers.join(servers.at(server.address), 1)
 
 
+def test_a_crowd_of_strangers_elsewhere_does_not_keep_out_those_who_are_here(home):
+    with serving(*LAN) as server, contextlib.ExitStack() as stack:
+        host, _, port = server.address.rpartition(":")
+        for _ in range(MOST_STRANGERS):
+            stack.enter_context(socket.create_connection((host, int(port)), 60))
+        one_more = stack.enter_context(socket.create_connection((host, int(port)), 60))
+
+        assert one_more.recv(1) == b""
+        assert servers.find(lan=False)[0].is_usable
+
+
 def test_an_address_at_which_nobody_listens_says_so(home):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -162,7 +175,7 @@ def network(monkeypatch):
 
 def found(name, **more):
     """The server of this name, as somebody with another runtime directory finds it; None if it is not found."""
-    return next((server for server in servers.find(listen=1.0, **more) if server.name == name), None)
+    return next((server for server in servers.find(**more) if server.name == name), None)
 
 
 @pytest.fixture
@@ -196,7 +209,7 @@ def test_a_server_is_not_found_twice(network, unique):
     with serving(*LAN, name=unique):
         wait_until(lambda: [r for r in mdns.browse(1.0, "127.0.0.1") if r.name == unique], what="its advertisement")
 
-        assert [server.where for server in servers.find(listen=1.0) if server.name == unique] == [servers.HERE]
+        assert [server.where for server in servers.find() if server.name == unique] == [servers.HERE]
 
 
 def test_a_server_with_another_key_is_told_of_and_left_alone(network, unique, elsewhere, home, monkeypatch):

@@ -23,7 +23,7 @@ LAYERS = [
     ["river._core.scheduler"],
     ["river._core.reference"],
     ["river._core.calls", "river._core.connection", "river._core.relay", "river._core.cpus", "river._core.handshake"],
-    ["river._core.memory", "river._core.tls"],
+    ["river._core.memory", "river._core.tls", "river._core.carrier"],
     ["river._core.serial"],
     ["river._core.envelope"],
     ["river._core.post"],
@@ -75,7 +75,7 @@ BOOT = {
     *(f"river._core.{name}" for name in ("serial", "answers", "worker", "vm", "supervisor")),
     *(f"river._core.{name}" for name in ("homes", "packet", "remote", "envelope", "post", "box", "store")),
     "river.errors",  # which has nothing but the standard library's
-    *(f"river._core.{name}" for name in ("handshake", "memory", "tls")),
+    *(f"river._core.{name}" for name in ("handshake", "memory", "tls", "carrier")),
 }
 # What they may import besides, but inside a function only: by then it has come over, or they can do without.
 LAZY = {

@@ -147,7 +147,7 @@ class Answers:
             buffers: list[Any] = []
             descriptors: list[int] = []
             if segments:
-                specs = specify(segments, buffers, descriptors, self._line.can_pass)
+                specs = specify(segments, buffers, descriptors, self._line.shares)
                 held = [(a, b, c, d, [specs[i] for i in indexes], e) for a, b, c, d, indexes, e in held]
             self._line.send(Kind.RESULT, pickle.dumps(held, serial.PROTOCOL), buffers, descriptors)
             if self.released:

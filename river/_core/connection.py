@@ -46,6 +46,7 @@ class Connection:
         self._sock = sock
         self.number = sock.fileno()
         self.can_pass = _CAN_PASS and sock.family == getattr(socket, "AF_UNIX", None)
+        self.shares = self.can_pass  # whether the other end is on this machine, and may map what we share
         self._decoder = Decoder()
         self._arrived: deque[int] = deque()  # descriptors whose frames are not complete yet
         self._lock = threading.Lock()

@@ -275,7 +275,7 @@ class Post:
         """Send a frame; what the line does not take is kept, and sent by whoever reads."""
         buffers: list[Any] = []
         descriptors: list[int] = []
-        plain, packed = envelope.write(contents, buffers, descriptors, line.loans, line.connection.can_pass)
+        plain, packed = envelope.write(contents, buffers, descriptors, line.loans, line.connection.shares)
         connection = line.connection
         with line.lock:
             self._flush_locked(line)
@@ -340,22 +340,25 @@ class Post:
                 return line
             ours, theirs = pair()
             line = self._take_in(far_home, Connection(ours))
+            line.connection.shares = False  # until the other end says that it is near
         try:
             if far_home in self._lost:
                 return line  # it will end, as the other end is closed here
             way = place().way_to(far_home)
             if way is not None:
-                way(pickle.dumps((far_home, self.home), 5), os.dup(theirs.fileno()))
+                way(pickle.dumps((far_home, self.home, False), 5), os.dup(theirs.fileno()))
         finally:
             theirs.close()
         return line
 
-    def adopt(self, far_home: str, descriptor: int) -> None:
+    def adopt(self, far_home: str, descriptor: int, is_carried: bool) -> None:
         """Another process has made a line to this one."""
         import socket
 
         with self._lock:
-            self._take_in(far_home, Connection(socket.socket(fileno=descriptor)))
+            line = self._take_in(far_home, Connection(socket.socket(fileno=descriptor)))
+            line.connection.shares = not is_carried
+        self.write(line, Kind.HELLO, (is_carried,))
 
     def _take_in(self, far_home: str, connection: Connection) -> Line:
         line = Line(far_home, connection)
@@ -492,6 +495,9 @@ class Post:
     def _mailbox_room(self, line: Line, head: Any, letter: Letter) -> None:
         self._full.discard(head[0])
 
+    def _hello(self, line: Line, head: Any, letter: Letter) -> None:
+        line.connection.shares = not head[0]
+
     def _release(self, line: Line, head: Any, letter: Letter) -> None:
         for loan in head:
             line.loans.discard(loan)
@@ -506,6 +512,7 @@ class Post:
         Kind.FULL: _mailbox_full,
         Kind.ROOM: _mailbox_room,
         Kind.RELEASE: _release,
+        Kind.HELLO: _hello,
     }
 
     # -- the end ------------------------------------------------------------------------------------------------
@@ -562,11 +569,11 @@ def _retire_if_unused() -> None:
 
 def introduced(payload: bytes, descriptor: int) -> None:
     """An end of a line has come, for this process or another one; it is closed if nobody knows that one."""
-    target, source = pickle.loads(payload)
+    target, source, is_carried = pickle.loads(payload)
     here = place()
     way = here.way_to(target)
     if target == here.home:
-        the_post().adopt(source, descriptor)
+        the_post().adopt(source, descriptor, is_carried)
     elif way is None:
         os.close(descriptor)
     else:

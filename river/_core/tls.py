@@ -40,7 +40,7 @@ class TLSConnection(Connection):
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)
-        self.can_pass = False
+        self.can_pass = self.shares = False
 
     def _push(self, pieces: list[Buffer]) -> int:
         # What TLS has refused once must come again as it was, so pieces are not joined.

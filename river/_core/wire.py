@@ -50,7 +50,13 @@ class Kind(enum.IntEnum):
     REVOKE = 5  # give back the tasks that have not begun: []
     STOP = 6  # finish what was sent, then end
     RELEASE = 7  # loans of shared memory that are not needed any more: [loan, ...]; any way
-    INTRODUCE = 8  # a line to the process that asks, as a descriptor: (target, who asks); passed on until it is there
+    # A line to the process that asks, as a descriptor: (target, who asks, whether it is carried between machines);
+    # passed on until it is there.
+    INTRODUCE = 8
+    # between carriers: the number of a line of packets (8 bytes), then
+    TUNNEL_OPEN = 9  # what came with INTRODUCE
+    TUNNEL = 10  # bytes of it
+    TUNNEL_END = 11  # nothing: it has ended
     # VM -> driver
     READY = 16  # the initializer has run: (pid,)
     RESULT = 17  # outcomes, in the order the tasks ran: [outcome, ...]
@@ -63,6 +69,7 @@ class Kind(enum.IntEnum):
     STARTED = 48  # (name, pid)
     EXITED = 49  # a VM is gone: (name, facts)
     # between processes that exchange packets: (head, plain values, packed values), unless it says otherwise
+    HELLO = 62  # the line has been adopted: head is (whether it is carried,)
     PACKETS = 63  # with plain values only: [(uuid of the mailbox, values), ...]
     PACKET = 64  # to a mailbox: head is its uuid
     ASK = 65  # of who lives there: head is (number, uuid, what)

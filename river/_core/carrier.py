@@ -1,0 +1,171 @@
+"""Carries a VM's line between machines, and inside of it the lines of packets to and from that VM.
+
+    driver <--near--> carrier <======== one line (TLS) ========> carrier <--near--> VM
+                        ^  INTRODUCE + descriptor                   ^
+                        +-- a line of packets --TUNNEL frames-------+-- its other end
+
+On its own machine each side speaks as if all were on one machine; descriptors are what cannot be carried: one that
+comes with INTRODUCE becomes a tunnel, others are closed, and lines that are carried do not share memory.
+
+May not: know what a frame means, but for introductions.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import socket
+import struct
+import threading
+from collections import deque
+
+from .connection import Connection, pair
+from .wire import Kind, ProtocolError
+
+# Beyond so many bytes that one side has not taken, no more is read from the other.
+_MOST_UNSENT = 4 << 20
+_READ = 1 << 18
+_NUMBER = struct.Struct("<Q")
+
+
+class _Tunnel:
+    """A line of packets, as bytes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.unsent: deque[memoryview] = deque()
+
+    def write(self, data: memoryview | None = None) -> bool:
+        """Write what there is, as far as the socket takes it; False when nobody reads any more."""
+        if data is not None:
+            self.unsent.append(data)
+        try:
+            while self.unsent:
+                sent = self.sock.send(self.unsent[0])
+                rest = self.unsent[0][sent:]
+                if rest:
+                    self.unsent[0] = rest
+                else:
+                    self.unsent.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        return True
+
+
+class Carrier:
+    """One side.  near: the line on this machine. far: the line to the other one. is_drivers: which side it is."""
+
+    def __init__(self, near: Connection, far: Connection, is_drivers: bool) -> None:
+        self._near = near
+        self._far = far
+        self._next = int(is_drivers)  # the two sides number their tunnels apart
+        self._tunnels: dict[int, _Tunnel] = {}
+        self._numbers: dict[int, int] = {}  # of tunnels, by descriptor
+
+    def run(self) -> None:
+        """Carry until one of the two lines ends; then both are closed."""
+        try:
+            while self._turn():
+                pass
+        except (EOFError, ProtocolError, OSError):
+            pass
+        finally:
+            for number in list(self._tunnels):
+                self._drop(number)
+            self._near.close()
+            self._far.close()
+
+    def _turn(self) -> bool:
+        near, far = self._near, self._far
+        poller = select.poll()
+        is_open = far.waiting < _MOST_UNSENT
+        poller.register(near.number, select.POLLIN * is_open | select.POLLOUT * bool(near.waiting))
+        poller.register(far.number, select.POLLIN * (near.waiting < _MOST_UNSENT) | select.POLLOUT * bool(far.waiting))
+        for tunnel in self._tunnels.values():
+            poller.register(tunnel.sock, select.POLLIN * is_open | select.POLLOUT * bool(tunnel.unsent))
+        for descriptor, _ in poller.poll():
+            if descriptor == near.number:
+                near.flush()
+                self._from_near()
+            elif descriptor == far.number:
+                far.flush()
+                self._from_far()
+            elif descriptor in self._numbers:
+                self._from_tunnel(self._numbers[descriptor])
+        return True
+
+    def _from_near(self) -> None:
+        for frame, descriptors in self._near.receive() or ():
+            if frame.kind == Kind.INTRODUCE and descriptors:
+                number, self._next = self._next, self._next + 2
+                self._add(number, socket.socket(fileno=descriptors.pop()))
+                self._far.send(Kind.TUNNEL_OPEN, _NUMBER.pack(number) + bytes(frame.payload))
+            else:
+                self._far.send(frame.kind, frame.payload, frame.buffers)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _from_far(self) -> None:
+        for frame, _ in self._far.receive() or ():
+            if frame.kind not in (Kind.TUNNEL_OPEN, Kind.TUNNEL, Kind.TUNNEL_END):
+                self._near.send(frame.kind, frame.payload, frame.buffers)
+                continue
+            payload = memoryview(frame.payload)
+            (number,) = _NUMBER.unpack_from(payload)
+            if frame.kind == Kind.TUNNEL_OPEN:
+                target, source, _ = pickle.loads(payload[_NUMBER.size :])
+                ours, theirs = pair()
+                self._add(number, ours)
+                self._near.send(Kind.INTRODUCE, pickle.dumps((target, source, True), 5), (), (theirs.fileno(),))
+                theirs.close()
+            elif frame.kind == Kind.TUNNEL_END:
+                self._drop(number)
+            elif number in self._tunnels and not self._tunnels[number].write(payload[_NUMBER.size :]):
+                self._end(number)
+
+    def _from_tunnel(self, number: int) -> None:
+        tunnel = self._tunnels[number]
+        if tunnel.unsent and not tunnel.write():
+            self._end(number)
+            return
+        try:
+            data = tunnel.sock.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._far.send(Kind.TUNNEL, _NUMBER.pack(number) + data)
+        else:
+            self._end(number)
+
+    def _add(self, number: int, sock: socket.socket) -> None:
+        self._tunnels[number] = _Tunnel(sock)
+        self._numbers[sock.fileno()] = number
+
+    def _end(self, number: int) -> None:
+        self._drop(number)
+        self._far.send(Kind.TUNNEL_END, _NUMBER.pack(number))
+
+    def _drop(self, number: int) -> None:
+        tunnel = self._tunnels.pop(number, None)
+        if tunnel is not None:
+            del self._numbers[tunnel.sock.fileno()]
+            with contextlib.suppress(OSError):
+                tunnel.sock.close()
+
+
+def carried(far: Connection, name: str) -> Connection:
+    """In a VM: the near end of a line that is carried from here on, by a thread."""
+    ours, theirs = pair()
+    near = Connection(theirs)
+    near.shares = False
+    carrier = Carrier(Connection(ours), far, is_drivers=False)
+    threading.Thread(target=carrier.run, name=f"river-carrier-{name}", daemon=True).start()
+    return near

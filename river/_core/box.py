@@ -125,10 +125,13 @@ class Box:
         Raises VirtualResourceLost when whoever it should come from is gone, what ended a child of this VR (once), and
         what a predicate or unpacking a value raises.
         """
-        search = Search(wanted)
-        letter = self._find(search, self._mailbox.remove) if len(self._mailbox) else None
-        if letter is None and timeout != 0:
-            letter = self._wait_for(search, timeout)
+        with self._lock:
+            letter = self._mailbox.take_first(wanted)
+        if letter is None:
+            search = Search(wanted)
+            letter = self._find(search, self._mailbox.remove) if len(self._mailbox) else None
+            if letter is None and timeout != 0:
+                letter = self._wait_for(search, timeout)
         if letter is not None and self._size and len(self._mailbox) <= self._size // 2:
             self._tell_room()
         return letter

@@ -295,6 +295,17 @@ class Mailbox:
                 self._indexes.clear()
         return letter
 
+    def take_first(self, wanted: Wanted) -> Letter | None:
+        """Remove the very first letter if it is plain to see that it matches; a shorter way for what is most common."""
+        letter = next(iter(self._letters.values()), None)
+        if letter is None or letter.packed:
+            return None
+        plain = letter.plain
+        for name, want in wanted.items():
+            if type(want) not in _PLAIN or plain.get(name, _MISSING) != want:
+                return None
+        return self.remove(letter)
+
     def begin(self, search: Search) -> None:
         """The search is going to wait: once it has looked, it catches or is told what comes, and need not look at the
         rest again."""

@@ -91,13 +91,16 @@ def find(lan: bool = True, listen: float = LISTEN, seconds: float = PATIENCE) ->
     """All servers of this user's, those that can be used first; of the others, `problem` says why not.
 
     lan: whether to look on the local network too, if zeroconf is installed; that takes `listen` seconds.
-    $RIVER_LAN_ADDRESS chooses the network interface. seconds: for each server's answer.
+    $RIVER_LAN_ADDRESS chooses the network interface.  $RIVER_SERVERS (host:port, ...) names servers that cannot be
+    heard. seconds: for each server's answer.
     Raises NotPrivate when others can reach the key or the runtime directory.
     """
     directory = keys.runtime_directory()
     key = keys.load()
     here = [Server(path.stem, str(path)) for path in sorted(directory.glob("*.sock"))]
     found = [it for server in here if (it := _look(server, key, seconds, _Gone))]
+    addresses = os.environ.get("RIVER_SERVERS", "").split(",")
+    found += [it for address in addresses if address and (it := _look(at(address.strip()), key, seconds, ()))]
     if lan and mdns.is_available():
         known = {(server.name, server.host or socket.gethostname()) for server in found}
         records = mdns.browse(listen, os.environ.get("RIVER_LAN_ADDRESS", ""))
@@ -186,7 +189,7 @@ def stop(server: Server, seconds: float = 30.0) -> int:
 # -- what was found ---------------------------------------------------------------------------------------------------
 
 
-def _look(server: Server, key: bytes, seconds: float, absent: type[ServerError]) -> Server | None:
+def _look(server: Server, key: bytes, seconds: float, absent: type[ServerError] | tuple[()]) -> Server | None:
     """What a server says of itself; None if the way there ends in `absent`."""
     try:
         reply, sock = _ask(server, {"ask": "status"}, key, seconds)

@@ -22,6 +22,8 @@ from river._core.wire import Kind
 from river.errors import AuthenticationError, ServerError
 from river.server import MOST_STRANGERS
 
+pytest.importorskip("cryptography", reason="needs cryptography, which makes the certificates of TLS")
+
 LAN = ("--lan", "--bind", "127.0.0.1")
 
 

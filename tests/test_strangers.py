@@ -15,6 +15,8 @@ from river import certificates, keys, servers
 from river._core import tls
 from river._core.handshake import Talk
 
+pytest.importorskip("cryptography", reason="needs cryptography, which makes the certificates of TLS")
+
 RECORDER = """
     import os, pickle, sys
     from river import commands

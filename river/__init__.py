@@ -36,13 +36,16 @@ _HOMES = {
     "joinall": "river.trickle",
     "current": "river._core.worker",
     "cpu_count": "river._core.cpus",
+    "AuthenticationError": "river.errors",
     "BrokenProcessPool": "river.errors",
     "ConsumerLost": "river.errors",
     "MaybeEncodingError": "river.errors",
     "MemoryLimitError": "river.errors",
+    "NotPrivate": "river.errors",
     "PacketError": "river.errors",
     "RemoteError": "river.errors",
     "RiverError": "river.errors",
+    "ServerError": "river.errors",
     "TaskTimeout": "river.errors",
     "TimeoutError": "river.errors",
     "TransferError": "river.errors",
@@ -60,13 +63,16 @@ if TYPE_CHECKING:
     from ._core.packet import Packet as Packet
     from ._core.packet import any_of as any_of
     from ._core.worker import current as current
+    from .errors import AuthenticationError as AuthenticationError
     from .errors import BrokenProcessPool as BrokenProcessPool
     from .errors import ConsumerLost as ConsumerLost
     from .errors import MaybeEncodingError as MaybeEncodingError
     from .errors import MemoryLimitError as MemoryLimitError
+    from .errors import NotPrivate as NotPrivate
     from .errors import PacketError as PacketError
     from .errors import RemoteError as RemoteError
     from .errors import RiverError as RiverError
+    from .errors import ServerError as ServerError
     from .errors import TaskTimeout as TaskTimeout
     from .errors import TimeoutError as TimeoutError
     from .errors import TransferError as TransferError

@@ -160,8 +160,9 @@ def _described(one: servers.Server, now: float) -> str:
     lines = [f"{one.name} on {one.host}{where}: {one.slots} VMs, {one.free} free, Python {one.python}, pid {one.pid}"]
     for program in one.programs:
         since = _duration(now - program["since"])
-        lines.append(f"  {program['name']} (pid {program['pid']} on {program['host']}) has {program['granted']} "
-                     f"since {since}")
+        lines.append(
+            f"  {program['name']} (pid {program['pid']} on {program['host']}) has {program['granted']} since {since}"
+        )
         for vm in program.get("vms", ()):
             lines.append(f"    VM {vm['pid']}: {vm['cpu']:.0f}% of a processor, {vm['memory'] / 2**20:.0f} MiB")
     return "\n".join(lines)

@@ -61,11 +61,15 @@ def _read(file: Path) -> bytes:
     with open(file) as stream:
         found = os.fstat(stream.fileno())
         if found.st_uid != os.geteuid():
-            raise NotPrivate(f"the cluster key {file} belongs to user {found.st_uid}, not to you; remove it, or set "
-                             "RIVER_KEY_FILE to a file of your own")
+            raise NotPrivate(
+                f"the cluster key {file} belongs to user {found.st_uid}, not to you; remove it, or set "
+                "RIVER_KEY_FILE to a file of your own"
+            )
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise NotPrivate(f"others can read the cluster key {file}: they may know it by now, so make another with "
-                             f"`river key --new`; or, if you are sure that they do not, `chmod 600 {file}`")
+            raise NotPrivate(
+                f"others can read the cluster key {file}: they may know it by now, so make another with "
+                f"`river key --new`; or, if you are sure that they do not, `chmod 600 {file}`"
+            )
         text = stream.read(1000)
     try:
         return parse(text)
@@ -121,5 +125,7 @@ def runtime_directory() -> Path:
         problem = f"can be entered by others (mode {found.st_mode & 0o777:o})"
     else:
         return directory
-    raise NotPrivate(f"River's runtime directory {directory} {problem}; remove it, or set RIVER_RUNTIME_DIR to a "
-                     "directory that only you can enter (mode 700)")
+    raise NotPrivate(
+        f"River's runtime directory {directory} {problem}; remove it, or set RIVER_RUNTIME_DIR to a "
+        "directory that only you can enter (mode 700)"
+    )

@@ -73,9 +73,7 @@ class Server:
     Listens when it is made; raises ServerError if a server of that name is there, or the name is none.
     """
 
-    def __init__(
-        self, name: str, slots: int, key: bytes, directory: Path, lan: tuple[str, int] | None = None
-    ) -> None:
+    def __init__(self, name: str, slots: int, key: bytes, directory: Path, lan: tuple[str, int] | None = None) -> None:
         check_name(name)
         if slots < 1:
             raise ValueError(f"a server has at least 1 slot, not {slots}")
@@ -162,15 +160,22 @@ class Server:
         """Start the process that tells the network of us: what it uses has threads, with which we could not fork."""
         interface = "" if address == _ANY else address
         if not mdns.is_available():
-            door.say(f"not advertised, as zeroconf is not installed (pip install 'riverpool[discovery]'); programs "
-                     f"find it by its address, {address}:{port}")
+            door.say(
+                f"not advertised, as zeroconf is not installed (pip install 'riverpool[discovery]'); programs "
+                f"find it by its address, {address}:{port}"
+            )
             return
         facts = {field: str(self.slots.facts[field]) for field in ("name", "host", "python", "river")}
 
         def advertise(report: socket.socket) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's; it then ends us in order
-            record = mdns.Record(**facts, slots=str(self.slots.total), key=keys.fingerprint(self._key),
-                                 addresses=mdns.addresses(interface), port=port)
+            record = mdns.Record(
+                **facts,
+                slots=str(self.slots.total),
+                key=keys.fingerprint(self._key),
+                addresses=mdns.addresses(interface),
+                port=port,
+            )
             mdns.advertise(record, interface, report)
 
         self._fork(None, advertise).is_stranger = False
@@ -305,16 +310,20 @@ def default_name() -> str:
 def check_name(name: str) -> None:
     """Raises ServerError for what cannot be a server's name."""
     if not _NAME.fullmatch(name):
-        raise ServerError(f"{name!r} cannot be a server's name: it is a file name, of at most 63 letters, digits, "
-                          "'_', '.' and '-'; give one with --name")
+        raise ServerError(
+            f"{name!r} cannot be a server's name: it is a file name, of at most 63 letters, digits, "
+            "'_', '.' and '-'; give one with --name"
+        )
 
 
 def _listen_lan(lan: tuple[str, int]) -> socket.socket:
     try:
         listener = socket.create_server(lan, backlog=_QUEUE)
     except OSError as error:
-        raise ServerError(f"cannot listen at {lan[0]}, port {lan[1]}: {error}; --bind takes an IPv4 address of this "
-                          "machine, --port one that is free (0: any)") from error
+        raise ServerError(
+            f"cannot listen at {lan[0]}, port {lan[1]}: {error}; --bind takes an IPv4 address of this "
+            "machine, --port one that is free (0: any)"
+        ) from error
     listener.setblocking(False)
     return listener
 
@@ -326,8 +335,10 @@ def _listen(path: Path) -> socket.socket:
         with _alone(path.parent):
             if _inode(path):
                 if _answers(path):
-                    raise ServerError(f"a server named {path.stem} is running already; `river status` shows it, "
-                                      f"`river vm stop {path.stem}` ends it, --name gives this one another name")
+                    raise ServerError(
+                        f"a server named {path.stem} is running already; `river status` shows it, "
+                        f"`river vm stop {path.stem}` ends it, --name gives this one another name"
+                    )
                 path.unlink()
             listener.bind(str(path))
             os.chmod(path, stat.S_IRWXU)
@@ -335,8 +346,10 @@ def _listen(path: Path) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise ServerError(f"cannot listen at {path}: {error}; RIVER_RUNTIME_DIR may name another directory, of fewer "
-                          "than 90 characters") from error
+        raise ServerError(
+            f"cannot listen at {path}: {error}; RIVER_RUNTIME_DIR may name another directory, of fewer "
+            "than 90 characters"
+        ) from error
     except BaseException:
         listener.close()
         raise

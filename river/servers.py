@@ -181,8 +181,10 @@ def stop(server: Server, seconds: float = 30.0) -> int:
         except ConnectionError:
             pass
         except TimeoutError:
-            raise ServerError(f"server {server.name} (pid {reply['stopping']}) is still there after {seconds:g} s; "
-                              f"`kill -9 {reply['stopping']}` ends it and its VMs") from None
+            raise ServerError(
+                f"server {server.name} (pid {reply['stopping']}) is still there after {seconds:g} s; "
+                f"`kill -9 {reply['stopping']}` ends it and its VMs"
+            ) from None
     return int(reply["stopping"])
 
 
@@ -207,9 +209,14 @@ def _heard(record: mdns.Record, key: bytes, seconds: float) -> Server:
     slots = int(record.slots) if record.slots.isdecimal() else 0
     server = Server(record.name, "", NETWORK, record.host, slots, 0, record.python, record.river)
     if record.key != keys.fingerprint(key):
-        return replace(server, address=", ".join(addresses), problem=(
-            f"its key differs (its fingerprint is {record.key}, ours {keys.fingerprint(key)}); run `river key` there "
-            "and here, and `river key --set` to have one key in both places"))
+        return replace(
+            server,
+            address=", ".join(addresses),
+            problem=(
+                f"its key differs (its fingerprint is {record.key}, ours {keys.fingerprint(key)}); run `river key` there "
+                "and here, and `river key --set` to have one key in both places"
+            ),
+        )
     for address in addresses:
         # Not every address of a machine can be reached from everywhere.
         found = _look(replace(server, address=address), key, seconds, _Unreachable)
@@ -280,8 +287,10 @@ def _translated(server: Server, key: bytes) -> Any:
     try:
         yield
     except WrongKey as error:
-        raise AuthenticationError(f"{error}; the fingerprint of ours is {keys.fingerprint(key)}: compare it with what "
-                                  "`river key` prints there, and `river key --set` makes them the same") from None
+        raise AuthenticationError(
+            f"{error}; the fingerprint of ours is {keys.fingerprint(key)}: compare it with what "
+            "`river key` prints there, and `river key --set` makes them the same"
+        ) from None
     except HandshakeError as error:
         log = Path(server.address).with_suffix(".log") if server.where == HERE else f"on its machine ({server.host})"
         raise ServerError(f"{error}; its log is {log}") from None

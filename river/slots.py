@@ -63,8 +63,10 @@ class Slots:
         here = f"{self.facts['name']} on {self.facts['host']}"
         for what, field in {"Python": "python", "River": "river"}.items():
             if _minor(ask[field]) != _minor(self.facts[field]):
-                return (f"{here} runs {what} {self.facts[field]}, this program {ask[field]}, and their pickles may "
-                        f"differ; start one there with {what} {_minor(ask[field])}")
+                return (
+                    f"{here} runs {what} {self.facts[field]}, this program {ask[field]}, and their pickles may "
+                    f"differ; start one there with {what} {_minor(ask[field])}"
+                )
         if not self.free:
             holders = ", ".join(f"{p.name} (pid {p.pid} on {p.host}) has {p.granted}" for p in self.programs.values())
             return f"{here} has no free slot: {holders}; wait, or start more with `river vm start --name ...`"

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from ._core import supervisor, tls
+from ._core import memory, supervisor, tls
 from ._core.carrier import carried
 from ._core.connection import Connection
 from ._core.handshake import HandshakeError, Talk, WrongKey
@@ -113,7 +113,7 @@ def _join(visit: Visit) -> None:
     if "granted" not in reply:
         visit.talk.send(reply)
         return
-    visit.talk.send({**reply, "pid": os.getpid()})
+    visit.talk.send({**reply, **memory.of_machine(), "pid": os.getpid()})
     _set_variables(visit.ask.get("env"))
     granted, sock = reply["granted"], visit.sock
     if isinstance(sock, ssl.SSLSocket):

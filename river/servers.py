@@ -213,8 +213,8 @@ def _heard(record: mdns.Record, key: bytes, seconds: float) -> Server:
             server,
             address=", ".join(addresses),
             problem=(
-                f"its key differs (its fingerprint is {record.key}, ours {keys.fingerprint(key)}); run `river key` there "
-                "and here, and `river key --set` to have one key in both places"
+                f"its key differs (its fingerprint is {record.key}, ours {keys.fingerprint(key)}); "
+                "run `river key` there and here, and `river key --set` to have one key in both places"
             ),
         )
     for address in addresses:

@@ -11,7 +11,6 @@ May not: know frames or lines.
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import socket
 import threading
@@ -19,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from ._core import cpus, envelope, serial
+from ._core import cpus, envelope, memory, serial
 from ._core.homes import new_resident, place, registry_of
 from ._core.packet import Letter, selects
 from ._core.post import Line, Reply, the_post
@@ -58,7 +57,7 @@ class Session:
         cluster = self.pool._cluster
         cluster.wait(lambda: self._is_staffed() or cluster.failure is not None, _PATIENCE)
         cluster.check_open()
-        load, here = _load(), socket.gethostname()
+        load, here = memory.of_machine(), socket.gethostname()
         found = []
         with self._lock:
             for remote in cluster.vms():
@@ -277,14 +276,6 @@ def _facts(remote: RemoteVM) -> dict[str, Any]:
 
 # What a server tells of its machine, once.
 _SHOWN = ("host", "python", "cpus", "load", "memory", "total_memory")
-
-
-def _load() -> dict[str, Any]:
-    """What changes: the machine's load (running processes, mean of a minute), and its memory in bytes."""
-    import psutil
-
-    memory = psutil.virtual_memory()
-    return {"load": os.getloadavg()[0], "memory": memory.available, "total_memory": memory.total}
 
 
 def _missing(n: int, found: list[VM], all_vms: list[VM], attributes: Mapping[str, Any]) -> str:

@@ -175,3 +175,11 @@ def test_a_server_with_another_key_is_not_used_and_that_is_said(server, monkeypa
     assert vm["pid"] not in children_of(server.pid)
     assert "river key" in caplog.text
     assert join(fork(vm, own_pid)) == vm["pid"]
+
+
+def test_what_is_known_of_a_vm_comes_from_its_machine(server):
+    (vm,) = connect(1)
+
+    assert set(vm) >= {"uuid", "host", "pid", "python", "cpus", "load", "memory", "total_memory"}
+    assert 0 < vm["memory"] <= vm["total_memory"]
+    assert connect(1, memory=lambda free: free > 1 << 20, pid=vm["pid"]) == [vm]

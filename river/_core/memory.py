@@ -24,6 +24,31 @@ def of_tree(pid: int) -> int:
             return 0
 
 
+def of_machine() -> dict[str, float]:
+    """What changes: the load (processes that want to run, mean of a minute), free and total memory in bytes."""
+    try:
+        import psutil
+
+        found = psutil.virtual_memory()
+        free, total = found.available, found.total
+    except Exception:  # noqa: BLE001 - no psutil on a bare machine
+        free, total = _of_linux()
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):
+        load = 0.0
+    return {"load": load, "memory": free, "total_memory": total}
+
+
+def _of_linux() -> tuple[int, int]:
+    try:
+        with open("/proc/meminfo") as file:
+            found = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in file}
+        return found["MemAvailable"], found["MemTotal"]
+    except (OSError, KeyError, ValueError, IndexError):
+        return 0, 0
+
+
 def oom_kills() -> int:
     """How often the kernel has killed for lack of memory, as far as this process may see; 0 where it may not."""
     for path in ("/sys/fs/cgroup" + _cgroup() + "/memory.events", "/proc/vmstat"):

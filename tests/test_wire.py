@@ -241,8 +241,9 @@ def test_lost_bytes_are_noticed_with_the_next_frame(lost):
         (struct.pack("<BBHIQ", 99, 0, 0, MAGIC, 0), "c"),
         (struct.pack("<BBHIQ", 0, 0, 0, MAGIC, 0), r"\\x00"),
         (struct.pack("<BBHIQ", Kind.CALL, 0, 0, MAGIC + 1, 0), "no frame"),
+        (struct.pack("<BBHIQ", Kind.CALL, 251, 0, MAGIC, 0), "no frame"),
     ],
-    ids=["http", "ssh", "unknown kind", "kind 0", "wrong magic"],
+    ids=["http", "ssh", "unknown kind", "kind 0", "wrong magic", "more descriptors than one message can carry"],
 )
 def test_the_error_shows_what_came_instead_of_a_frame(head, culprit):
     with pytest.raises(ProtocolError, match=culprit):

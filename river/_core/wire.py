@@ -153,7 +153,7 @@ class Decoder:
         scratch = self._scratch
         while self._end - self._start >= _HEADER.size:
             kind, descriptors, n, magic, length = _HEADER.unpack_from(scratch, self._start)
-            if magic != MAGIC or kind not in KINDS:
+            if magic != MAGIC or kind not in KINDS or descriptors > MAX_DESCRIPTORS:
                 raise ProtocolError(f"no frame starts with {bytes(scratch[self._start : self._start + 16])!r}")
             body = self._start + _HEADER.size + 8 * n
             if self._end < body:

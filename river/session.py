@@ -28,7 +28,7 @@ from .pool import RiverPool
 from .program import FarProgram
 from .tasks import Options, TaskFuture
 from .vms import ONCE, VM
-from .vr import VirtualResource, begin, live, live_packed
+from .vr import VirtualResource, begin, end, live, live_packed
 
 # Seconds that VMs may take to come up.
 _PATIENCE = 60.0
@@ -227,7 +227,7 @@ def run(kind: type[VirtualResource], *args: Any, n: int | None = None) -> Any:
     try:
         return vr.main() if vr.vr_init() else None
     finally:
-        the_post().move_out(vr.uuid)
+        end(vr)
 
 
 def _facts(remote: RemoteVM) -> dict[str, Any]:

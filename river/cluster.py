@@ -371,7 +371,7 @@ class Cluster:
             self.scheduler.wanted = 0
             left = list(self.scheduler.tasks.values())
             self.scheduler.tasks.clear()
-            self.scheduler.queue.clear()
+            self.scheduler.waiting.clear()
         for task in left:
             task.dropped()
         self._fleet.end()

@@ -101,7 +101,8 @@ class Job:
             chunksize = 1  # a timeout is an item's own
         # An iterator may wait for earlier results before it gives the next item: what it gave must not wait for that.
         is_strict = options.timeout is not None or cluster.scheduler.lifetime is not None or self.length is None
-        is_strict = is_strict or options.where is not None  # no other VM could take over what is behind a slow item
+        # On a single VM, nobody could take over what is behind a slow item.
+        is_strict = is_strict or (options.where is not None and len(options.where) == 1)
         self._chunksize = chunksize
         self._chunks = Chunks(chunksize, cluster.scheduler.wanted, is_strict)
         self._shared: dict[int, Any] = {}

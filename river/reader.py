@@ -170,8 +170,7 @@ class Reader:
 
     def _receive(self, owner: Machine | RemoteVM) -> list[tuple[Frame, list[int]]] | None:
         """What has come over a line, which first takes what waits for it; None when there was nothing, or it ended."""
-        if owner.line.waiting and owner.line.flush():
-            self._poller.watch(owner.line.number)
+        self._poller.flush(owner.line)
         try:
             return owner.line.receive()
         except (EOFError, ProtocolError):

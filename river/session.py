@@ -28,7 +28,7 @@ from .pool import RiverPool
 from .program import FarProgram
 from .tasks import Options, TaskFuture
 from .vms import ONCE, VM
-from .vr import VirtualResource, begin, live, live_packed
+from .vr import VirtualResource, begin, end, live, live_packed
 
 if TYPE_CHECKING:
     from .joined import JoinedMachine
@@ -238,7 +238,7 @@ def run(kind: type[VirtualResource], *args: Any, n: int | None = None) -> Any:
     try:
         return vr.main() if vr.vr_init() else None
     finally:
-        the_post().move_out(vr.uuid)
+        end(vr)
 
 
 def has_run() -> bool:

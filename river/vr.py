@@ -8,6 +8,7 @@ May not: know frames or lines.
 
 from __future__ import annotations
 
+import io
 import queue
 import sys
 import threading
@@ -19,8 +20,8 @@ from . import errors
 from ._core import serial
 from ._core.box import KILLED, Box, ChildFailed
 from ._core.packet import Packet, check_names
-from ._core.post import the_post
-from ._core.worker import without_us
+from ._core.post import house, the_post
+from ._core.worker import flush_output, without_us
 from .program import Program
 
 __all__ = ["VirtualResource"]
@@ -128,7 +129,7 @@ class VirtualResource:
         return letter.open()
 
     def recv_nowait(self, **wanted: Any) -> Packet:
-        """The same without waiting.  Raises queue.Empty when there is none."""
+        """The same without waiting.  Raises queue.Empty when there is none, and what `recv` raises for those gone."""
         letter = self._box.take(wanted, 0)
         if letter is None:
             raise queue.Empty
@@ -156,6 +157,7 @@ class VirtualResource:
 
 def live(kind: type[VirtualResource], uuid: str, parent: str, program: Program, args: tuple[Any, ...]) -> None:
     """Start a VR in this VM (the task that `deploy` sends).  Raises what its `__init__` raises."""
+    _print_by_line()
     vr = begin(kind, uuid, parent, program, args)
     threading.Thread(target=_live, args=(vr,), name=f"river-{kind.__name__}-{uuid[-8:]}", daemon=True).start()
 
@@ -171,30 +173,38 @@ def begin(
 ) -> VirtualResource:
     """Make a VR that lives in this process."""
     vr = kind.__new__(kind)
-    post = the_post()
     vr.uuid, vr.parent, vr._program = uuid, parent, program
-    vr._box = Box(post, uuid, kind.mailbox_size)
-    post.move_in(uuid, vr._box)
+    vr._box = house(uuid, lambda post: Box(post, uuid, kind.mailbox_size))
     try:
         vr.__init__(*args)  # type: ignore[misc]
     except BaseException:
-        post.move_out(uuid)
+        end(vr)
         raise
     return vr
+
+
+def end(vr: VirtualResource, report: Any = None) -> None:
+    """The VR has done what it does; `report` of what ended it otherwise."""
+    vr._box.close()
+    the_post().move_out(vr.uuid, vr.parent or "", report)
+
+
+def _print_by_line() -> None:
+    """What a VR prints is seen at once: it lives long, and its program may end it at any time."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _live(vr: VirtualResource) -> None:
     report = None
     try:
         vr.main()
-    except SystemExit:
-        pass
     except BaseException as error:  # noqa: BLE001 - whatever it was, the parent hears of it
-        report = serial.dump_exception(without_us(error))
+        if not isinstance(error, SystemExit) or error.code:  # sys.exit() is an end like any other, sys.exit("why") not
+            report = serial.dump_exception(without_us(error))
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        the_post().move_out(vr.uuid, vr.parent or "", report)
+        flush_output()
+        end(vr, report)
 
 
 def the_vr_of(module: str | ModuleType) -> type[VirtualResource]:

@@ -19,7 +19,8 @@ RIVER = Path(__file__).parents[1] / "river"
 LAYERS = [
     ["river.errors", "river.version", "river._core"],
     ["river._core.wire", "river._core.instructions", "river._core.namespaces", "river._core.shm"],
-    ["river._core.homes", "river._core.packet", "river._core.remote"],
+    ["river._core.homes", "river._core.packet", "river._core.remote", "river._core.waiting"],
+    ["river._core.crew"],
     ["river._core.scheduler"],
     ["river._core.reference"],
     ["river._core.calls", "river._core.connection", "river._core.relay", "river._core.cpus", "river._core.handshake"],
@@ -63,7 +64,9 @@ VALUES = {"__future__", "collections", "dataclasses", "enum", "itertools", "typi
 PURE = {
     "river._core.wire": {*VALUES, "struct"},
     "river._core.instructions": VALUES,
-    "river._core.scheduler": {*VALUES, "heapq"},
+    "river._core.waiting": VALUES,
+    "river._core.crew": VALUES,
+    "river._core.scheduler": VALUES,
     "river._core.packet": VALUES,
     "river.chunks": VALUES,
     "river.slots": VALUES,

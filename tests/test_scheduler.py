@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from river._core import crew, waiting
 from river._core import scheduler as module
 from river._core.scheduler import (
     AHEAD,
@@ -32,6 +33,7 @@ from river._core.scheduler import (
     Task,
 )
 
+OF_THE_SCHEDULER = {file.__file__ for file in (module, crew, waiting)}
 LONG = 1.0  # seconds; for a task that takes so long nothing should wait
 
 TEXT = {
@@ -70,7 +72,15 @@ def running(names, wanted=None, lifetime=None, ready=True):
 
 def submit(scheduler, *numbers, now=0.0, **options):
     """Submit tasks of these numbers; what is to be done about all of them."""
-    return said(itertools.chain.from_iterable(scheduler.submitted(Task(n, **options), now) for n in numbers))
+    return said(itertools.chain.from_iterable(scheduler.submitted(make(n, **options), now) for n in numbers))
+
+
+def make(number, where=None, **options):
+    """A task, bound to the VMs of these letters."""
+    task = Task(number, **options)
+    if where is not None:
+        task.where = frozenset(where)
+    return task
 
 
 def finish(scheduler, name, *numbers, seconds=LONG, now=0.0):
@@ -581,6 +591,178 @@ def test_the_time_of_a_task_that_is_tried_again_begins_anew():
     assert scheduler.next_deadline() == 15.0
 
 
+# ---------------------------------------------------------------------------------------- tasks for certain VMs
+
+
+def test_a_bound_task_goes_to_a_vm_of_its_set_however_many_others_idle():
+    assert submit(running("abcdef"), 1, 2, where="e") == ["e gets 1", "e gets 2"]
+
+
+def test_a_bound_task_waits_for_its_vm_while_others_idle_and_what_comes_later_passes_it():
+    scheduler = running("ab")
+    before = submit(scheduler, 1, 2, 3, where="b")
+
+    assert before == ["b gets 1", "b gets 2"]
+    assert submit(scheduler, 4) == ["a gets 4"]
+    assert finish(scheduler, "b", 1, 2) == ["results of 1 2", "b gets 3"]
+
+
+def test_tasks_bound_to_several_vms_go_to_whichever_has_done_its_own():
+    scheduler = running("abc")
+    before = submit(scheduler, 1, 2, 3, 4, 5, where="bc")
+
+    assert Counter(text[0] for text in before) == {"b": 2, "c": 2}
+    assert finish(scheduler, "c", *scheduler.vms["c"].tasks.copy())[1:] == ["c gets 5"]
+
+
+def test_what_is_bound_to_a_vm_goes_before_what_any_vm_may_run():
+    scheduler = running("a")
+    submit(scheduler, 1, 2, 3)
+    submit(scheduler, 4, where="a")
+
+    assert finish(scheduler, "a", 1, 2) == ["results of 1 2", "a gets 4"]
+    assert finish(scheduler, "a", 4) == ["results of 4", "a gets 3"]
+
+
+def test_bound_tasks_keep_their_order_each_set_by_itself():
+    scheduler = running("a")
+    submit(scheduler, *range(1, 8), where="a", retries=0)
+    order = [next(iter(scheduler.vms["a"].tasks))]
+    for _ in range(6):
+        finish(scheduler, "a", order[-1], seconds=0.0)
+        order.append(next(iter(scheduler.vms["a"].tasks)))
+
+    assert order == list(range(1, 8))
+
+
+@pytest.mark.parametrize("where", ["x", "xyz", ""])
+def test_a_task_bound_to_vms_none_of_which_lives_fails_at_once(where):
+    assert submit(running("ab"), 1, where=where) == ["1 fails: gone"]
+
+
+def test_a_task_that_waits_for_a_vm_fails_when_that_dies_and_one_that_waits_for_two_does_not():
+    scheduler = running("abc")
+    submit(scheduler, 1, 2, 3, where="a")
+    submit(scheduler, 4, 5, where="b")
+    submit(scheduler, 6, where="ab")
+
+    assert sorted(but_for_starts(scheduler.lost("a", None))) == [f"{n} fails: gone" for n in (1, 2, 3)]
+    assert sorted(but_for_starts(scheduler.lost("b", None))) == [f"{n} fails: gone" for n in (4, 5, 6)]
+    assert not scheduler.tasks
+
+
+def test_a_bound_task_that_ran_when_its_vm_died_is_tried_again_where_it_may_and_else_fails():
+    scheduler = running("abc")
+    (sent,) = submit(scheduler, 1, where="ab")
+    other = "b" if sent == "a gets 1" else "a"
+
+    assert but_for_starts(scheduler.lost(sent[0], 1)) == [f"{other} gets 1"]
+    assert but_for_starts(scheduler.lost(other, 1)) == ["1 fails: lost"]
+
+
+def test_parts_of_a_bound_chunk_whose_last_vm_has_died_fail():
+    """They are submitted again after the death, when nobody would tell them of it any more."""
+    scheduler = running("ab")
+    submit(scheduler, 1, size=9, where="a")
+
+    assert said(scheduler.lost("a", 1, index=4)) == ["1 is split at 4", "start 1"]
+    assert said(scheduler.resubmitted([make(n, where="a") for n in (2, 3)])) == ["3 fails: gone", "2 fails: gone"]
+
+
+def test_a_bound_task_that_waits_behind_a_slow_one_is_given_to_another_vm_of_its_set():
+    scheduler = running("abc")
+    before = submit(scheduler, 1, 2, 3, 4, where="ab")
+    finish(scheduler, "b", *list(scheduler.vms["b"].tasks)[:1])
+    (last,) = scheduler.vms["b"].tasks
+    waits = list(scheduler.vms["a"].tasks)[1]
+
+    assert len(before) == 4
+    assert finish(scheduler, "b", last) == [f"results of {last}", "revoke a"]
+    assert said(scheduler.returned("a", [waits])) == [f"b gets {waits}"]
+
+
+def test_a_vm_is_not_asked_for_what_no_idle_vm_may_do():
+    scheduler = running("abc")
+    submit(scheduler, 1, 2, where="a")
+    submit(scheduler, 3, 4, 5, 6, where="ab")
+    submit(scheduler, 7)
+
+    assert {name: len(vm.tasks) for name, vm in scheduler.vms.items()} == {"a": 2, "b": 2, "c": 1}
+    assert finish(scheduler, "c", 7) == ["results of 7"]
+
+
+def test_a_task_bound_to_one_vm_that_comes_back_goes_there_again_and_nobody_is_asked():
+    scheduler = running("ab")
+    submit(scheduler, 1, 2, where="a")
+
+    assert said(scheduler.returned("a", [2])) == ["a gets 2"]
+
+
+def test_a_vm_that_has_given_something_back_gets_what_waits_for_it_alone():
+    scheduler = running("ab")
+    submit(scheduler, 1, 2, 3, 4)
+    submit(scheduler, 5, where="a")
+    asked = finish(scheduler, "b", *scheduler.vms["b"].tasks.copy())
+
+    assert asked[-1] == "revoke a"
+    assert said(scheduler.returned("a", list(scheduler.vms["a"].tasks)[1:])) == ["b gets 4", "a gets 5"]
+
+
+def test_a_chunk_that_was_kept_when_its_vm_was_asked_is_not_asked_for_again():
+    scheduler = running("ab")
+    submit(scheduler, 1, size=9)
+    submit(scheduler, 2)
+    asked = finish(scheduler, "b", 2)
+    answered = said(scheduler.returned("a", []))
+    submit(scheduler, 3)
+
+    assert asked == ["results of 2", "revoke a"] and answered == []
+    assert finish(scheduler, "b", 3) == ["results of 3"]
+
+
+def test_more_vms_are_started_when_more_are_wanted_and_take_part():
+    scheduler = running("a")
+    submit(scheduler, 1, 2, 3)
+
+    assert said(scheduler.grown(2)) == ["start 2"]
+    assert said(scheduler.started("b")) == ["b gets 3"]
+    assert said(scheduler.lost("b", None)) == ["start 2"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_questions_and_answers_come_to_an_end_without_any_task_being_done(seed):
+    """VMs that give back all but what they have begun: nothing goes to and fro for ever."""
+    chance = random.Random(seed)
+    names = "abcd"[: chance.randint(2, 4)]
+    scheduler = running(names)
+    begun, todo, moves = {}, deque(), Counter()
+
+    def carry_out(instructions):
+        for instruction in instructions:
+            if isinstance(instruction, Send):
+                moves["sent"] += len(instruction.tasks)
+                begun.setdefault(instruction.vm, instruction.tasks[0].number)
+            elif isinstance(instruction, Revoke):
+                todo.append(instruction.vm)
+
+    for number in range(1, 20):
+        where = chance.choice([None, None, *itertools.combinations(names, 1), *itertools.combinations(names, 2)])
+        carry_out(scheduler.submitted(make(number, where, size=chance.choice([1, 1, 4]))))
+        if chance.random() < 0.4 and begun:
+            name, running_ = begun.popitem()
+            carry_out(scheduler.finished(name, [(running_, chance.choice([0.0, LONG]))]))
+            if scheduler.vms[name].tasks:
+                begun[name] = next(iter(scheduler.vms[name].tasks))
+    moves.clear()
+    while todo and moves["answers"] < 1000:
+        name = todo.popleft()
+        moves["answers"] += 1
+        carry_out(scheduler.returned(name, [n for n in scheduler.vms[name].tasks if n != begun.get(name)]))
+
+    assert moves["answers"] <= 3 * len(names)
+    assert moves["sent"] <= 3 * FEW * len(names)
+
+
 # --------------------------------------------------------------------------------------------- replacement
 
 
@@ -626,7 +808,7 @@ def lines_run(act):
 
     def trace(frame, event, arg):
         nonlocal count
-        if frame.f_code.co_filename != module.__file__:
+        if frame.f_code.co_filename not in OF_THE_SCHEDULER:
             return None
         count += event == "line"
         return trace
@@ -664,6 +846,39 @@ def test_finding_a_vm_with_room_does_not_grow_with_the_number_of_vms():
         return lines_run(lambda: [submit(scheduler, number) for number in range(10)])
 
     assert idle_work(1000) == idle_work(20)
+
+
+def bound_work(vms, queued, of_each):
+    """The same when each VM has tasks of its own waiting, or all wait for any of a dozen."""
+    scheduler = running([f"vm{i}" for i in range(vms)])
+    some = [f"vm{i}" for i in range(vms // 2 - 6, vms // 2 + 6)]
+    for number in range(vms if of_each else 12):
+        where = [f"vm{number}"] if of_each else some
+        submit(scheduler, *range(number * queued, (number + 1) * queued), where=where)
+
+    def work():
+        for name in some:
+            vm = scheduler.vms[name]
+            scheduler.finished(name, [(next(iter(vm.tasks)), LONG)])
+            scheduler.submitted(make(10**9 + int(name[2:]), [name] if of_each else some))
+            scheduler.returned(name, list(vm.tasks)[1:])
+
+    return lines_run(work)
+
+
+@pytest.mark.parametrize("of_each", [True, False])
+def test_the_cost_of_bound_tasks_does_not_grow_with_the_number_of_vms_and_tasks(of_each):
+    assert bound_work(1000, 5, of_each) == bound_work(20, 5, of_each)
+
+
+def test_the_death_of_a_vm_costs_nothing_for_what_waits_for_others():
+    def death(vms):
+        scheduler = running([f"vm{i}" for i in range(vms)])
+        for number in range(vms):
+            submit(scheduler, *range(number * 5, number * 5 + 5), where=[f"vm{number}"])
+        return lines_run(lambda: scheduler.waiting.stranded("vm7", scheduler._is_living))
+
+    assert death(1000) == death(20)
 
 
 # ------------------------------------------------------------------------------------------ random histories
@@ -752,6 +967,7 @@ class World:
         self.used = {}  # VM -> how many tasks of its lifetime
         self.ready, self.leaving, self.condemned, self.retired = (set() for _ in range(4))
         self.asked = Counter()  # VM -> questions that it has not answered
+        self.names = []  # of all VMs there ever were
         self.broken = False
         self.violations = {}
         self.seen = set()  # kinds of instructions
@@ -766,6 +982,9 @@ class World:
 
     def act(self, todo):
         self.depth += 1  # to start a VM is an event itself
+        counts = Counter(map(type, todo))
+        few = counts[Revoke] <= 1 and counts[Send] <= len(self.vms) and counts[Start] <= 2
+        self.expect(few, "few instructions", f"{said(todo)}")
         for instruction in todo:
             self.seen.add(type(instruction))
             getattr(self, "do_" + type(instruction).__name__.lower())(instruction)
@@ -786,6 +1005,7 @@ class World:
         self.expect(alone, "a timeout is alone", f"{name} has {list(before)} and gets {send.tasks}")
         for task in send.tasks:
             record = self.records[task.number]
+            self.expect(task.where is None or name in task.where, "bound tasks to their VMs", f"{task} to {name}")
             self.expect(not record.ends, "settled once", f"{task} was sent after {record.ends}")
             before[task.number] = task
             self.used[name] += 1
@@ -798,6 +1018,7 @@ class World:
         for _ in range(start.vms):
             name = f"vm{next(self.numbers)}"
             self.vms[name] = FarVM(name)
+            self.names.append(name)
             self.sent[name], self.used[name] = {}, 0
             self.act(self.scheduler.started(name, self.now))
 
@@ -819,6 +1040,9 @@ class World:
 
     def do_fail(self, fail):
         record = self.records[fail.task.number]
+        if fail.reason == "gone":
+            left = [name for name in fail.task.where if name in self.sent and name not in self.leaving | self.condemned]
+            self.expect(not left, "gone when none of its VMs is left", f"{fail.task}: {left} live")
         if fail.reason == "lost":
             enough = record.deaths > fail.task.retries
             self.expect(enough, "lost by its own deaths", f"{fail.task}: {record.deaths} of {fail.task.retries}")
@@ -829,7 +1053,7 @@ class World:
         self.settle(task, "split")
         parts = []
         for index in range(task.size):
-            part = self.new_task(1, task.retries, None, record.deaths if index == split.item else 0)
+            part = self.new_task(1, task.retries, None, record.deaths if index == split.item else 0, task.where)
             if index == split.item:
                 part.deaths = task.deaths
                 if part.deaths > part.retries:
@@ -848,8 +1072,8 @@ class World:
         self.expect(not record.ends, "settled once", f"{task}: {record.ends}, then {how}")
         record.ends.append(how)
 
-    def new_task(self, size, retries, timeout, deaths=0):
-        task = Task(next(self.numbers), size, retries, timeout)
+    def new_task(self, size, retries, timeout, deaths=0, where=None):
+        task = make(next(self.numbers), where, size=size, retries=retries, timeout=timeout)
         self.records[task.number] = Record(task, deaths)
         return task
 
@@ -864,6 +1088,18 @@ class World:
         size = (1, 1, 1, 1, 3, 6)[a % 6]
         timeout = 5.0 if a % 7 == 0 and size == 1 else None
         self.act(self.scheduler.submitted(self.new_task(size, b % 3, timeout), self.now))
+
+    def submit_bound(self, a, b):
+        """For one, two or three VMs, which may be dead."""
+        size = (1, 1, 1, 4)[a % 4]
+        timeout = 5.0 if a % 11 == 0 and size == 1 else None
+        where = {self.names[-1 - (a + step) % min(6, len(self.names))] for step in range(b % 3 + 1)}
+        self.act(self.scheduler.submitted(self.new_task(size, b % 2, timeout, where=where), self.now))
+
+    def grow(self, a, b):
+        if a % 5 == 0 and self.wanted < 6:
+            self.wanted += 1
+            self.act(self.scheduler.grown(1))
 
     def up(self, a, b):
         if vm := self.pick(a, lambda vm: not vm.is_ready and not vm.death):
@@ -922,7 +1158,8 @@ class World:
             task = self.records[cut[0]].task
             if not self.records[cut[0]].ends and task.sent_to == name:
                 rest, task.size = task.size - cut[1], cut[1]
-                self.act(self.scheduler.resubmitted([self.new_task(rest, task.retries, None)], self.now))
+                rest_of_it = self.new_task(rest, task.retries, None, where=task.where)
+                self.act(self.scheduler.resubmitted([rest_of_it], self.now))
         was_asked = not wants_to_retire
         self.asked[name] -= was_asked
         for number in numbers:
@@ -1001,15 +1238,22 @@ class World:
             and name not in self.leaving | self.condemned | self.retired
             and (self.lifetime is None or self.used[name] < self.lifetime)
         ]
-        if idle:
-            queued = [n for n, r in self.records.items() if not r.ends and self.scheduler.is_queued(n)]
-            self.expect(not queued, "none idle while a task is queued", f"{idle[0]} is idle, {queued} are queued")
+        queued = [r.task for n, r in self.records.items() if not r.ends and self.scheduler.is_queued(n)]
+        for name in idle:
+            waits = [task for task in queued if task.where is None or name in task.where]
+            self.expect(not waits, "none idle while a task is queued", f"{name} is idle, {waits} are queued")
             if not +self.asked:
-                self.check_waiting(idle[0])
+                self.check_waiting(name)
+        stranded = [task for task in queued if task.where is not None and task.where.isdisjoint(self.sent)]
+        self.expect(not stranded, "gone when none of its VMs is left", f"{stranded} are queued")
 
     def check_waiting(self, idle):
         for name, tasks in self.sent.items():
-            waiting = [number for number in list(tasks)[1:] if not self.records[number].ends]
+            waiting = [
+                number
+                for number, task in list(tasks.items())[1:]
+                if not self.records[number].ends and (task.where is None or idle in task.where)
+            ]
             none = not waiting or name in self.condemned
             self.expect(none, "none idle while a task waits elsewhere", f"{idle} is idle, {waiting} wait on {name}")
 
@@ -1032,9 +1276,9 @@ class World:
 EVENTS = {
     # how often: which
     8: ["submit", "read", "begin", "step", "hear"],
-    5: ["up"],
+    5: ["up", "submit_bound"],
     3: ["report", "strike", "leave", "flush", "cancel"],
-    1: ["kill", "pass_time", "retire", "fall_ill", "lose_machine"],
+    1: ["kill", "pass_time", "retire", "fall_ill", "lose_machine", "grow"],
 }
 NAMES = [name for weight, names in EVENTS.items() for name in names for _ in range(weight)]
 histories = st.lists(
@@ -1049,6 +1293,9 @@ PROMISES = [
     "within credit",
     "within its lifetime",
     "a timeout is alone",
+    "bound tasks to their VMs",
+    "gone when none of its VMs is left",
+    "few instructions",
     "lost by its own deaths",
     "at most once",
     "staffed",
@@ -1098,6 +1345,6 @@ def test_the_histories_bring_about_every_instruction_and_every_end(long_historie
     ends = {end for world in worlds for record in world.records.values() for end in record.ends}
 
     assert set().union(*(world.seen for world in worlds)) == set(TEXT)
-    assert ends == {"resolved", "lost", "timeout", "broken", "split", "cancelled"}
+    assert ends == {"resolved", "lost", "gone", "timeout", "broken", "split", "cancelled"}
     assert sum(world.broken for world in worlds) < len(worlds) / 2
     assert sum(len(world.records) for world in worlds) > 5000

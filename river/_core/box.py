@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from .. import errors
@@ -26,8 +26,8 @@ KILLED = "killed"
 class Box:
     """A VR's mailbox.
 
-    size: packets from which on senders have to wait; 0: never.  While the owner itself waits to send, it takes
-    everything: two that send to each other cannot wait for each other.
+    size: packets from which on senders have to wait; 0: never.  While the owner itself waits to send, or for a packet
+    that is not there yet, it takes everything: those that send to each other cannot wait for each other.
     """
 
     def __init__(self, post: Post, uuid: str, size: int = 0) -> None:
@@ -49,7 +49,8 @@ class Box:
 
     @property
     def is_full(self) -> bool:
-        return bool(self._size) and len(self._mailbox) >= self._size and not self._is_sending
+        mailbox = self._mailbox
+        return bool(self._size) and len(mailbox) >= self._size and not self._is_sending and not mailbox.is_awaited
 
     # -- what the reader calls ----------------------------------------------------------------------------------
 
@@ -59,7 +60,7 @@ class Box:
             if line is None or not self.is_full or line in self._held_up:
                 return
             self._held_up.add(line)
-        self._post.write(line, Kind.FULL, (self.uuid,))
+            self._post.write(line, Kind.FULL, (self.uuid,))  # under the lock: no ROOM may be before it
 
     def asked(self, reply: Reply, what: str, letter: Letter) -> None:
         reply.answer("refused")
@@ -94,21 +95,27 @@ class Box:
         """Wait until whoever lives there takes packets again; meanwhile this mailbox takes everything.
 
         Raises TimeoutError."""
-        self._is_sending += 1
+        with self._lock:
+            self._is_sending += 1
         try:
             self._tell_room()
             if not self._post.wait(lambda: not self._post.is_held_up(dest), timeout):
                 raise errors.TimeoutError(f"the mailbox of {dest} was full, or its line busy, for {timeout} s")
         finally:
-            self._is_sending -= 1
+            with self._lock:
+                self._is_sending -= 1
+
+    def close(self) -> None:
+        """The owner has ended: nobody need wait for it any more."""
+        self._size = 0
+        self._tell_room()
 
     def _tell_room(self) -> None:
         with self._lock:
             lines, self._held_up = self._held_up, set()
-        for line in lines:
-            self._post.write(line, Kind.ROOM, (self.uuid,))
-        if self._size:
-            self._post.interrupt()  # a sender of this process
+            for line in lines:
+                self._post.write(line, Kind.ROOM, (self.uuid,))
+        self._post.interrupt()  # a sender of this process
 
     def look(self, wanted: Mapping[str, Any]) -> Letter | None:
         """The first letter that matches; it stays.  Raises what a predicate or unpacking a value raises."""
@@ -130,7 +137,7 @@ class Box:
         if letter is None:
             search = Search(wanted)
             letter = self._find(search, self._mailbox.remove) if len(self._mailbox) else None
-            if letter is None and timeout != 0:
+            if letter is None:
                 letter = self._wait_for(search, timeout)
         if letter is not None and self._size and len(self._mailbox) <= self._size // 2:
             self._tell_room()
@@ -146,10 +153,18 @@ class Box:
         try:
             while True:
                 seen = self._changes
+                # First the news, then the mailbox: the last packets of whoever has ended come before the news of it.
+                bad_news, is_over = bool(self.bad_news), bool(sources) and self.ended.keys() >= sources
                 letter = self._find(search, self._mailbox.remove)
                 if letter is not None:
                     return letter
-                self._raise_bad_news(sources)
+                if bad_news:
+                    self._raise_bad_news()
+                if is_over:
+                    how = _described(sources, self.ended)
+                    raise errors.VirtualResourceLost(f"{how}, and no packet that matches is left")
+                if self._size:
+                    self._tell_room()  # what is here is of no use, so more must come
                 if not self._post.wait(
                     lambda: search.caught or search.fresh or self._changes != seen,  # noqa: B023
                     left_of(deadline),
@@ -163,26 +178,32 @@ class Box:
                 self._mailbox.end(search)
 
     def _find(self, search: Search, choose: Callable[[Letter], Letter | None]) -> Letter | None:
+        wanted = search.wanted
         with self._lock:
+            candidates = iter(self._mailbox.candidates(search))
+            unsure: list[Letter] = []
             if search.is_simple:
-                letter = self._mailbox.find(search)
-                return None if letter is None else choose(letter)
-            candidates = list(self._mailbox.candidates(search))
-        for letter in candidates:  # the lock is free: a predicate is the user's code
-            if matches(letter.value, search.wanted):
+                for letter in candidates:
+                    if not letter.packed.keys().isdisjoint(wanted):
+                        unsure.append(letter)
+                        break
+                    if matches(letter.value, wanted):
+                        return choose(letter)
+            unsure += candidates
+        for letter in unsure:  # the lock is free: a predicate is the user's code, and so is unpacking a value
+            if matches(letter.value, wanted):
                 with self._lock:
                     chosen = choose(letter)
                 if chosen is not None:
                     return chosen
         return None
 
-    def _raise_bad_news(self, sources: list[str]) -> None:
-        if self.bad_news:
+    def _raise_bad_news(self) -> None:
+        try:
             uuid, report = self.bad_news.popleft()
-            raise ChildFailed(uuid, report)
-        if sources and all(uuid in self.ended for uuid in sources):
-            # The last packets of whoever has ended come before the news of it, so there are none.
-            raise errors.VirtualResourceLost(f"{_described(sources, self.ended)}, and no packet that matches is left")
+        except IndexError:
+            return  # told to another thread of this VR
+        raise ChildFailed(uuid, report)
 
 
 class ChildFailed(Exception):
@@ -194,13 +215,13 @@ class ChildFailed(Exception):
         self.report = report
 
 
-def _sources(wanted: Mapping[str, Any]) -> list[str]:
+def _sources(wanted: Mapping[str, Any]) -> Set[str]:
     src = wanted.get("src")
     named: Sequence[Any] = src.values if type(src) is AnyOf else (src,)
-    return [uuid for uuid in named if is_uuid(uuid)]
+    return dict.fromkeys(uuid for uuid in named if is_uuid(uuid)).keys()
 
 
-def _described(sources: list[str], ended: Mapping[str, Any]) -> str:
+def _described(sources: Set[str], ended: Mapping[str, Any]) -> str:
     def how(uuid: str) -> str:
         report = ended[uuid]
         if report is None:

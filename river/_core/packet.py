@@ -261,6 +261,11 @@ class Mailbox:
             for name, index in self._indexes.items():
                 index.add(name, letter)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody has looked at all that is here, and waits for more."""
+        return any(search.fresh is not None and not search.fresh for search in self._searches)
+
     def pass_by(self) -> int:
         """The place of a letter that does not stay; should it be put back, it comes before all that arrive later."""
         self._next += 1

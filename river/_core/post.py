@@ -125,6 +125,7 @@ class Post:
         self._armed_at = 0.0
         self._full: set[str] = set()  # mailboxes elsewhere that take no more for now
         self._watchers: dict[str, list[Line | Resident]] = {}  # by who is watched
+        self._reports: dict[str, tuple[str, Any]] = {}  # parent and report of those of this process that have failed
         self._pending: dict[int, Pending] = {}
         self._numbers = itertools.count(1).__next__
         self._lock = threading.Lock()
@@ -147,12 +148,14 @@ class Post:
     def move_out(self, uuid: str, parent: str = "", report: Any = None) -> None:
         """One that lived here has ended; those who watch it, and its parent, are told how."""
         with self._lock:
+            if report is not None:
+                self._reports[uuid] = parent, report
             self._residents.pop(uuid, None)
             watchers = self._watchers.pop(uuid, [])
         told = {line.home for line in watchers if isinstance(line, Line)}
         for one in watchers:
-            if isinstance(one, Line):
-                self.write(one, Kind.GONE, (uuid, parent, report))
+            if isinstance(one, Line):  # after all that it has sent, and so on the line that that went over
+                self.write(self._lines.get(one.home, one), Kind.GONE, (uuid, parent, report))
             else:
                 one.gone(uuid, parent, report)
         if parent and home_of(parent) == self.home:
@@ -182,7 +185,11 @@ class Post:
             if is_here:
                 self._watchers.setdefault(uuid, []).append(resident)
         if not is_here:
-            resident.gone(uuid, "", None)
+            resident.gone(uuid, *self._report_of(uuid))
+
+    def _report_of(self, uuid: str) -> tuple[str, Any]:
+        """Parent of one that is not here any more, if that is to hear of it, and how it ended."""
+        return self._reports.get(uuid, ("", None))
 
     @property
     def is_unused(self) -> bool:
@@ -282,6 +289,8 @@ class Post:
             connection.send(kind, pickle.dumps((head, plain, packed), 5), buffers, descriptors)
         if connection.waiting:
             self._flush_later(line)
+        if line.is_ended:
+            self._take_back(line)
 
     def _flush_later(self, line: Line) -> None:
         if not line.is_ended:
@@ -375,8 +384,7 @@ class Post:
         self._poller.forget(line.connection.number)
         self._all.pop(line.connection.number, None)
         line.connection.close()
-        for loan in line.loans:
-            shm.take_back(loan)
+        self._take_back(line)
         with self._lock:
             if any(other.home == line.home for other in self._all.values()):
                 return  # there is another one, and it may still have something for us
@@ -389,6 +397,13 @@ class Post:
             resident.lost(line.home)
         self._lose_pending(line.home)
         _retire_if_unused()
+
+    @staticmethod
+    def _take_back(line: Line) -> None:
+        """Nobody is there any more to whom something was lent.  Any thread."""
+        with contextlib.suppress(KeyError):
+            while True:
+                shm.take_back(line.loans.pop())
 
     def _lose_pending(self, far_home: str) -> None:
         for pending in [p for p in list(self._pending.values()) if p.home == far_home]:
@@ -425,8 +440,7 @@ class Post:
                 self._poller.forget(descriptor)
 
     def _read(self, line: Line) -> None:
-        if line.connection.waiting and line.connection.flush():
-            self._poller.watch(line.connection.number)
+        self._poller.flush(line.connection)
         try:
             frames = line.connection.receive()
         except (EOFError, ProtocolError):
@@ -453,7 +467,7 @@ class Post:
         if resident is not None:
             resident.delivered(letter, line)
         else:
-            self.write(line, Kind.GONE, (head, "", None))
+            self.write(line, Kind.GONE, (head, *self._report_of(head)))
 
     def _ask(self, line: Line, head: Any, letter: Letter) -> None:
         number, uuid, what = head
@@ -476,7 +490,7 @@ class Post:
             if is_here:
                 self._watchers.setdefault(head[0], []).append(line)
         if not is_here:
-            self.write(line, Kind.GONE, (head[0], "", None))
+            self.write(line, Kind.GONE, (head[0], *self._report_of(head[0])))
 
     def _gone(self, line: Line, head: Any, letter: Letter) -> None:
         uuid, parent, _ = head
@@ -527,8 +541,7 @@ class Post:
         for line in list(self._all.values()):
             line.is_ended = True
             line.connection.close()
-            for loan in line.loans:
-                shm.take_back(loan)
+            self._take_back(line)
         self._all.clear()
         self._poller.close()
         os.close(self._wake_in)
@@ -554,6 +567,17 @@ def the_post() -> Post:
         if _post is None:
             _post = Post(place().home)
         return _post
+
+
+def house(uuid: str, make: Callable[[Post], Any]) -> Any:
+    """Make somebody who lives here from now on.  The post cannot retire between the two."""
+    global _post
+    with _making:
+        if _post is None:
+            _post = Post(place().home)
+        resident = make(_post)
+        _post.move_in(uuid, resident)
+        return resident
 
 
 def _retire_if_unused() -> None:

@@ -60,6 +60,13 @@ class Poller:
                 self._poll.register(descriptor, events)
         self._wants[descriptor] = writing
 
+    def flush(self, line: Any) -> None:
+        """Send what a connection has kept, and wait for it to be writable as long as something is left."""
+        if not line.waiting or line.flush():
+            self.watch(line.number)
+            if line.waiting:  # another thread has sent meanwhile, and its own word came too early
+                self.watch(line.number, writing=True)
+
     def forget(self, descriptor: int) -> None:
         if self._wants.pop(descriptor, None) is not None and self._poll is not None:
             try:

@@ -12,52 +12,20 @@ Rule 4: the cost of an event does not grow with the number of VMs or tasks that 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .crew import FEW, VM, Crew
 from .instructions import NOBODY, End, Fail, GiveUp, Instruction, Resolve, Revoke, Send, Split, Start, Stop, Task
+from .waiting import Waiting, Where
 
 # A VM has one task running and enough waiting to hide the way of a result to the driver and of a task back, about
 # this many seconds of work.  More would let tasks wait behind a long one while another VM idles.
 AHEAD = 0.001
 # And never more than this, however short the tasks: from here on frames are long enough to cost nothing.
 MOST_CREDIT = 128
-# Submitting sends at once while a VM has fewer tasks than this; the others wait here and travel many to a frame.
-FEW = 2
 # So many VMs in a row may end before they are ready, or without having finished anything, until we give up.
 PATIENCE = 5
-
-
-class VM:
-    """What the scheduler knows of one VM."""
-
-    __slots__ = (
-        "asked",
-        "credit",
-        "doomed",
-        "has_more",
-        "is_ended",
-        "is_leaving",
-        "is_ready",
-        "left",
-        "name",
-        "tasks",
-        "timed",
-    )
-
-    def __init__(self, name: str, lifetime: int | None) -> None:
-        self.name = name
-        self.tasks: dict[int, Task] = {}  # in the order sent; the first is the one that runs
-        self.credit = FEW
-        self.left = lifetime  # tasks until it is replaced; None: no limit
-        self.timed: float | None = None  # deadline of its task; a task with a timeout is alone on its VM
-        self.doomed: set[int] = set()  # to be stopped even if begun
-        self.is_ready = False
-        self.asked = 0  # Revokes that it has not answered
-        self.has_more = False  # it was sent something since it was asked
-        self.is_leaving = False  # gets no more tasks, and its replacement has been asked for
-        self.is_ended = False  # killed by us
 
 
 class Scheduler:
@@ -68,14 +36,9 @@ class Scheduler:
         self.lifetime = lifetime
         self.vms: dict[str, VM] = {}
         self.tasks: dict[int, Task] = {}  # all that are not settled
-        self.queue: deque[Task] = deque()
+        self.waiting = Waiting(self.tasks)  # those that no VM was sent
         self.done = self.lost_vms = 0
-        self._queued = 0  # the queue without those cancelled in it
-        self._bound: dict[frozenset[str], deque[Task]] = {}  # tasks that wait for one of certain VMs
-        self._has_bound = False  # whether there ever was such a task
-        self._idle: dict[str, VM] = {}  # VMs without a task; the last one used is the one with warm caches
-        self._roomy: dict[str, VM] = {}  # VMs with some, but fewer than FEW
-        self._laden: dict[str, VM] = {}  # VMs with something that waits behind something else
+        self._crew = Crew()  # the VMs, by how much they have
         self._timed: dict[str, VM] = {}  # VMs that run against a deadline
         self._credit = 0  # of all VMs
         self._setbacks = 0  # VMs lost in a row without any work done
@@ -86,11 +49,11 @@ class Scheduler:
 
     def room(self) -> int:
         """How many more tasks it would like to have queued, so that no VM waits for the next one."""
-        return max(0, self._credit - self._queued)
+        return max(0, self._credit - self.waiting.free)
 
     def is_low(self) -> bool:
         """Whether it is time to queue more; asked after every result, so that feeding goes in batches."""
-        return 2 * self._queued < self._credit
+        return 2 * self.waiting.free < self._credit
 
     def next_deadline(self) -> float | None:
         if not self._timed:
@@ -114,39 +77,37 @@ class Scheduler:
         if task.where is not None:
             return self._submitted_bound(task, task.where, now)
         self.tasks[task.number] = task
-        if not self._queued:
-            for group in (self._idle, self._roomy):
+        if not self.waiting.free:
+            for group in self._crew.with_room:
                 for vm in reversed(group.values()):
-                    if self._may_take(vm, task):
+                    if vm.may_take(task):
                         self._assign(vm, task, now)
-                        self._place(vm)
+                        self._crew.place(vm)
                         return [Send(vm.name, [task])]
-        self.queue.append(task)
-        self._queued += 1
+        self.waiting.add(task)
         return []
 
-    def _submitted_bound(self, task: Task, where: frozenset[str], now: float) -> list[Instruction]:
-        self._has_bound = True
-        if not self._living(where):
+    def _submitted_bound(self, task: Task, where: Where, now: float) -> list[Instruction]:
+        self._crew.has_bound = True
+        if not self._is_living(where):
             return [Fail(task, "gone", next(iter(where), None))]
         self.tasks[task.number] = task
-        if where not in self._bound:
-            for group in (self._idle, self._roomy):
+        if not self.waiting.has_queue(where):
+            for group in self._crew.with_room:
                 for name in where:
                     vm = group.get(name)
-                    if vm is not None and self._may_take(vm, task):
+                    if vm is not None and vm.may_take(task):
                         self._assign(vm, task, now)
-                        self._place(vm)
+                        self._crew.place(vm)
                         return [Send(name, [task])]
-        self._bound.setdefault(where, deque()).append(task)
+        self.waiting.add(task)
         return []
 
     def forsaken(self, task: Task) -> None:
         """Taking this task in was interrupted, at whatever point: there is no such task."""
         self.tasks.pop(task.number, None)
-        if task.sent_to is None and task.where is None:
-            self.queue = deque(waiting for waiting in self.queue if waiting is not task)
-            self._queued = sum(self.tasks.get(waiting.number) is waiting for waiting in self.queue)
+        if task.sent_to is None:
+            self.waiting.forsaken(task)
 
     def resubmitted(self, tasks: Iterable[Task], now: float = 0.0) -> list[Instruction]:
         """Tasks go before all others: parts of a chunk, or a task to be tried again."""
@@ -158,7 +119,7 @@ class Scheduler:
         """A VM was started and will take tasks; it need not be up yet."""
         vm = self.vms[name] = VM(name, self.lifetime)
         self._credit += vm.credit
-        self._place(vm)
+        self._crew.place(vm)
         return self._refill(vm, [], now)
 
     def readied(self, name: str, now: float = 0.0) -> list[Instruction]:
@@ -207,7 +168,6 @@ class Scheduler:
         if vm is None:
             self._take_in(parts, todo)
             return self._distribute(todo, now)
-        vm.asked = max(0, vm.asked - was_asked)
         back = [vm.tasks.pop(number) for number in numbers if number in vm.tasks]
         for task in reversed(back):
             if vm.left is not None:
@@ -218,14 +178,14 @@ class Scheduler:
         if vm.timed is not None and not vm.tasks:
             vm.timed = None
             del self._timed[name]
+        if was_asked:
+            vm.has_answered()
         if not vm.asked:  # the answer to the last question: what is doomed and has not come back has begun
             if any(number in vm.tasks for number in vm.doomed):
                 self._end(vm, todo)
             vm.doomed.clear()
-        self._place(vm)
-        if not vm.has_more and all(task.where is not None for task in back):
-            self._laden.pop(name, None)  # it has nothing to give until it gets more
-        return self._distribute(todo, now)
+        self._crew.place(vm)
+        return self._distribute(todo, now, (name,))
 
     def lost(
         self, name: str, running: int | None, index: int = 0, blame: bool = True, now: float = 0.0
@@ -238,8 +198,8 @@ class Scheduler:
         if vm is None:
             return []
         self._credit -= vm.credit
-        for group in (self._idle, self._roomy, self._laden, self._timed):
-            group.pop(name, None)
+        self._timed.pop(name, None)
+        self._crew.remove(vm)
         todo: list[Instruction] = []
         blame = blame and not vm.is_ended
         if not vm.is_leaving:
@@ -277,7 +237,9 @@ class Scheduler:
             self._requeue(task)
         if self._setbacks > max(PATIENCE, 2 * self.wanted):
             return self._give_up(f"{self._setbacks} VMs in a row ended without having done anything", todo)
-        self._fail_stranded(name, todo)
+        if self._crew.has_bound:
+            for task in self.waiting.stranded(name, self._is_living):
+                self._fail_gone(task, name, todo)
         return self._restaff(self._distribute(todo, now))
 
     def unfit(self, name: str) -> list[Instruction]:
@@ -285,7 +247,7 @@ class Scheduler:
         vm = self.vms.get(name)
         if vm is not None:
             vm.is_leaving = True
-            self._place(vm)
+            self._crew.place(vm)
         self._unfit += 1
         return self._give_up("the initializer failed", []) if self._unfit > 1 else []
 
@@ -300,7 +262,7 @@ class Scheduler:
         if vm is None or vm.is_leaving:
             return []
         vm.left = 0
-        self._place(vm)
+        self._crew.place(vm)
         return self._refill(vm, [], now)
 
     def cancelled(self, number: int, running: bool) -> tuple[bool, list[Instruction]]:
@@ -310,7 +272,7 @@ class Scheduler:
             return False, []
         if task.sent_to is None:
             del self.tasks[number]
-            self._queued -= task.where is None
+            self.waiting.cancelled(task)
             return True, []
         if not running:
             return False, []
@@ -319,7 +281,7 @@ class Scheduler:
         if next(iter(vm.tasks)) == number:
             return True, self._end(vm, [])
         vm.doomed.add(number)
-        vm.asked += 1
+        vm.is_asked()
         return True, [Revoke(vm.name)]
 
     def expired(self, now: float) -> list[Instruction]:
@@ -353,27 +315,11 @@ class Scheduler:
         todo.append(GiveUp(why))
         todo += [Fail(task, "broken", task.sent_to) for task in self.tasks.values()]
         self.tasks.clear()
-        self.queue.clear()
-        self._bound.clear()
-        self._queued = 0
+        self.waiting.clear()
         return todo
-
-    @staticmethod
-    def _may_take(vm: VM, task: Task) -> bool:
-        """Whether the VM may be sent this task now.
-
-        A task with a timeout has the VM for itself, or its time would begin before it does.  One that may run only once
-        (retries=0) comes first: behind another one it could begin just when the VM is ended for that one's sake.
-        """
-        if vm.left is not None and vm.left <= 0:
-            return False
-        if task.timeout is not None:
-            return vm.is_ready and not vm.tasks
-        return vm.timed is None and (task.retries > 0 or not vm.tasks)
 
     def _assign(self, vm: VM, task: Task, now: float) -> None:
         vm.tasks[task.number] = task
-        vm.has_more = vm.has_more or task.where is None
         task.sent_to = vm.name
         if vm.left is not None:
             vm.left -= 1
@@ -381,86 +327,40 @@ class Scheduler:
             vm.timed = now + task.timeout
             self._timed[vm.name] = vm
 
-    def _place(self, vm: VM) -> None:
-        """Keep the groups true after a VM's tasks have changed."""
-        name, count = vm.name, len(vm.tasks)
-        self._idle.pop(name, None)
-        self._roomy.pop(name, None)
-        if count < FEW and not vm.is_leaving and vm.timed is None and (vm.left is None or vm.left > 0):
-            (self._roomy if count else self._idle)[name] = vm
-        if (count > 1 or (count and next(iter(vm.tasks.values())).size > 1)) and self._can_give(vm):
-            self._laden[name] = vm
-        else:
-            self._laden.pop(name, None)
-
-    def _can_give(self, vm: VM) -> bool:
-        """Whether it has anything that another VM may do."""
-        return not self._has_bound or any(task.where is None for task in vm.tasks.values())
-
     def _requeue(self, task: Task) -> None:
         task.sent_to = None
-        if task.where is not None:
-            self._bound.setdefault(task.where, deque()).appendleft(task)
-            return
-        self.queue.appendleft(task)
-        self._queued += 1
+        self.waiting.put_back(task)
 
-    def _living(self, where: frozenset[str]) -> bool:
+    def _is_living(self, where: Where) -> bool:
+        """Whether a VM of this set may still be sent something."""
         return any(name in self.vms and not self.vms[name].is_leaving for name in where)
 
-    def _fail_stranded(self, name: str, todo: list[Instruction]) -> None:
-        """A VM is gone: so are the tasks that wait for it and for no other one."""
-        for where in [where for where in self._bound if name in where and not self._living(where)]:
-            for task in self._bound.pop(where):
-                if self.tasks.get(task.number) is task and task.sent_to is None:
-                    del self.tasks[task.number]
-                    todo.append(Fail(task, "gone", name))
-
-    def _take_bound(self, vm: VM, most: int, now: float) -> list[Task]:
-        """Up to `most` tasks that wait for this VM among others."""
-        taken: list[Task] = []
-        for where in [where for where in self._bound if vm.name in where]:
-            queue = self._bound[where]
-            share = -(-len(queue) // len(where))
-            while queue and len(taken) < most and share:
-                task = queue[0]
-                if self.tasks.get(task.number) is task and task.sent_to is None:
-                    if not self._may_take(vm, task):
-                        break
-                    self._assign(vm, task, now)
-                    taken.append(task)
-                    share -= 1
-                queue.popleft()
-            if not queue:
-                del self._bound[where]
-        if taken:
-            self._place(vm)
-        return taken
+    def _fail_gone(self, task: Task, name: str | None, todo: list[Instruction]) -> None:
+        """None of the VMs that it may run on is left."""
+        self.tasks.pop(task.number, None)
+        todo.append(Fail(task, "gone", name))
 
     def _take_in(self, tasks: Iterable[Task], todo: list[Instruction]) -> None:
         for task in reversed(list(tasks)):
             if self.broken:
                 todo.append(Fail(task, "broken", None))
+            elif task.where is not None and not self._is_living(task.where):
+                self._fail_gone(task, next(iter(task.where), None), todo)
             else:
                 self.tasks[task.number] = task
                 self._requeue(task)
 
-    def _take(self, vm: VM, most: int, now: float) -> list[Task]:
-        """Up to `most` tasks from the queue, now assigned to `vm`."""
-        taken: list[Task] = []
-        queue, tasks = self.queue, self.tasks
-        while queue and len(taken) < most:
-            task = queue[0]
-            if tasks.get(task.number) is not task or task.sent_to is not None:
-                queue.popleft()  # cancelled while it waited
-                continue
-            if not self._may_take(vm, task):
-                break
-            queue.popleft()
+    def _take(self, vm: VM, most: int, share: int, now: float) -> list[Task]:
+        """Up to `most` tasks that waited, now assigned to `vm`; of those for any VM, up to `share`."""
+
+        def accept(task: Task) -> bool:
+            if not vm.may_take(task):
+                return False
             self._assign(vm, task, now)
-            taken.append(task)
-        self._queued -= len(taken)
-        self._place(vm)
+            return True
+
+        taken = self.waiting.take(vm.name, most, share, accept)
+        self._crew.place(vm)
         return taken
 
     def _refill(self, vm: VM, todo: list[Instruction], now: float) -> list[Instruction]:
@@ -470,35 +370,34 @@ class Scheduler:
         if vm.left is not None and vm.left <= 0:
             if not vm.tasks:
                 vm.is_leaving = True
-                self._place(vm)
+                self._crew.place(vm)
                 todo.append(Stop(vm.name))
                 return self._restaff(todo)
             return todo
-        share = -(-self._queued // len(self.vms))
-        taken = self._take_bound(vm, vm.credit - len(vm.tasks), now) if self._bound else []
-        taken += self._take(vm, min(vm.credit - len(vm.tasks), share), now)
+        taken = self._take(vm, vm.credit - len(vm.tasks), -(-self.waiting.free // len(self.vms)), now)
         if taken:
             todo.append(Send(vm.name, taken))
-        elif self._laden and not vm.tasks:
+        elif self._crew.laden and not vm.tasks:
             self._ask(todo)
         return todo
 
-    def _distribute(self, todo: list[Instruction], now: float) -> list[Instruction]:
-        """Tasks have come back: give them to VMs with room."""
-        for group in (self._idle, self._roomy):
-            for vm in reversed(list(group.values()) if self._queued or self._bound else []):
-                share = -(-self._queued // max(1, len(group)))
-                taken = self._take_bound(vm, FEW - len(vm.tasks), now) if self._bound else []
-                taken += self._take(vm, min(FEW - len(vm.tasks), share), now)
+    def _distribute(self, todo: list[Instruction], now: float, names: Iterable[str] = ()) -> list[Instruction]:
+        """Tasks have come back: give them to VMs with room; to those of these names also what waits for them alone."""
+        names = [*names, *self.waiting.have_come_back()]
+        for group in self._crew.with_room:
+            vms = group.values() if self.waiting.free else [group[name] for name in names if name in group]
+            for vm in reversed(list(vms)):
+                share = -(-self.waiting.free // max(1, len(group)))
+                taken = self._take(vm, FEW - len(vm.tasks), share, now)
                 if taken:
                     todo.append(Send(vm.name, taken))
-        return self._ask(todo) if self._idle and not self._queued else todo
+        return self._ask(todo) if self._crew.idle and not self.waiting.free else todo
 
     def _end(self, vm: VM, todo: list[Instruction]) -> list[Instruction]:
         """Kill a VM for the sake of one task; it gets no more, and what else dies with it is not to blame."""
         if not vm.is_ended:
             vm.is_ended = vm.is_leaving = True
-            self._place(vm)
+            self._crew.place(vm)
             todo.append(End(vm.name))
             self._restaff(todo)
         return todo
@@ -506,10 +405,8 @@ class Scheduler:
     def _ask(self, todo: list[Instruction]) -> list[Instruction]:
         """A VM is idle: ask one that has more than it can do for some of it, but not for what it is just being sent."""
         sent = {instruction.vm for instruction in todo if isinstance(instruction, Send)}
-        for vm in self._laden.values():
-            if vm.name not in sent and not vm.asked:
-                vm.asked += 1
-                vm.has_more = False
-                todo.append(Revoke(vm.name))
-                break
+        vm = self._crew.giver(sent)
+        if vm is not None:
+            vm.is_asked()
+            todo.append(Revoke(vm.name))
         return todo

@@ -54,6 +54,7 @@ CELL = struct.Struct("<QQ")  # number of the task that runs, plus one; the item 
 CELL_SIZE = 64
 _NO_ITEM = 2**64 - 1  # in place of an item: the chunk is being unpickled, or its results pickled
 _INDEX = struct.Struct("<Q")
+_RIVER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # where its files are
 
 
 class Current(NamedTuple):
@@ -398,7 +399,7 @@ class Worker:
 def without_us(error: BaseException) -> BaseException:
     """Leave River's own frames out of the traceback: the first line should be the user's."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_RIVER):
         trace = trace.tb_next
     return error.with_traceback(trace)
 

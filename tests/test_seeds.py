@@ -1,5 +1,7 @@
 """The programs of examples/seeds/, run by the commands as a user runs them, print what they printed in 2006."""
 
+import os
+import pty
 import socket
 import subprocess
 import sys
@@ -38,6 +40,19 @@ def test_in_a_terminal_the_banner_comes_first(name, program, printed):
     with Terminal("-W", "error", *command(name), "-n", "4", program, cwd=SEEDS) as terminal:
         assert terminal.end() == 0
         assert terminal.said == BANNERS[name] + printed
+
+
+@pytest.mark.parametrize("name", BANNERS)
+def test_in_a_terminal_the_banner_is_on_stdout(name):
+    terminal, stdout = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, *command(name), "-n", "4", "array_river.py"],
+        cwd=SEEDS, env=surroundings(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, timeout=100,
+    )
+    os.close(stdout)
+    with os.fdopen(terminal, "rb", buffering=0) as said:
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert said.read(1000).decode().replace("\r", "") == BANNERS[name] + "499500\n"
 
 
 @programs

@@ -85,6 +85,16 @@ class Box:
         self.children.append(uuid)
         self._watch(uuid)
 
+    def outlived_by(self, timeout: float) -> list[str]:
+        """Wait for the ends of the children; those that have not ended within so many seconds.  Raises ChildFailed."""
+
+        def running() -> list[str]:
+            return [uuid for uuid in self.children if uuid not in self.ended]
+
+        self._post.wait(lambda: self.bad_news or not running(), timeout)
+        self._raise_bad_news([])
+        return running()
+
     def _watch(self, uuid: str) -> None:
         if uuid not in self._watched and uuid not in self.ended:
             self._watched.add(uuid)

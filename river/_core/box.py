@@ -71,8 +71,8 @@ class Box:
         self._changes += 1
 
     def gone(self, uuid: str, parent: str, report: Any) -> None:
-        if uuid in self.ended:
-            return
+        if uuid in self.ended or (uuid in self.children and not parent and report is None):
+            return  # of a child it is not enough to know that it is gone: how it ended is on its way
         self.ended[uuid] = report
         if report is not None and (parent == self.uuid or uuid in self.children):
             self.bad_news.append((uuid, report))

@@ -11,21 +11,26 @@ May not: know how VMs are started, or what a script does.
 from __future__ import annotations
 
 import io
+import os
 import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# Seconds that VRs get to end by themselves when their program's `main` has returned.
+_PATIENCE = 1.0
+
 _USAGE = """\
 usage: {name} [-n N] [--quiet] script.py [arguments of the script ...]
        {name} [-n N] [--quiet] -m module [arguments ...]
+       {name} run ...            the same, for a script called vm, status, key or run
        river vm | status | key  [--help]
        river --help | --version
 
 Run a Python script with VMs at hand: those of `connect()` and `discover()`.  `river vm start` makes VMs that stay,
 which all programs of yours find; `river status` shows them; `river key` is what they are protected by.
-  -n N       so many VMs (default: one for each usable core)
+  -n N       so many VMs (default: those that stay, or else one for each usable core)
   --quiet    do not say how many VMs were found
 """
 
@@ -56,9 +61,9 @@ def main(argv: Sequence[str] | None = None, name: str = "river") -> int:
         print(f"{name}: {error}\n{_USAGE.format(name=name)}", file=sys.stderr, end="")
         return 2
     if isinstance(order, str):
-        print(order)
+        print(order.format(name=name))
         return 0
-    return _run(order, "discovered {}" if name == "river" else "trickle: discovered {}:")
+    return _run(order, name)
 
 
 def trickle(argv: Sequence[str] | None = None) -> int:
@@ -70,10 +75,12 @@ def _read(given: list[str]) -> _Order | str:
     """What is asked for; a string is to be printed, and that is all.  Raises _Misuse."""
     vms: int | None = None
     quiet = False
+    if given[:1] == ["run"]:
+        given = given[1:]
     while given and given[0].startswith("-"):
         option = given.pop(0)
         if option in ("-h", "--help"):
-            return _USAGE.format(name="river").rstrip()
+            return _USAGE.rstrip()
         if option == "--version":
             from . import __version__
 
@@ -86,24 +93,25 @@ def _read(given: list[str]) -> _Order | str:
             return _Order(vms, quiet, True, given)
         elif option.startswith("-n"):
             text = option[2:] or (given.pop(0) if given else "")
-            if not text.isdigit() or int(text) < 1:
+            if not text.isdecimal() or int(text) < 1:
                 raise _Misuse(f"-n takes a number of VMs, not {text!r}")
             vms = int(text)
         else:
             raise _Misuse(f"there is no option {option}")
-    if given[:1] == ["run"]:
-        given = given[1:]
     if not given:
         raise _Misuse("which script?")
     return _Order(vms, quiet, False, given)
 
 
-def _run(order: _Order, banner: str) -> int:
+def _run(order: _Order, name: str) -> int:
     """Run the script; returns its exit code."""
+    if not getattr(sys.flags, "safe_path", False):  # as `python` does, in the place of River's own
+        sys.path[0] = os.getcwd() if order.is_module else str(Path(order.argv[0]).resolve().parent)
     try:
         module, code = _load(order)
-    except (OSError, ImportError) as error:
-        print(f"river: {order.argv[0]} cannot be run: {error}", file=sys.stderr)
+    except (OSError, ImportError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        print(f"{name}: {order.argv[0]} cannot be run: {reason}", file=sys.stderr)
         return 2
     except SyntaxError as error:
         _tell(error.with_traceback(None))
@@ -111,18 +119,10 @@ def _run(order: _Order, banner: str) -> int:
     from . import session
 
     sys.path.append(str(Path(__file__).with_name("names")))
-    sys.argv[:] = [module.__file__ or order.argv[0], *order.argv[1:]]
-    if order.is_module:
-        sys.path.insert(0, "")
-    else:
-        sys.path[0] = str(Path(order.argv[0]).resolve().parent)
+    sys.argv[:] = [module.__file__ or "" if order.is_module else order.argv[0], *order.argv[1:]]
     sys.modules["__main__"] = module
     try:
-        vms = session.the_session(order.vms).connect(order.vms, True, {})
-        if not order.quiet:
-            count = f"{len(vms)} VM{'s' * (len(vms) != 1)}"
-            print(banner.format(count), file=sys.stdout if sys.stdout.isatty() else sys.stderr, flush=True)
-        return _finish(lambda: _perform(module, code))
+        return _finish(lambda: _perform(order, name, module, code))
     finally:
         session.disconnect()
 
@@ -136,40 +136,43 @@ def _load(order: _Order) -> tuple[types.ModuleType, Any]:
     if order.is_module:
         import runpy
 
-        sys.path.insert(0, "")
-        try:
-            _, spec, code = runpy._get_module_details(order.argv[0])  # type: ignore[attr-defined]
-        finally:
-            del sys.path[0]
+        _, spec, code = runpy._get_module_details(order.argv[0])  # type: ignore[attr-defined]
         module.__spec__, module.__file__, module.__package__ = spec, spec.origin, spec.parent
         return module, code
-    path = order.argv[0]
+    path = os.path.join(os.getcwd(), order.argv[0])
     with io.open_code(path) as file:
         code = compile(file.read(), path, "exec", dont_inherit=True)
     module.__file__, module.__package__ = path, None
     return module, code
 
 
-def _perform(module: types.ModuleType, code: Any) -> None:
+def _perform(order: _Order, name: str, module: types.ModuleType, code: Any) -> None:
+    """Find VMs, say how many, and do what the script does; then what its program does."""
     from . import session
 
+    vms = session.the_session(order.vms).connect(order.vms, True, {})
+    if not order.quiet:
+        found = f"discovered {len(vms)} VM{'s' * (len(vms) != 1)}"
+        is_seen = sys.stdout is not None and sys.stdout.isatty()
+        banner = found if name == "river" else f"{name}: {found}:"
+        print(banner, file=sys.stdout if is_seen else sys.stderr, flush=True)
     exec(code, module.__dict__)
     kind = None if session.has_run() else _program(module)
     if kind is not None:
-        session.run(kind)
+        _, running = session.perform(kind, patience=_PATIENCE)
+        if running:
+            vrs = f"{running} VR{'s' * (running != 1)}"
+            print(f"{name}: main has returned; {vrs} that still ran came to an end with it", file=sys.stderr)
 
 
 def _program(module: types.ModuleType) -> Any:
-    """The VirtualResource that is the program: the only one that the script defines, or the only one that has a
-    `vr_init`.  None if it defines none.  Raises LookupError if there are several."""
-    from .vr import VirtualResource
+    """The VirtualResource that is the program: the only one that the script defines (of a class and its base, the
+    class), or the only one of them with a `vr_init`.  None if it defines none.  Raises LookupError if it is not clear.
+    """
+    from .vr import VirtualResource, vrs_of
 
-    classes = [value for value in module.__dict__.values() if isinstance(value, type)]
-    kinds = [
-        kind for kind in dict.fromkeys(classes) if issubclass(kind, VirtualResource) and kind.__module__ == "__main__"
-    ]
-    first = [kind for kind in kinds if "vr_init" in kind.__dict__]
-    chosen = kinds if len(kinds) == 1 else first
+    kinds = vrs_of(module)
+    chosen = kinds if len(kinds) == 1 else [kind for kind in kinds if kind.vr_init is not VirtualResource.vr_init]
     if kinds and len(chosen) != 1:
         names = ", ".join(kind.__name__ for kind in kinds)
         raise LookupError(
@@ -189,11 +192,15 @@ def _finish(perform: Callable[[], None]) -> int:
         return 1
     except BaseException as error:  # noqa: BLE001 - as the interpreter does: told on stderr, with the script's frames
         trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        while trace is not None and trace.tb_frame.f_globals.get("__name__") in _AROUND:
             trace = trace.tb_next
         _tell(error.with_traceback(trace))
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
+
+
+# What is around a script's own frames.
+_AROUND = (__name__, "river.session", "river.vr")
 
 
 def _tell(error: BaseException) -> None:

@@ -229,6 +229,17 @@ def run(kind: type[VirtualResource], *args: Any, n: int | None = None) -> Any:
     """Run a VirtualResource as a program: `vr_init`, then `main`, in this thread, with `n` VMs (default: those that
     there are, or one for each usable core).  Returns what `main` returns, or None if `vr_init` returns something falsy.
     """
+    return perform(kind, args, n)[0]
+
+
+def perform(
+    kind: type[VirtualResource], args: tuple[Any, ...] = (), n: int | None = None, patience: float | None = None
+) -> tuple[Any, int]:
+    """The same; returns how many of the VRs that it has deployed go on after it, too.
+
+    patience: seconds to wait for their ends (None: it is not asked).  Then, what one of them raised is raised here if
+    the program has not heard of it.
+    """
     global _has_run
     _has_run = True
     session = the_session(n)
@@ -236,7 +247,8 @@ def run(kind: type[VirtualResource], *args: Any, n: int | None = None) -> Any:
         session.connect(n, True, {})
     vr = begin(kind, the_post().new_uuid(), None, session.program, args)
     try:
-        return vr.main() if vr.vr_init() else None
+        value = vr.main() if vr.vr_init() else None
+        return value, 0 if patience is None else len(vr._outlived_by(patience))
     finally:
         end(vr)
 

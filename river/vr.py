@@ -21,7 +21,7 @@ from ._core import serial
 from ._core.box import KILLED, Box, ChildFailed
 from ._core.packet import Packet, check_names
 from ._core.post import house, the_post
-from ._core.worker import flush_output, without_us
+from ._core.worker import flush_output
 from .program import Program
 
 __all__ = ["VirtualResource"]
@@ -144,6 +144,14 @@ class VirtualResource:
         """What waits in the mailbox, oldest first; it stays."""
         return (letter.open() for letter in self._box.all())
 
+    def _outlived_by(self, patience: float) -> list[str]:
+        """The children that have not ended within so many seconds.  Raises what one of them raised, as `recv` does."""
+        try:
+            return self._box.outlived_by(patience)
+        except ChildFailed as failed:
+            error, cause = _what_ended(failed)
+            raise error from cause
+
     def _what_waits(self) -> str:
         count = len(self._box)
         if not count:
@@ -201,10 +209,15 @@ def _live(vr: VirtualResource) -> None:
         vr.main()
     except BaseException as error:  # noqa: BLE001 - whatever it was, the parent hears of it
         if not isinstance(error, SystemExit) or error.code:  # sys.exit() is an end like any other, sys.exit("why") not
-            report = serial.dump_exception(without_us(error))
+            report = serial.dump_exception(_without_us(error))
     finally:
         flush_output()
         end(vr, report)
+
+
+def _without_us(error: BaseException) -> BaseException:
+    """Leave the frame of `_live` out of the traceback: the first line should be the user's."""
+    return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
 
 
 def the_vr_of(module: str | ModuleType) -> type[VirtualResource]:
@@ -212,19 +225,20 @@ def the_vr_of(module: str | ModuleType) -> type[VirtualResource]:
     found = sys.modules.get(module) if isinstance(module, str) else module
     if found is None:
         raise LookupError(f"module {module!r} is not loaded; import it, or give the class itself: deploy(..., cls=...)")
-    name = found.__name__
-    kinds = [
-        value
-        for value in vars(found).values()
-        if isinstance(value, type) and issubclass(value, VirtualResource) and value.__module__ == name
-    ]
-    kinds = [kind for kind in kinds if not any(kind is not other and issubclass(other, kind) for other in kinds)]
-    if len(set(kinds)) != 1:
+    kinds = vrs_of(found)
+    if len(kinds) != 1:
         names = ", ".join(sorted(kind.__name__ for kind in kinds)) or "none"
         raise LookupError(
-            f"module {name!r} should define one VirtualResource, and has {names}; use deploy(..., cls=...)"
+            f"module {found.__name__!r} should define one VirtualResource, and has {names}; use deploy(..., cls=...)"
         )
     return kinds[0]
+
+
+def vrs_of(module: ModuleType) -> list[type[VirtualResource]]:
+    """The VirtualResources that a module defines; of a class and its base, the class."""
+    known = dict.fromkeys(value for value in vars(module).values() if isinstance(value, type))
+    kinds = [kind for kind in known if issubclass(kind, VirtualResource) and kind.__module__ == module.__name__]
+    return [kind for kind in kinds if not any(kind is not other and issubclass(other, kind) for other in kinds)]
 
 
 def _what_ended(failed: ChildFailed) -> tuple[BaseException, BaseException | None]:

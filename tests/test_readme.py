@@ -5,6 +5,7 @@ How to write one:
 - What it prints is in the README too: either `# -> ...` at the end of lines, one such comment for each line
   that is printed, in order, or a block marked `text` right after it.  `...` in either stands for anything.
   A snippet without either prints nothing.
+- A block marked `console` has commands of River's after `$`, to be run in a checkout, each with what it prints.
 - A block marked `sh` holds commands for a checkout, one a line.
 """
 
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import tools
+from served import own_home  # noqa: F401
 
 import river
 
@@ -66,6 +69,26 @@ def test_a_snippet_prints_what_the_readme_says(snippet, tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert agrees(snippet.output, done.stdout), f"it says:\n{snippet.output}and prints:\n{done.stdout}"
+
+
+CONSOLES = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("console", CONSOLES)
+def test_commands_print_what_the_readme_says(console, home):
+    for command, promised in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", console, re.MULTILINE):
+        name, *arguments = command.split()
+        done = subprocess.run(
+            [sys.executable, "-W", "error", *tools.command(name), *arguments],
+            cwd=ROOT, env=tools.surroundings(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100,
+        )
+        assert done.returncode == 0, done.stdout
+        assert agrees(promised, done.stdout), f"$ {command}\nit says:\n{promised}and prints:\n{done.stdout}"
+
+
+def test_every_console_is_found():
+    assert len(CONSOLES) == README.count("```console") > 0
 
 
 def test_every_python_block_is_found():

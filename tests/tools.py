@@ -104,6 +104,14 @@ def python(*arguments, input=None, cwd=None, code=0, **env):
     return done.stdout
 
 
+def command(name):
+    """What to give to Python for the command `river` or `trickle`, as this environment has it."""
+    installed = Path(sys.executable).with_name(name)
+    if installed.exists():
+        return [installed]
+    return ["-m", "river"] if name == "river" else ["-c", f"import sys, river.cli; sys.exit(river.cli.{name}())"]
+
+
 def script(directory, text, name="script.py"):
     """Write a script; returns its path."""
     path = Path(directory) / name

@@ -2,7 +2,7 @@
 
     $ river -n 2 pipeline.py
 
-Each stage is a VirtualResource of its own class in a VM of its own.  What it hands on goes straight to the next stage.
+Each stage is a VirtualResource of a class of its own.  What it hands on goes straight to the next one, VM to VM.
 """
 
 from collections import Counter
@@ -16,11 +16,13 @@ and through the rooms the river runs
 
 
 class Split(VirtualResource):
+    def __init__(self, to):
+        self.to = to
+
     def main(self):
-        to = self.recv(tag="setup").to
-        while (msg := self.recv(src=self.parent)).tag == "line":
-            self.send(dest=to, tag="words", words=msg.text.lower().split())
-        self.send(dest=to, tag="end")
+        while (msg := self.recv()).tag == "line":
+            self.send(dest=self.to, tag="words", words=msg.text.lower().split())
+        self.send(dest=self.to, tag="end")
 
 
 class Count(VirtualResource):
@@ -28,15 +30,14 @@ class Count(VirtualResource):
         counts = Counter()
         while (msg := self.recv()).tag == "words":
             counts.update(msg.words)
-        self.send(dest=self.parent, tag="counts", counts=counts)
+        self.send(dest=self.parent, counts=counts)
 
 
 class Pipeline(VirtualResource):
     def vr_init(self):
         vms = self.discover()
-        self.split = self.deploy(vms[:1], cls=Split)[0]["uuid"]
         self.count = self.deploy(vms[-1:], cls=Count)[0]["uuid"]
-        self.send(dest=self.split, tag="setup", to=self.count)
+        self.split = self.deploy(vms[:1], cls=Split, args=[self.count])[0]["uuid"]
         return True
 
     def main(self):
@@ -44,4 +45,4 @@ class Pipeline(VirtualResource):
             self.send(dest=self.split, tag="line", text=line)
         self.send(dest=self.split, tag="end")
         for word, count in self.recv(src=self.count).counts.most_common(4):
-            print(f"{count} {word}")
+            print(count, word)

@@ -1,19 +1,17 @@
-"""A master hands out stretches of numbers, workers search them for primes p where p + 2 is prime too.
+"""Which word of four letters has this fingerprint?  A master hands out first letters, workers try the rest.
 
     $ river -n 4 search.py
 
-Nobody keeps a list of who is idle: a worker asks for work by a packet with tag="ready", and the master picks out what
-it wants to deal with next by tag.
+Nobody keeps a list of who is idle: whoever is says so by a packet, and the master takes the packets it wants by tag.
 """
 
-from river import any_of
+from hashlib import sha256
+from itertools import product
+from string import ascii_lowercase
+
 from vr import VirtualResource
 
-STRETCH, END = 5_000, 40_000
-
-
-def is_prime(n):
-    return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
+FINGERPRINT = "19b25856e1c150ca834cffc8b59b23adbd0ec0389e58eb22b3b64768098d002b"
 
 
 class Search(VirtualResource):
@@ -28,26 +26,20 @@ class Search(VirtualResource):
             self.worker()
 
     def master(self):
-        work = list(range(0, END, STRETCH))
-        busy = set()
-        pairs = 0
-        while work or busy:
-            msg = self.recv(tag=any_of("ready", "found") if work else "found")
-            if msg.tag == "found":
-                pairs += msg.pairs
-                busy.discard(msg.src)
-            else:
-                busy.add(msg.src)
-                self.send(dest=msg.src, tag="work", start=work.pop(0))
+        for letter in ascii_lowercase:
+            idle = self.recv(tag="idle")
+            if self.peek(tag="found"):
+                break
+            self.send(dest=idle.src, tag="try", letter=letter)
+        print(f"the word is {self.recv(tag='found').word!r}")
         for worker in self.children:
             self.send(dest=worker, tag="end")
-        print(f"{pairs} pairs of twin primes below {END}")
 
     def worker(self):
-        while True:
-            self.send(dest=self.parent, tag="ready")
-            msg = self.recv(src=self.parent)
-            if msg.tag == "end":
-                return
-            found = [p for p in range(msg.start, msg.start + STRETCH) if is_prime(p) and is_prime(p + 2)]
-            self.send(dest=self.parent, tag="found", pairs=len(found))
+        self.send(dest=self.parent, tag="idle")
+        while (msg := self.recv(src=self.parent)).tag == "try":
+            for rest in product(ascii_lowercase, repeat=3):
+                word = msg.letter + "".join(rest)
+                if sha256(word.encode()).hexdigest() == FINGERPRINT:
+                    self.send(dest=self.parent, tag="found", word=word)
+            self.send(dest=self.parent, tag="idle")

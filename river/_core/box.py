@@ -72,8 +72,8 @@ class Box:
         self._changes += 1
 
     def gone(self, uuid: str, parent: str, report: Any) -> None:
-        if uuid in self.ended:
-            return
+        if uuid in self.ended or (uuid in self.children and not parent and report is None):
+            return  # of a child it is not enough to know that it is gone: how it ended is on its way
         self.ended[uuid] = report
         if report is not None and (parent == self.uuid or uuid in self.children):
             self.bad_news.append((uuid, report))
@@ -85,6 +85,16 @@ class Box:
         """That VR is this one's child."""
         self.children.append(uuid)
         self._watch(uuid)
+
+    def outlived_by(self, timeout: float) -> list[str]:
+        """Wait for the ends of the children; those that have not ended within so many seconds.  Raises ChildFailed."""
+
+        def running() -> list[str]:
+            return [uuid for uuid in self.children if uuid not in self.ended]
+
+        self._post.wait(lambda: self.bad_news or not running(), timeout)
+        self._raise_bad_news()
+        return running()
 
     def _watch(self, uuid: str) -> None:
         if uuid not in self._watched and uuid not in self.ended:

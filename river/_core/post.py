@@ -467,7 +467,11 @@ class Post:
         if resident is not None:
             resident.delivered(letter, line)
         else:
-            self.write(line, Kind.GONE, (head, *self._report_of(head)))
+            self.write(self._way_back(line), Kind.GONE, (head, *self._report_of(head)))
+
+    def _way_back(self, line: Line) -> Line:
+        """The line on which packets go to that process, so that the news of an end overtake none of them."""
+        return self._lines.get(line.home, line)
 
     def _ask(self, line: Line, head: Any, letter: Letter) -> None:
         number, uuid, what = head
@@ -485,6 +489,7 @@ class Post:
         self.answered(number, status, letter)
 
     def _watch(self, line: Line, head: Any, letter: Letter) -> None:
+        line = self._way_back(line)
         with self._lock:
             is_here = head[0] in self._residents
             if is_here:

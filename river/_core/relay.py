@@ -58,6 +58,8 @@ class Poller:
                 (self._poll.register if known is None else self._poll.modify)(descriptor, events)
             except FileNotFoundError:  # it was closed, and is another's now
                 self._poll.register(descriptor, events)
+            except FileExistsError:  # another thread has just begun to watch it
+                self._poll.modify(descriptor, events)
         self._wants[descriptor] = writing
 
     def flush(self, line: Any) -> None:

@@ -424,6 +424,7 @@ def test_vrs_that_outlive_the_program_are_ended_and_told_of(afterwards, complain
     ("afterwards", "complaint"),
     [
         ("raise KeyError('unheard')", "KeyError: 'unheard'"),
+        ("sys.exit('no luck')", "no luck"),
         ("import os; os.kill(os.getpid(), 9)", "is gone with its VM, which has died"),
     ],
 )

@@ -78,27 +78,39 @@ def posts():
     (a, b), (c, d) = pair(), pair()
     here._take_in(there.home, Connection(a))
     there._take_in(here.home, Connection(c))
-    here.adopt(there.home, d.detach())
-    there.adopt(here.home, b.detach())
+    here.adopt(there.home, d.detach(), False)
+    there.adopt(here.home, b.detach(), False)
     yield here, there
     here.close()
     there.close()
 
 
-@pytest.mark.parametrize("is_known", [True, False], ids=["it was watched", "it is asked for afterwards"])
-def test_the_end_of_a_vr_comes_behind_its_last_packets(is_known, posts):
+@pytest.fixture(params=[True, False], ids=["it was watched", "it is asked for afterwards"])
+def is_watched(request):
+    return request.param
+
+
+@pytest.mark.parametrize("report", [None, REPORT], ids=["ended", "failed"])
+@pytest.mark.parametrize("is_child", [True, False], ids=["a child", "another one"])
+def test_the_end_of_a_vr_is_told_behind_its_last_packets(is_watched, is_child, report, posts):
     here, there = posts
     receiver, sender = Box(here, here.new_uuid()), Box(there, there.new_uuid())
     here.move_in(receiver.uuid, receiver)
     there.move_in(sender.uuid, sender)
-    if is_known:
-        here.watch(sender.uuid, receiver)
+    watch = receiver.adopt if is_child else receiver._watch
+    if is_watched:
+        watch(sender.uuid)
         wait_until(lambda: sender.uuid in there._watchers, what="the wish to watch it")
     for number in range(10):
         there.send(sender.uuid, receiver.uuid, {"number": number})
-    there.move_out(sender.uuid)
+    there.move_out(sender.uuid, receiver.uuid if is_child else "", report)
+    if not is_watched:
+        watch(sender.uuid)
 
-    taken = [receiver.take({"src": sender.uuid}, 60).value("number") for _ in range(10)]
-    assert taken == list(range(10))
-    with pytest.raises(VirtualResourceLost):
+    assert [receiver.take({"src": sender.uuid}, 60).value("number") for _ in range(10)] == list(range(10))
+    if is_child and report:
+        with pytest.raises(ChildFailed) as caught:
+            receiver.take({"src": sender.uuid}, 60)
+        assert (caught.value.uuid, caught.value.report) == (sender.uuid, report)
+    with pytest.raises(VirtualResourceLost, match="failed with ValueError" if report else "has ended"):
         receiver.take({"src": sender.uuid}, 60)

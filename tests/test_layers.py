@@ -54,7 +54,7 @@ LAYERS = [
     ["river.session"],
     ["river.trickle"],
     ["river"],
-    ["river.names.vr", "river.commands"],
+    ["river.names", "river.names.vr", "river.commands"],
     ["river.cli"],
     ["river.__main__"],
 ]
@@ -93,6 +93,10 @@ def test_every_module_has_one_line_and_every_line_names_modules():
 
     assert listed == there, f"only in the table or only in river/: {sorted(set(listed) ^ set(there))}"
     assert BOOT | set(PURE) | set(LAZY) <= set(there)
+
+
+def test_every_folder_of_modules_is_a_package_so_that_a_wheel_has_it():
+    assert {file.parent for file in RIVER.rglob("*.py")} == {file.parent for file in RIVER.rglob("__init__.py")}
 
 
 def test_a_module_imports_only_from_a_lower_line():

@@ -70,12 +70,18 @@ class Session:
     def connect(self, n: int | None, local: bool, attributes: Mapping[str, Any]) -> list[VM]:
         """`n` VMs that match, or all; local ones are started for what is missing."""
         found = [vm for vm in self.vms() if selects(attributes, vm)]
-        if n is not None and len(found) < n and local:
+        if n is not None and len(found) < n and local and self._could_start(attributes):
             self.grow(n - len(found))
             found = [vm for vm in self.vms() if selects(attributes, vm)]
         if n is not None and len(found) < n:
             raise errors.VMsNotFound(_missing(n, found, self.vms(), attributes))
         return found[:n]
+
+    @staticmethod
+    def _could_start(attributes: Mapping[str, Any]) -> bool:
+        """Whether a VM that is started here may match."""
+        known = {**_facts_of_machine(), **_load()}
+        return selects({name: wanted for name, wanted in attributes.items() if name not in _OF_VM}, known)
 
     def grow(self, vms: int) -> None:
         self.pool._vm_count += vms
@@ -91,8 +97,14 @@ class Session:
         kind: Callable[..., TaskFuture] = TaskFuture,
     ) -> TaskFuture:
         """Run a call on one of these VMs; returns its future."""
+        self.check_open()
         options = options._replace(where=self.names(where))
         return submit_task(self.pool._cluster, options, function, args, keywords, False, None, kind)
+
+    def check_open(self) -> None:
+        """Raises VMsNotFound when the VMs have been ended."""
+        if self.is_closed and not self.pool._cluster.is_orphan:
+            raise errors.VMsNotFound("these VMs were ended, by disconnect() say; connect() finds or starts others")
 
     def names(self, where: Sequence[VM]) -> frozenset[str]:
         return frozenset(vm._name for vm in where)
@@ -198,11 +210,15 @@ _session: Session | None = None
 _making = threading.Lock()
 
 
-def the_session(n: int | None = None) -> Session:
-    """This program's session; made with `n` VMs (default: one for each usable core) if there is none."""
+def the_session(n: int | None = None, local: bool = True) -> Session:
+    """This program's session; made with `n` VMs (default: one for each usable core) if there is none.
+
+    Raises VMsNotFound if there is none and `local` is false."""
     global _session
     with _making:
         if _session is None or _session.is_closed:
+            if not local:
+                raise errors.VMsNotFound("no VM was found, and none may be started (local=False); all there are: none")
             _session = Session(n or cpus.cpu_count())
         return _session
 
@@ -233,12 +249,18 @@ def run(kind: type[VirtualResource], *args: Any, n: int | None = None) -> Any:
 def _facts(remote: RemoteVM) -> dict[str, Any]:
     return {
         "uuid": remote.uuid,
-        "host": socket.gethostname(),
         "pid": remote.pid,
         "name": remote.name,
-        "python": platform.python_version(),
-        "cpus": cpus.cpu_count(),
+        **_facts_of_machine(),
     }
+
+
+# What no two VMs have in common.
+_OF_VM = ("uuid", "pid", "name")
+
+
+def _facts_of_machine() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "python": platform.python_version(), "cpus": cpus.cpu_count()}
 
 
 def _load() -> dict[str, Any]:

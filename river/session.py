@@ -40,10 +40,12 @@ _PATIENCE = 60.0
 class Session:
     """The VMs of one program."""
 
-    def __init__(self, vms: int | None = None, lan: bool = False) -> None:
+    def __init__(self, vms: int | None, local: bool, lan: bool) -> None:
         machines = _join(vms, lan)
-        found = sum(machine.limit or 0 for machine in machines)
-        self.pool = RiverPool(vms or found or cpus.cpu_count(), machines=machines)
+        found = sum(machine.limit for machine in machines)
+        if not found and not local:
+            raise errors.VMsNotFound("no VM was found, and none may be started (local=False); all there are: none")
+        self.pool = RiverPool((vms if local else found) or found or cpus.cpu_count(), machines=machines)
         self.program = Registry(self)
         self._known: dict[str, VM] = {}
         self._lock = threading.Lock()
@@ -76,12 +78,18 @@ class Session:
     def connect(self, n: int | None, local: bool, attributes: Mapping[str, Any]) -> list[VM]:
         """`n` VMs that match, or all; local ones are started for what is missing."""
         found = [vm for vm in self.vms() if selects(attributes, vm)]
-        if n is not None and len(found) < n and local:
+        if n is not None and len(found) < n and local and self._could_start(attributes):
             self.grow(n - len(found))
             found = [vm for vm in self.vms() if selects(attributes, vm)]
         if n is not None and len(found) < n:
             raise errors.VMsNotFound(_missing(n, found, self.vms(), attributes))
         return found[:n]
+
+    @staticmethod
+    def _could_start(attributes: Mapping[str, Any]) -> bool:
+        """Whether a VM that is started here may match."""
+        known = {**_facts_of_machine(), **memory.of_machine()}
+        return selects({name: wanted for name, wanted in attributes.items() if name not in _OF_VM}, known)
 
     def grow(self, vms: int) -> None:
         self.pool._vm_count += vms
@@ -97,8 +105,14 @@ class Session:
         kind: Callable[..., TaskFuture] = TaskFuture,
     ) -> TaskFuture:
         """Run a call on one of these VMs; returns its future."""
+        self.check_open()
         options = options._replace(where=self.names(where))
         return submit_task(self.pool._cluster, options, function, args, keywords, False, None, kind)
+
+    def check_open(self) -> None:
+        """Raises VMsNotFound when the VMs have been ended."""
+        if self.is_closed and not self.pool._cluster.is_orphan:
+            raise errors.VMsNotFound("these VMs were ended, by disconnect() say; connect() finds or starts others")
 
     def names(self, where: Sequence[VM]) -> frozenset[str]:
         return frozenset(vm._name for vm in where)
@@ -205,14 +219,16 @@ _has_run = False
 _making = threading.Lock()
 
 
-def the_session(n: int | None = None, lan: bool = False) -> Session:
+def the_session(n: int | None = None, local: bool = True, lan: bool = False) -> Session:
     """This program's session.  If there is none, it is made with `n` VMs: those that stay (`river vm start`; with
-    `lan`, on other machines too), and local ones for what is missing.  By default all that stay, or one for each core.
-    """
+    `lan`, on other machines too), and, if `local`, VMs of this machine for what is missing.  By default all that stay,
+    or one for each core.
+
+    Raises VMsNotFound if there is none and `local` is false."""
     global _session
     with _making:
         if _session is None or _session.is_closed:
-            _session = Session(n, lan)
+            _session = Session(n, local, lan)
         return _session
 
 
@@ -281,13 +297,18 @@ def _join(vms: int | None, lan: bool) -> list[JoinedMachine]:
 
 
 def _facts(remote: RemoteVM) -> dict[str, Any]:
-    local = {"host": socket.gethostname(), "python": platform.python_version(), "cpus": cpus.cpu_count()}
-    known = {**local, **{name: value for name, value in remote.machine.facts.items() if name in _SHOWN}}
-    return {"uuid": remote.uuid, "pid": remote.pid, "name": remote.name, **known}
+    known = {name: value for name, value in remote.machine.facts.items() if name in _SHOWN}
+    return {"uuid": remote.uuid, "pid": remote.pid, "name": remote.name, **_facts_of_machine(), **known}
 
 
+# What no two VMs have in common.
+_OF_VM = ("uuid", "pid", "name")
 # What a server tells of its machine, once.
 _SHOWN = ("host", "python", "cpus", "load", "memory", "total_memory")
+
+
+def _facts_of_machine() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "python": platform.python_version(), "cpus": cpus.cpu_count()}
 
 
 def _missing(n: int, found: list[VM], all_vms: list[VM], attributes: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import errors
 from ._core import remote
+from .futures import Future
 from .session import Session, disconnect, the_session
 from .vms import VM, Handle, RemoteMethod, RemoteName, fork_on
 
@@ -49,7 +50,7 @@ def connect(n: int | None = None, *, local: bool = True, lan: bool = False, **at
     """
     if n is not None and n < 1:
         raise ValueError(f"connect() takes 1 VM or more, not {n}")
-    return the_session(n, lan).connect(n, local, attributes)
+    return the_session(n, local, lan).connect(n, local, attributes)
 
 
 def inject(where: VM | Sequence[VM], obj: Any, name: str | None = None) -> None:
@@ -76,21 +77,21 @@ def _source(module: types.ModuleType) -> tuple[str | None, str | None]:
         return None, None
 
 
-def fork(where: Any, function: Any = None, /, *args: Any, **keywords: Any) -> Handle:
+def fork(where: Any, /, *args: Any, **keywords: Any) -> Handle:
     """Start `function(*args)` on a VM, without waiting; returns a handle for `join`.
 
     `fork(obj.method, ...)` does the same for an object that lives in a VM, `fork(vm.name, ...)` for what was injected.
     The call runs at most once: if its VM dies, the handle fails with WorkerLost.
     """
     if isinstance(where, (RemoteName, RemoteMethod)):
-        return where._river_fork(args if function is None else (function, *args), keywords)
+        return where._river_fork(args, keywords)
     if not isinstance(where, VM):
         raise TypeError(f"fork() takes a VM of connect(), or a method of an object that lives in one, not {where!r}")
+    function, args = (args[0], args[1:]) if args else (None, ())
     if isinstance(function, str):
         return RemoteName(where, function)._river_fork(args, keywords)
     if isinstance(function, RemoteName):
-        function = function._name
-        return RemoteName(where, function)._river_fork(args, keywords)
+        return RemoteName(where, function._name)._river_fork(args, keywords)
     if not callable(function):
         raise TypeError(f"fork() takes a function, or the name of one that was injected, not {function!r}")
     return fork_on(where, function, args, keywords)
@@ -103,8 +104,10 @@ def join(what: Any, timeout: float | None = None) -> Any:
     Raises what the call raised, with the far traceback as its cause (from a list, with the handle as its attribute
     `handle`); TimeoutError after `timeout` seconds; ValueError for an empty list.
     """
-    if not isinstance(what, list):
+    if isinstance(what, Future):
         return what.result(timeout)
+    if not isinstance(what, list):
+        raise TypeError(f"join() takes a handle, or a list of handles, which it shortens, not {what!r}")
     if not what:
         raise ValueError("join([]): there is no handle to wait for")
     cluster = what[0]._owner
@@ -162,6 +165,7 @@ def _pool_for(vms: Sequence[VM], function: Callable[..., Any], star: bool | None
     if not vms:
         raise ValueError("there is no VM to run on: the list is empty")
     session: Session = vms[0]._session
+    session.check_open()
     names = session.names(vms)
     is_everywhere = names.issuperset(vm.name for vm in session.pool._cluster.vms())
     pool = session.pool.on(None if is_everywhere else names)

@@ -7,6 +7,7 @@ May not: start or find VMs.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -146,10 +147,11 @@ def fork_on(vm: VM, function: Callable[..., Any], args: tuple[Any, ...], keyword
 
 
 def _release(cluster: weakref.ref[Cluster], vm: VM, number: int) -> None:
-    """In a thread of its own: the garbage collector may come while any lock is held."""
+    """Done by whoever reads: the garbage collector may come while any lock is held."""
     known = cluster()
     if known is not None and not known.is_closed:
-        known.later(_drop, vm, number)
+        known.dropped.append(functools.partial(_drop, vm, number))
+        known.nudge()
 
 
 def _drop(vm: VM, number: int) -> None:

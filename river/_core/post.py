@@ -154,8 +154,8 @@ class Post:
             watchers = self._watchers.pop(uuid, [])
         told = {line.home for line in watchers if isinstance(line, Line)}
         for one in watchers:
-            if isinstance(one, Line):  # after all that it has sent, and so on the line that that went over
-                self.write(self._lines.get(one.home, one), Kind.GONE, (uuid, parent, report))
+            if isinstance(one, Line):
+                self._tell_gone(one, uuid, parent, report)
             else:
                 one.gone(uuid, parent, report)
         if parent and home_of(parent) == self.home:
@@ -164,6 +164,10 @@ class Post:
             self.write(self.line_to(home_of(parent)), Kind.GONE, (uuid, parent, report))
         self.interrupt()
         _retire_if_unused()
+
+    def _tell_gone(self, line: Line, uuid: str, parent: str, report: Any) -> None:
+        """After all that it has sent, and so on the line that that went over."""
+        self.write(self._lines.get(line.home, line), Kind.GONE, (uuid, parent, report))
 
     def _tell_parent(self, uuid: str, parent: str, report: Any) -> None:
         resident = self._residents.get(parent)
@@ -342,17 +346,22 @@ class Post:
     # -- lines --------------------------------------------------------------------------------------------------
 
     def line_to(self, far_home: str) -> Line:
-        """The line to a process; made if there is none, and ended at once if nobody knows that process."""
+        """The line to a process; made if there is none.  It has ended if that process has, and ends at once if nobody
+        knows such a process."""
         with self._lock:
             line = self._lines.get(far_home)
             if line is not None:
                 return line
             ours, theirs = pair()
+            if far_home in self._lost:
+                line = Line(far_home, Connection(ours))
+                line.is_ended = True
+                line.connection.close()
+                theirs.close()
+                return line
             line = self._take_in(far_home, Connection(ours))
             line.connection.shares = False  # until the other end says that it is near
         try:
-            if far_home in self._lost:
-                return line  # it will end, as the other end is closed here
             way = place().way_to(far_home)
             if way is not None:
                 way(pickle.dumps((far_home, self.home, False), 5), os.dup(theirs.fileno()))
@@ -467,11 +476,7 @@ class Post:
         if resident is not None:
             resident.delivered(letter, line)
         else:
-            self.write(self._way_back(line), Kind.GONE, (head, *self._report_of(head)))
-
-    def _way_back(self, line: Line) -> Line:
-        """The line on which packets go to that process, so that the news of an end overtake none of them."""
-        return self._lines.get(line.home, line)
+            self._tell_gone(line, head, *self._report_of(head))
 
     def _ask(self, line: Line, head: Any, letter: Letter) -> None:
         number, uuid, what = head
@@ -489,13 +494,12 @@ class Post:
         self.answered(number, status, letter)
 
     def _watch(self, line: Line, head: Any, letter: Letter) -> None:
-        line = self._way_back(line)
         with self._lock:
             is_here = head[0] in self._residents
             if is_here:
                 self._watchers.setdefault(head[0], []).append(line)
         if not is_here:
-            self.write(line, Kind.GONE, (head[0], *self._report_of(head[0])))
+            self._tell_gone(line, head[0], *self._report_of(head[0]))
 
     def _gone(self, line: Line, head: Any, letter: Letter) -> None:
         uuid, parent, _ = head

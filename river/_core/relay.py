@@ -39,6 +39,7 @@ class Poller:
 
     def __init__(self) -> None:
         self._wants: dict[int, bool] = {}
+        self._lock = threading.Lock()  # any thread may say what it waits for
         self._is_brisk = True  # whether the last answer came so soon that it is worth looking for the next one
         if hasattr(select, "epoll"):
             self._poll: Any = select.epoll()
@@ -51,16 +52,17 @@ class Poller:
 
     def watch(self, descriptor: int, writing: bool = False) -> None:
         """Wait for it to be readable, and writable too if `writing`."""
-        known = self._wants.get(descriptor)
-        if self._poll is not None and known is not writing:
-            events = self._in | self._out if writing else self._in
-            try:
-                (self._poll.register if known is None else self._poll.modify)(descriptor, events)
-            except FileNotFoundError:  # it was closed, and is another's now
-                self._poll.register(descriptor, events)
-            except FileExistsError:  # another thread has just begun to watch it
-                self._poll.modify(descriptor, events)
-        self._wants[descriptor] = writing
+        if self._wants.get(descriptor) is writing:
+            return
+        with self._lock:
+            known = self._wants.get(descriptor)
+            if self._poll is not None and known is not writing:
+                events = self._in | self._out if writing else self._in
+                try:
+                    (self._poll.register if known is None else self._poll.modify)(descriptor, events)
+                except FileNotFoundError:  # it was closed, and is another's now
+                    self._poll.register(descriptor, events)
+            self._wants[descriptor] = writing
 
     def flush(self, line: Any) -> None:
         """Send what a connection has kept, and wait for it to be writable as long as something is left."""
@@ -70,11 +72,12 @@ class Poller:
                 self.watch(line.number, writing=True)
 
     def forget(self, descriptor: int) -> None:
-        if self._wants.pop(descriptor, None) is not None and self._poll is not None:
-            try:
-                self._poll.unregister(descriptor)
-            except (OSError, KeyError):
-                pass  # it was closed, and the system has forgotten it
+        with self._lock:
+            if self._wants.pop(descriptor, None) is not None and self._poll is not None:
+                try:
+                    self._poll.unregister(descriptor)
+                except (OSError, KeyError):
+                    pass  # it was closed, and the system has forgotten it
 
     def wait(self, timeout: float | None, spin: float = 0.0) -> list[int]:
         """The descriptors that are ready (or have ended), after at most `timeout` seconds.

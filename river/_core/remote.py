@@ -7,6 +7,7 @@ May not: pickle anything, or know of lines and tasks.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import itertools
 import sys
@@ -48,20 +49,29 @@ def inject_module(name: str, source: str | None, file: str | None) -> None:
 
 
 def call(name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """Call what was injected under this name; of a class, the object stays here.  What cannot be called is returned.
+    """Call what was injected under this name, a built-in, or what is in a module that can be imported here; of a class,
+    the object stays here.  What cannot be called is returned.
 
-    Raises NameError for what nobody has injected."""
-    found: Any = sys.modules["__main__"]
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            raise NameError(f"{name!r} is not known in this VM; inject(vm, {name}) makes it known") from None
+    Raises NameError for what is none of these, AttributeError for what a known one does not have."""
+    first, *parts = name.split(".")
+    found = _found(first)
+    for part in parts:
+        found = getattr(found, part)
     if isinstance(found, type):
         number = _numbers()
         _objects[number] = found(*args, **keywords)
         return Held(number, found.__qualname__)
     return _called(found, args, keywords)
+
+
+def _found(name: str) -> Any:
+    for namespace in (sys.modules["__main__"], builtins):
+        if hasattr(namespace, name):
+            return getattr(namespace, name)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise NameError(f"{name!r} is not known in this VM; inject(vm, {name}) makes it known") from None
 
 
 def call_method(number: int, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:

@@ -317,6 +317,7 @@ class Job:
         parts = [self._part(task, i, min(i + share, task.size), task.attempt) for i in range(index, task.size, share)]
         task.size = index
         task.items = task.items[:index]
+        task.is_cut = True
         return [part for part in parts if part is not None]
 
     def split(self, task: Chunk, index: int, give_up: Callable[[Task], None]) -> None:

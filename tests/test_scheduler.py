@@ -19,6 +19,7 @@ from river._core.scheduler import (
     AHEAD,
     FEW,
     MOST_CREDIT,
+    NOBODY,
     PATIENCE,
     End,
     Fail,
@@ -449,6 +450,17 @@ def test_a_chunk_whose_vm_died_is_split_at_the_item_that_ran():
 
     assert said(scheduler.lost("a", 1, index=4)) == ["1 is split at 4", "start 1"]
     assert task.deaths == 1 and 1 not in scheduler.tasks
+
+
+@pytest.mark.parametrize(("blame", "item"), [(True, 0), (False, NOBODY)])
+def test_what_is_left_of_a_chunk_is_not_sent_again_as_the_whole(blame, item):
+    """What was given back of it runs elsewhere by now."""
+    scheduler = running("a")
+    submit(scheduler, 1, size=10)
+    task = scheduler.tasks[1]
+    task.size, task.is_cut = 1, True
+
+    assert said(scheduler.lost("a", 1, blame=blame)) == [f"1 is split at {item}", "start 1"]
 
 
 def test_a_task_that_nobody_wants_any_more_is_not_tried_again():

@@ -24,6 +24,7 @@ class Task:
     attempt = 1  # how often it has been begun, this time included
     deaths = 0
     reported = 0  # items of a chunk whose outcomes have come
+    is_cut = False  # a chunk of which items were given back: what was sent is more than it is now
     sent_to: str | None = None  # the VM
     where: frozenset[str] | None = None  # the VMs that it may be sent to; None: any
 

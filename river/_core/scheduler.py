@@ -216,7 +216,7 @@ class Scheduler:
                 continue
             if task.number == running and blame:
                 task.deaths += 1
-                if task.size > 1 or task.reported:
+                if task.size > 1 or task.reported or task.is_cut:
                     del self.tasks[task.number]
                     todo.append(Split(task, index, name))
                     continue
@@ -229,7 +229,7 @@ class Scheduler:
                 todo.append(Split(task, task.reported, name))  # each item is reported before the next begins
                 task.deaths += 1
                 continue
-            elif task.reported:  # of which a part has come: only the rest may run again
+            elif task.reported or task.is_cut:  # a part has come, or was given back: only the rest may run again
                 del self.tasks[task.number]
                 todo.append(Split(task, NOBODY, name))
                 continue

@@ -57,7 +57,7 @@ PURE = {
     "river._core.wire": {*VALUES, "struct"},
     "river._core.instructions": VALUES,
     "river._core.scheduler": {*VALUES, "heapq"},
-    "river._core.packet": VALUES,
+    "river._core.packet": {*VALUES, "heapq", "math", "operator"},
     "river.chunks": VALUES,
 }
 

@@ -172,6 +172,8 @@ class Reader:
         """What has come over a line, which first takes what waits for it; None when there was nothing, or it ended."""
         if owner.line.waiting and owner.line.flush():
             self._poller.watch(owner.line.number)
+            if owner.line.waiting:  # another thread has sent more between the two
+                self._poller.watch(owner.line.number, writing=True)
         try:
             return owner.line.receive()
         except (EOFError, ProtocolError):

@@ -283,6 +283,10 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._letters)
 
+    def __contains__(self, number: object) -> bool:
+        """Whether the letter with this number is still there."""
+        return number in self._letters
+
     def __iter__(self) -> Iterator[Letter]:
         """The letters, oldest first; they stay."""
         return iter(self._letters.values())

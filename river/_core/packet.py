@@ -208,7 +208,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def is_simple(wanted: Wanted) -> bool:
-    """Whether nothing but plain values, ANY, or `any_of` plain ones is wanted, so that no code of the user's decides."""
+    """Whether only plain values, ANY, or `any_of` plain ones are wanted, so that no code of the user's decides."""
     if _PLAIN.issuperset(map(type, wanted.values())):
         return True
     return all(map(_is_simple, wanted.values()))

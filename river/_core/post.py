@@ -13,7 +13,6 @@ May import only the standard library and its neighbours: a bare far interpreter 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
 import os
@@ -30,7 +29,7 @@ from . import envelope, shm
 from .connection import Connection, pair
 from .homes import home_of, new_resident, place
 from .packet import Letter
-from .relay import Poller, Relay
+from .relay import Poller, Relay, Undisturbed
 from .wire import Kind, ProtocolError
 
 # Beyond so many bytes that a line has not taken, whoever sends has to wait.
@@ -305,13 +304,9 @@ class Post:
             marks = [(connection, connection.taken + connection.waiting) for connection in lines]
             self.wait(lambda: all(not c.waiting or c.taken >= mark for c, mark in marks), timeout)
 
-    def undisturbed(self) -> contextlib.AbstractContextManager[Any]:
+    def undisturbed(self) -> Undisturbed:
         """Within it, Ctrl-C waits: what is half sent would make the rest of the line unreadable."""
-        desk = self._desk
-        if desk is None:
-            with self._lock:
-                desk = self._open()
-        return desk.relay.undisturbed()
+        return Undisturbed(self.interrupt)
 
     def is_held_up(self, dest: str) -> bool:
         """Whether whoever sends there should wait."""
@@ -626,7 +621,6 @@ def the_post() -> Post:
             post = _post = _post or Post(place().home)
             if place().up is not None and place().drain is None:  # a VM; its driver may end it when it has a result
                 place().drain = post.drain
-                atexit.register(post.drain, 10)
     return post
 
 

@@ -58,7 +58,7 @@ class Store:
         self._uuid = uuid
         self._size = size
         self._mailbox = Mailbox()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # one who was interrupted here returns what he is given while he is given it
         self._gets: OrderedDict[_Key, _Request] = OrderedDict()
         self._puts: OrderedDict[_Key, tuple[Reply, Letter]] = OrderedDict()  # they are in the mailbox already
         self._lent: dict[_Key, Letter] = {}

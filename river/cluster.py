@@ -380,6 +380,8 @@ class Cluster:
         # Reader and cluster keep each other until the garbage collector comes: what they hold of the user's goes now.
         self._fleet.clear()
         self.hungry.clear()
+        for vm in self.scheduler.vms.values():
+            vm.tasks.clear()
         self._callbacks.close()
         _clusters.discard(self)
         if not _clusters:

@@ -23,7 +23,7 @@ from typing import Any
 
 from . import errors
 from ._core import envelope, serial, store
-from ._core.homes import home_of
+from ._core.homes import place
 from ._core.packet import Letter, check_names, is_plain, is_simple
 from ._core.post import Pending, Post, deadline_of, left_of, the_post
 
@@ -91,8 +91,15 @@ class Queue:
 
     def _put_and_wait(self, contents: envelope.Contents, block: bool, timeout: float | None) -> None:
         plain, packed = contents
-        asked = {**plain, store.NOW: not block}, packed
-        self._check(self._wait(the_post().ask(self._uuid, "put", asked), timeout if block else None), Full)
+        post, pending = the_post(), None
+        try:
+            with post.undisturbed():
+                pending = post.ask(self._uuid, "put", ({**plain, store.NOW: not block}, packed))
+            self._check(self._wait(pending, timeout if block else None), Full)
+        except BaseException:
+            if pending is not None and not pending.status:  # interrupted: it is put no more, unless it has been
+                post.tell(self._uuid, "cancel", ({"number": pending.number}, {}))
+            raise
 
     def put_nowait(self, obj: Any = _NOTHING, **values: Any) -> None:
         """Put if there is room.  Raises queue.Full if there is none."""
@@ -105,18 +112,28 @@ class Queue:
         `VirtualResource.recv`): the others stay.
 
         Raises queue.Empty if there is none within `timeout` seconds (at once without `block`); ShutDown when the queue
-        was shut down and is empty; what a predicate raises; VirtualResourceLost when the queue is gone.
+        was shut down and there is none; what a predicate raises; VirtualResourceLost when the queue is gone;
+        PacketError for an item that cannot be rebuilt, which is got all the same.  If Ctrl-C interrupts it while it
+        waits, no item is lost.
         """
-        post = the_post()
-        pending = self._ask_for(post, wanted, now=not block, stays=False)
+        post, pending = the_post(), None
         try:
+            with post.undisturbed():
+                pending = self._ask_for(post, wanted, now=not block, stays=False)
             letter = self._check(self._wait(pending, timeout if block else None), Empty)
-        except KeyboardInterrupt:
-            self._give_back(post, pending)
-            raise
-        if home_of(self._uuid) != post.home:
-            post.tell(self._uuid, "took", ({"number": pending.number}, {}))
-        return _opened(letter)
+            try:
+                item, broken = _opened(letter), None
+            except errors.PacketError as error:  # what cannot be rebuilt is got as well, or nothing else ever would be
+                item, broken = None, error
+            with post.undisturbed():
+                post.tell(self._uuid, "took", ({"number": pending.number}, {}))
+                pending = None
+        finally:
+            if pending is not None:
+                self._give_back(post, pending)
+        if broken is not None:
+            raise broken
+        return item
 
     def get_nowait(self, **wanted: Any) -> Any:
         """Get if there is something that matches.  Raises queue.Empty if there is nothing."""
@@ -138,13 +155,14 @@ class Queue:
     def _ask_for(self, post: Post, wanted: Mapping[str, Any], now: bool, stays: bool) -> Pending:
         if self._is_closed:
             raise ValueError(f"Queue {self!r} is closed")
+        check_names(wanted)
         plain: dict[str, Any] = {"now": now, "stays": stays}
         packed: dict[str, envelope.Packed] = {}
         if all(is_plain(want) for want in wanted.values()):
             plain["plain"] = tuple(wanted.items())
         else:
             plain["is_simple"] = is_simple(wanted)
-            packed["wanted"] = envelope.by_value("wanted", dict(wanted))
+            packed["wanted"] = envelope.by_value(wanted)
         return post.ask(self._uuid, "get", (plain, packed))
 
     def _wait(self, pending: Pending, timeout: float | None) -> Pending:
@@ -157,12 +175,19 @@ class Queue:
         return pending
 
     def _give_back(self, post: Post, pending: Pending) -> None:
-        """Whoever asked was interrupted: what is on its way to him goes back."""
+        """Whoever asked was interrupted: he wants nothing any more, and what is on its way to him goes back."""
         number: envelope.Contents = {"number": pending.number}, {}
-        post.tell(self._uuid, "cancel", number)
-        post.wait(lambda: pending.status, 5)
-        if pending.status == store.OK:
-            post.tell(self._uuid, "returned", number)
+
+        def give_back(answered: Pending) -> None:
+            if answered.status == store.OK:
+                post.tell(self._uuid, "returned", number)
+
+        with post.undisturbed():
+            pending.on_answer = give_back
+            if pending.status:
+                give_back(pending)
+            else:
+                post.tell(self._uuid, "cancel", number)
 
     def _check(self, pending: Pending, nothing: type[Exception]) -> Letter:
         status, letter = pending.status, pending.letter
@@ -171,7 +196,7 @@ class Queue:
         if status == store.SHUT:
             raise ShutDown
         if letter is None or status in ("lost", ""):
-            raise errors.VirtualResourceLost("the queue is gone: the process that made it has ended, or let go of it")
+            raise errors.VirtualResourceLost(_gone())
         if status == store.FAILED:
             blob, name, text = letter.value("report")
             raise errors.remote((blob, name, text), serial.loads(blob) if blob else None, False)
@@ -211,8 +236,11 @@ class Queue:
         self._ask("join")
 
     def shutdown(self, immediate: bool = False) -> None:
-        """Let `put` raise ShutDown from now on, in all processes, and `get` as soon as the queue is empty; with
-        `immediate`, drop what waits.  As in CPython 3.13."""
+        """Let `put` raise ShutDown from now on, in all processes, and `get` as soon as nothing that it wants is left;
+        with `immediate`, drop what waits.  As in CPython 3.13.
+
+        If the queue has no bound, the next `put` of each other process may still succeed, as if it had come before.
+        """
         self._ask("shut", now=immediate)
 
     def close(self) -> None:
@@ -240,6 +268,13 @@ def _handle(uuid: str, maxsize: int) -> Queue:
     return handle
 
 
+def _gone() -> str:
+    text = "the queue is gone: the process that made it has ended, or let go of it"
+    if place().up is None and not place().down:
+        text += "; or it cannot be reached, as this process is neither a VM of River's nor has any"
+    return text
+
+
 def _opened(letter: Letter) -> Any:
     packet = letter.open()
     return packet[_ITEM] if _ITEM in packet else packet
@@ -248,7 +283,7 @@ def _opened(letter: Letter) -> Any:
 def _end(post: weakref.ref[Post], uuid: str, kept: store.Store) -> None:
     """In a thread of its own: the garbage collector may come while any lock is held."""
     known = post()
-    if known is not None and not known.is_closed:
+    if known is not None and not known.is_forgotten:
         threading.Thread(target=_end_now, args=(known, uuid, kept), name="river-queue-end", daemon=True).start()
 
 

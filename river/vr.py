@@ -20,7 +20,7 @@ from . import errors
 from ._core import serial
 from ._core.box import KILLED, Box, ChildFailed
 from ._core.packet import Packet, check_names
-from ._core.post import house, the_post
+from ._core.post import the_post
 from ._core.worker import flush_output
 from .program import Program
 
@@ -182,7 +182,9 @@ def begin(
     """Make a VR that lives in this process."""
     vr = kind.__new__(kind)
     vr.uuid, vr.parent, vr._program = uuid, parent, program
-    vr._box = house(uuid, lambda post: Box(post, uuid, kind.mailbox_size))
+    post = the_post()
+    vr._box = Box(post, uuid, kind.mailbox_size)
+    post.move_in(uuid, vr._box)
     try:
         vr.__init__(*args)  # type: ignore[misc]
     except BaseException:

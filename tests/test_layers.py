@@ -67,7 +67,7 @@ PURE = {
     "river._core.waiting": VALUES,
     "river._core.crew": VALUES,
     "river._core.scheduler": VALUES,
-    "river._core.packet": VALUES,
+    "river._core.packet": {*VALUES, "heapq", "math", "operator"},
     "river.chunks": VALUES,
     "river.slots": VALUES,
 }

@@ -289,6 +289,32 @@ with RiverPool(2, mp_context={context}) as p, RiverExecutor(2, mp_context={conte
 
 
 @START
+def test_a_pool_that_has_ended_lets_go_of_the_arguments_of_tasks_that_ran(context, tmp_path):
+    said = run(
+        tmp_path,
+        f"""
+import weakref
+from river import RiverPool
+
+class Thing:
+    def wait(self):
+        time.sleep(600)
+
+with RiverPool(1, mp_context={context}) as p:
+    p.apply(id, (1,))
+    thing = Thing()
+    p.apply_async(Thing.wait, (thing,))
+    kept = weakref.ref(thing)
+    del thing
+gc.collect()
+print(kept())  # p is still there
+""",
+    )
+
+    assert said == "None\n"
+
+
+@START
 def test_a_pool_that_has_ended_lets_go_of_its_initializers_arguments_at_once(context, tmp_path):
     said = run(
         tmp_path,

@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import errors
 from .homes import home_of, is_uuid
-from .packet import AnyOf, Letter, Mailbox, Search, matches
+from .packet import AnyOf, Letter, Mailbox, Search
 from .post import Line, Post, Reply, deadline_of, left_of
 from .wire import Kind
 
@@ -128,7 +128,7 @@ class Box:
         self._post.interrupt()  # a sender of this process
 
     def look(self, wanted: Mapping[str, Any]) -> Letter | None:
-        """The first letter that matches; it stays.  Raises what a predicate or unpacking a value raises."""
+        """The first letter that matches; it stays.  Raises what a predicate raises."""
         return self._find(Search(wanted), lambda letter: letter)
 
     def all(self) -> list[Letter]:
@@ -140,7 +140,7 @@ class Box:
         """Remove the first letter that matches, after waiting for it; None if none came within `timeout` seconds.
 
         Raises VirtualResourceLost when whoever it should come from is gone, what ended a child of this VR (once), and
-        what a predicate or unpacking a value raises.
+        what a predicate raises.
         """
         with self._lock:
             letter = self._mailbox.take_first(wanted)
@@ -188,25 +188,24 @@ class Box:
                 self._mailbox.end(search)
 
     def _find(self, search: Search, choose: Callable[[Letter], Letter | None]) -> Letter | None:
-        wanted = search.wanted
-        with self._lock:
-            candidates = iter(self._mailbox.candidates(search))
-            unsure: list[Letter] = []
-            if search.is_simple:
-                for letter in candidates:
-                    if not letter.packed.keys().isdisjoint(wanted):
-                        unsure.append(letter)
-                        break
-                    if matches(letter.value, wanted):
-                        return choose(letter)
-            unsure += candidates
-        for letter in unsure:  # the lock is free: a predicate is the user's code, and so is unpacking a value
-            if matches(letter.value, wanted):
-                with self._lock:
-                    chosen = choose(letter)
-                if chosen is not None:
-                    return chosen
-        return None
+        while True:
+            with self._lock:
+                possible = self._mailbox.possible(search)
+                if not possible:
+                    return None
+                letter, is_certain = possible[0]
+                if is_certain:
+                    return choose(letter)
+            for letter, is_certain in possible:  # the lock is free: predicates and unpacking are the user's code
+                if is_certain or letter.matches(search.wanted):
+                    break
+            else:
+                return None
+            with self._lock:
+                chosen = choose(letter)
+            if chosen is not None:
+                return chosen
+            search.fresh = None  # somebody was quicker: look at all of them again
 
     def _raise_bad_news(self) -> None:
         try:

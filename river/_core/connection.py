@@ -52,6 +52,7 @@ class Connection:
         self._lock = threading.Lock()
         self._unsent: deque[tuple[Buffer, Sequence[int]]] = deque()
         self.waiting = 0  # bytes that the socket has not taken
+        self.taken = 0  # bytes that it has taken only after they had waited
 
     def fileno(self) -> int:
         return self.number
@@ -115,6 +116,7 @@ class Connection:
                 self._drop()
                 return True
             self.waiting -= count
+            self.taken += count
             while count:
                 piece, rest = unsent[0]
                 size = len(piece)

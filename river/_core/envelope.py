@@ -42,11 +42,20 @@ class Packed:
     def __call__(self) -> Any:
         """The value.  Raises PacketError."""
         try:
-            return pickle.loads(self.blob, buffers=self.buffers)
+            return pickle.loads(self.blob, buffers=[_writable(buffer) for buffer in self.buffers])
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:  # noqa: BLE001 - whatever a __setstate__ raises, the packet's text is needed
             raise errors.PacketError(
                 f"attribute {self.name!r} of a packet could not be rebuilt: {type(error).__name__}: {error}"
             ) from error
+
+
+def _writable(buffer: Any) -> Any:
+    """A buffer as the value may have it: a segment is a snapshot, which others may get as well."""
+    if isinstance(buffer, shm.Segment):
+        buffer = buffer.content()
+    return bytearray(buffer) if isinstance(buffer, bytes) else buffer
 
 
 Contents: TypeAlias = "tuple[dict[str, Any], dict[str, Packed]]"
@@ -57,7 +66,7 @@ def seal(values: Mapping[str, Any]) -> Contents:
 
     Raises PacketError, which names the attribute that cannot be sent.
     """
-    if serial.is_plain(values.values()):
+    if serial.is_plain(values.values()) and bytes not in map(type, values.values()):
         return dict(values), {}
     plain: dict[str, Any] = {}
     packed: dict[str, Packed] = {}
@@ -151,13 +160,16 @@ def write(
         return plain, ()
     travelling = []
     for one in packed.values():
-        # What came from elsewhere and is passed on is memory of somebody else's: it is copied into ours.
-        segments = [b if isinstance(b, shm.Segment) else shm.Segment(b) for b in one.buffers]
-        one.buffers = segments
-        specs = specify(segments, buffers, descriptors, can_pass)
+        specs = specify(_snapshots(one), buffers, descriptors, can_pass)
         lent.update(loan for _, _, loan in specs if loan)
         travelling.append((one.name, one.blob, specs))
     return plain, tuple(travelling)
+
+
+def _snapshots(one: Packed) -> Sequence[shm.Segment]:
+    """Its buffers as segments; what came from elsewhere is memory of somebody else's, and copied into ours."""
+    one.buffers = [b if isinstance(b, shm.Segment) else shm.Segment(b) for b in one.buffers]
+    return one.buffers
 
 
 def read(
@@ -183,7 +195,7 @@ def at_home(contents: Contents) -> Letter:
     """A letter that stays in this process: the values are copied all the same."""
     plain, packed = contents
     for one in packed.values():
-        one.buffers = [b.content() if isinstance(b, shm.Segment) else b for b in one.buffers]
+        one.buffers = [_writable(buffer) for buffer in one.buffers]
     return Letter(plain, packed)
 
 
@@ -192,11 +204,29 @@ def contents_of(letter: Letter) -> Contents:
     return letter.plain, letter.packed  # type: ignore[return-value]
 
 
-def by_value(name: str, value: Any) -> Packed:
-    """A value with all that is needed to rebuild it, lambdas too: the predicates that a queue is asked for."""
-    try:
-        return Packed(name, pickle.dumps(value, serial.PROTOCOL))
-    except Exception:  # noqa: BLE001 - functions without a name; cloudpickle's error would be the real one
-        import cloudpickle
+def copy_of(letter: Letter) -> Contents:
+    """The same for a letter that stays: what the receiver does with his values does not show in it."""
+    return letter.plain, {name: Packed(name, one.blob, _snapshots(one)) for name, one in contents_of(letter)[1].items()}
 
-        return Packed(name, cloudpickle.dumps(value))
+
+def by_value(wanted: Mapping[str, Any]) -> Packed:
+    """What is wanted of a queue with all that is needed to rebuild it, lambdas too.
+
+    Raises PacketError, which names the attribute for which that cannot be sent.
+    """
+    out = io.BytesIO()
+    try:
+        _Pickler(out, serial.PROTOCOL).dump(dict(wanted))
+        return Packed("wanted", out.getvalue())
+    except Exception:  # noqa: BLE001 - functions without a name; cloudpickle's error would be the real one
+        pass
+    import cloudpickle
+
+    for name, want in wanted.items():
+        try:
+            cloudpickle.dumps(want)
+        except Exception as error:
+            raise errors.PacketError(
+                f"what is wanted of attribute {name!r} cannot be sent to the queue: {type(error).__name__}: {error}"
+            ) from error
+    return Packed("wanted", cloudpickle.dumps(dict(wanted)))

@@ -4,15 +4,21 @@
 
 Rule 1: no socket, thread, clock or pickle here.  A value that travels packed is a function that unpacks it.
 Rule 2: a letter stays where it is until somebody takes it; nothing is dropped, nothing overtakes within a match.
-Rule 3: a search by plain values costs no more among 100,000 letters than among none: what is searched by gets indexed.
+Rule 3: a search by plain values costs no more among 100,000 letters than among none: what is searched by gets indexed,
+        names that are searched by together together.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
+
+from .. import errors
 
 # What `send`, `recv`, `put` and `get` use for themselves.
 RESERVED = ("src", "dest", "obj", "block", "timeout", "self")
@@ -50,7 +56,7 @@ class AnyOf:
 
     def has(self, value: Any) -> bool:
         if self._set is not None and is_plain(value):
-            return value in self._set
+            return value in self._set and value == value  # a set has nan where == says no
         return any(_equal(one, value) for one in self.values)
 
     def __repr__(self) -> str:
@@ -123,6 +129,22 @@ class Letter:
         self.opened: dict[str, Any] = {}  # what has been unpacked
         self.number = -1  # its place in the mailbox
 
+    def matches(self, wanted: Wanted) -> bool:
+        """Whether it has all that is wanted.  Raises what a predicate raises; what cannot be unpacked matches nothing,
+        so that a bad packet is in nobody's way."""
+        for name, want in wanted.items():
+            if want is ANY:
+                if name not in self.plain and name not in self.packed:
+                    return False
+                continue
+            try:
+                value = self.value(name)
+            except errors.PacketError:
+                return False
+            if not _accepts(want, value):
+                return False
+        return True
+
     def value(self, name: str) -> Any:
         """The value of one attribute, or _MISSING.  Raises what unpacking it raises."""
         unpack = self.packed.get(name)
@@ -154,17 +176,9 @@ def check_names(values: Mapping[str, Any]) -> None:
         raise TypeError(f"a packet cannot have {' or '.join(taken)}: River uses the names {', '.join(RESERVED)} itself")
 
 
-def matches(value_of: Callable[[str], Any], wanted: Wanted) -> bool:
-    """Whether all that is wanted is there; `value_of` returns `MISSING` for an attribute that is not."""
-    for name, want in wanted.items():  # noqa: SIM110 - a generator costs as much again
-        if not _accepts(want, value_of(name)):
-            return False
-    return True
-
-
 def selects(wanted: Wanted, values: Mapping[str, Any]) -> bool:
-    """The same for a mapping: whether `values` match what is wanted."""
-    return matches(lambda name: values.get(name, _MISSING), wanted)
+    """Whether `values` match what is wanted."""
+    return all(_accepts(want, values.get(name, _MISSING)) for name, want in wanted.items())
 
 
 def _accepts(want: Any, value: Any) -> bool:
@@ -194,10 +208,14 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def is_simple(wanted: Wanted) -> bool:
-    """Whether finding out runs no code but ours: only plain values, ANY, or `any_of` plain ones are wanted."""
+    """Whether only plain values, ANY, or `any_of` plain ones are wanted, so that no code of the user's decides."""
     if _PLAIN.issuperset(map(type, wanted.values())):
         return True
-    return all(want is ANY or is_plain(want) or (type(want) is AnyOf and want.is_plain) for want in wanted.values())
+    return all(map(_is_simple, wanted.values()))
+
+
+def _is_simple(want: Any) -> bool:
+    return want is ANY or is_plain(want) or (type(want) is AnyOf and want.is_plain)
 
 
 class Search:
@@ -214,36 +232,72 @@ class Search:
 
     def notice(self, letter: Letter) -> bool:
         """A letter has come after it had looked at all others; True if it is caught.  Runs no code but ours."""
-        if self.is_simple:
-            packed, plain = letter.packed, letter.plain
-            is_certain = True
-            for name, want in self.wanted.items():
-                if name in packed:
-                    is_certain = False
-                elif not _accepts(want, plain.get(name, _MISSING)):
-                    return False
-            if is_certain and self.caught is None and not self.fresh:
-                self.caught = letter
-                return True
-        if self.fresh is not None:
-            self.fresh.append(letter)
+        verdict = self.judge(letter)
+        if verdict is False or self.fresh is None:
+            return False
+        if verdict and self.caught is None and not self.fresh:
+            self.caught = letter
+            return True
+        self.fresh.append(letter)
         return False
+
+    def judge(self, letter: Letter) -> bool | None:
+        """Whether a letter matches; None where a predicate has to be asked, or a value unpacked, to know.
+
+        Runs no code but ours."""
+        packed, plain = letter.packed, letter.plain
+        verdict: bool | None = True
+        for name, want in self.wanted.items():
+            if name in packed:
+                if want is not ANY:
+                    verdict = None
+                continue
+            value = plain.get(name, _MISSING)
+            if value is _MISSING:
+                return False
+            if want is ANY:
+                continue
+            if (self.is_simple or _is_simple(want)) and is_plain(value):
+                if not _accepts(want, value):
+                    return False
+            else:
+                verdict = None
+        return verdict
+
+    def key_names(self) -> tuple[str, ...]:
+        """Names of the attributes by which an index finds what is wanted."""
+        wanted = self.wanted.items()
+        return tuple(sorted(name for name, want in wanted if want is not ANY and _is_simple(want)))
+
+    def keys(self, names: Sequence[str]) -> tuple[int, Iterable[Any]]:
+        """How many values, or tuples of values, of these attributes would do, and which."""
+        choices = [
+            tuple(dict.fromkeys(want.values)) if type(want) is AnyOf else (want,)
+            for want in map(self.wanted.__getitem__, names)
+        ]
+        if len(choices) == 1:
+            return len(choices[0]), choices[0]
+        return math.prod(map(len, choices)), itertools.product(*choices)
 
 
 class Mailbox:
     """Letters in the order of their arrival.  Not safe between threads: the owner has a lock.
 
-    `find` runs predicates; `put` does not.
+    `find`, `take` and `peek` run predicates and unpack; nothing else does.
     """
 
     def __init__(self) -> None:
         self._letters: OrderedDict[int, Letter] = OrderedDict()
-        self._indexes: dict[str, _Index] = {}
+        self._indexes: dict[tuple[str, ...], _Index] = {}  # by the names of the attributes that are searched by
         self._searches: list[Search] = []
         self._next = 0
 
     def __len__(self) -> int:
         return len(self._letters)
+
+    def __contains__(self, number: object) -> bool:
+        """Whether the letter with this number is still there."""
+        return number in self._letters
 
     def __iter__(self) -> Iterator[Letter]:
         """The letters, oldest first; they stay."""
@@ -258,8 +312,8 @@ class Mailbox:
                 return
         self._letters[number] = letter
         if self._indexes:
-            for name, index in self._indexes.items():
-                index.add(name, letter)
+            for index in self._indexes.values():
+                index.add(letter)
 
     @property
     def is_awaited(self) -> bool:
@@ -294,8 +348,8 @@ class Mailbox:
         if letter is None or self._letters.pop(letter.number, None) is None:
             return None
         if self._indexes:
-            for name, index in self._indexes.items():
-                index.remove(name, letter)
+            for index in self._indexes.values():
+                index.remove(letter)
             if not self._letters:
                 self._indexes.clear()
         return letter
@@ -325,12 +379,25 @@ class Mailbox:
             search.caught = None
 
     def find(self, search: Search) -> Letter | None:
-        """The first letter that matches.  Raises what a predicate or unpacking a value raises."""
-        wanted = search.wanted
+        """The first letter that matches.  Raises what a predicate raises."""
         for letter in self.candidates(search):
-            if matches(letter.value, wanted):
+            verdict = search.judge(letter)
+            if verdict or (verdict is None and letter.matches(search.wanted)):
                 return letter
         return None
+
+    def possible(self, search: Search) -> list[tuple[Letter, bool]]:
+        """Letters of which the first that matches is the one, oldest first, and whether each certainly does.
+
+        The last one does, or there is no other.  Runs no code but ours: for those who may not wait for the user's."""
+        found = []
+        for letter in self.candidates(search):
+            verdict = search.judge(letter)
+            if verdict is not False:
+                found.append((letter, verdict is True))
+            if verdict:
+                break
+        return found
 
     def candidates(self, search: Search) -> Iterable[Letter]:
         """Letters that may match and that the search has not seen, oldest first."""
@@ -338,67 +405,77 @@ class Mailbox:
         if search.looks_again:
             search.fresh = []
         if fresh is not None:
-            return [letter for letter in fresh if letter.number in self._letters]
+            # What was put back is older than what had come before.
+            return sorted((letter for letter in fresh if letter.number in self._letters), key=_place)
         if len(self._letters) <= _FEW:
             return self._letters.values()
-        if not self._indexes.keys().isdisjoint(search.wanted):
-            return self._indexed(search)
-        return itertools.chain(itertools.islice(self._letters.values(), _FEW), self._indexed(search))
+        names = search.key_names()
+        if not names:
+            return self._letters.values()
+        if names in self._indexes:
+            return self._indexed(search, names, -1)
+        first = list(itertools.islice(self._letters.values(), _FEW))
+        return itertools.chain(first, self._indexed(search, names, first[-1].number))
 
-    def _indexed(self, search: Search) -> Iterator[Letter]:
-        """Letters that may match, by way of an index; made now if there is none."""
-        for name, want in search.wanted.items():
-            if is_plain(want):
-                values: Sequence[Any] = (want,)
-            elif type(want) is AnyOf and want.is_plain:
-                values = want.values
-            else:
-                continue
-            index = self._indexes.get(name)
+    def _indexed(self, search: Search, names: tuple[str, ...], after: int) -> Iterator[Letter]:
+        """Letters behind a certain place that may match, by way of an index; made now if there is none."""
+        count, keys = search.keys(names)
+        if count > len(self._letters):
+            found: Iterable[Letter] = self._letters.values()
+        else:
+            index = self._indexes.get(names)
             if index is None:
-                index = self._indexes[name] = _Index()
+                index = self._indexes[names] = _Index(names)
                 for letter in self._letters.values():
-                    index.add(name, letter)
-            yield from index.candidates(values)
-            return
-        yield from self._letters.values()
+                    index.add(letter)
+            found = index.candidates(keys)
+        for letter in found:
+            if letter.number > after:
+                yield letter
+
+
+_place = attrgetter("number")
 
 
 class _Index:
-    """Where to find letters by the value of one attribute; those whose value is not plain are candidates for all."""
+    """Where to find letters by the values of some attributes together.
 
-    def __init__(self) -> None:
-        self._by_value: dict[Any, OrderedDict[int, Letter]] = {}
+    Those with a value that is not plain are candidates for all; those that lack an attribute are not in it.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._key_of = itemgetter(*names)
+        self._by_key: dict[Any, OrderedDict[int, Letter]] = {}
         self._others: OrderedDict[int, Letter] = OrderedDict()
 
-    def add(self, name: str, letter: Letter) -> None:
-        group = self._group(name, letter, make=True)
-        if group is not None:
-            group[letter.number] = letter
+    def add(self, letter: Letter) -> None:
+        try:
+            key = self._key_of(letter.plain)
+        except KeyError:
+            if all(name in letter.plain or name in letter.packed for name in self._names):
+                self._others[letter.number] = letter
+            return
+        if not is_plain(key):
+            self._others[letter.number] = letter
+            return
+        group = self._by_key.get(key)
+        if group is None:
+            group = self._by_key[key] = OrderedDict()
+        group[letter.number] = letter
 
-    def _group(self, name: str, letter: Letter, make: bool = False) -> OrderedDict[int, Letter] | None:
-        if name in letter.packed:
-            return self._others
-        value = letter.plain.get(name, _MISSING)
-        if value is _MISSING:
-            return None
-        if not is_plain(value):
-            return self._others
-        group = self._by_value.get(value)
-        if group is None and make:
-            group = self._by_value[value] = OrderedDict()
-        return group
+    def remove(self, letter: Letter) -> None:
+        if self._others.pop(letter.number, None) is not None:
+            return
+        try:
+            key = self._key_of(letter.plain)
+        except KeyError:
+            return
+        group = self._by_key[key]
+        del group[letter.number]
+        if not group:
+            del self._by_key[key]
 
-    def remove(self, name: str, letter: Letter) -> None:
-        self._others.pop(letter.number, None)  # it may have been unpacked since
-        group = self._group(name, letter)
-        if group is not None and group is not self._others:
-            group.pop(letter.number, None)
-            if not group:
-                del self._by_value[letter.plain[name]]
-
-    def candidates(self, values: Sequence[Any]) -> Iterable[Letter]:
-        groups = [group for group in (*map(self._by_value.get, values), self._others) if group]
-        if len(groups) == 1:
-            return groups[0].values()
-        return [letter for _, letter in sorted(pair for group in groups for pair in group.items())]
+    def candidates(self, keys: Iterable[Any]) -> Iterable[Letter]:
+        groups = [group.values() for group in (*map(self._by_key.get, keys), self._others) if group]
+        return groups[0] if len(groups) == 1 else heapq.merge(*groups, key=_place)

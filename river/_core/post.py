@@ -29,7 +29,7 @@ from . import envelope, shm
 from .connection import Connection, pair
 from .homes import home_of, new_resident, place
 from .packet import Letter
-from .relay import Poller, Relay
+from .relay import Poller, Relay, Undisturbed
 from .wire import Kind, ProtocolError
 
 # Beyond so many bytes that a line has not taken, whoever sends has to wait.
@@ -110,6 +110,37 @@ class Pending:
         self.on_answer = on_answer
 
 
+class _Desk:
+    """What a post reads with: descriptors and a thread, which are there only while somebody needs them."""
+
+    def __init__(self, turn: Callable[[_Desk, float | None, float], None]) -> None:
+        self.wake_in, self._wake_out = os.pipe()
+        for end in (self.wake_in, self._wake_out):
+            os.set_blocking(end, False)
+        self.poller = Poller()
+        self.poller.watch(self.wake_in)
+        self.relay = Relay(lambda timeout, spin: turn(self, timeout, spin), self.interrupt, "river-post")
+        # Else an interrupt could write into what has the pipe's number by then; Ctrl-C may come within one.
+        self._closing = threading.RLock()
+
+    def interrupt(self) -> None:
+        with self._closing, contextlib.suppress(OSError):  # full, so it will wake anyway
+            if self._wake_out >= 0:
+                os.write(self._wake_out, b"!")
+
+    def close(self) -> None:
+        self.relay.close()
+        with self._closing:
+            self.forget()
+
+    def forget(self) -> None:
+        """In a forked child, where nobody reads."""
+        self.poller.close()
+        os.close(self.wake_in)
+        os.close(self._wake_out)
+        self._wake_out = -1
+
+
 class Post:
     """This process's mailboxes and lines."""
 
@@ -129,13 +160,27 @@ class Post:
         self._pending: dict[int, Pending] = {}
         self._numbers = itertools.count(1).__next__
         self._lock = threading.Lock()
-        self._wake_in, self._wake_out = os.pipe()
-        for end in (self._wake_in, self._wake_out):
-            os.set_blocking(end, False)
-        self._poller = Poller()
-        self._poller.watch(self._wake_in)
-        self._relay = Relay(self._turn, self.interrupt, "river-post")
-        self.is_closed = False
+        self._desk: _Desk | None = None
+        self.is_forgotten = False  # this process is a fork of the one whose post this is
+
+    def _open(self) -> _Desk:
+        """(under the lock) What is read with."""
+        if self._desk is None:
+            self._desk = _Desk(self._turn)
+        return self._desk
+
+    def _rest_if_unused(self) -> None:
+        """Nobody lives here any more and no line is open: let go of what is read with, until it is needed again.
+
+        A VM keeps it to its end."""
+        if place().up is not None:
+            return
+        with self._lock:
+            desk = self._desk
+            if desk is None or self._residents or self._all or self._pending:
+                return
+            self._desk = None
+        threading.Thread(target=desk.close, name="river-post-end", daemon=True).start()
 
     # -- who lives here -----------------------------------------------------------------------------------------
 
@@ -163,7 +208,7 @@ class Post:
         elif parent and home_of(parent) not in told:
             self.write(self.line_to(home_of(parent)), Kind.GONE, (uuid, parent, report))
         self.interrupt()
-        _retire_if_unused()
+        self._rest_if_unused()
 
     def _tell_gone(self, line: Line, uuid: str, parent: str, report: Any) -> None:
         """After all that it has sent, and so on the line that that went over."""
@@ -195,10 +240,6 @@ class Post:
         """Parent of one that is not here any more, if that is to hear of it, and how it ended."""
         return self._reports.get(uuid, ("", None))
 
-    @property
-    def is_unused(self) -> bool:
-        return not self._residents and not self._all and not self._pending
-
     # -- sending ------------------------------------------------------------------------------------------------
 
     def send(self, src: str, dest: str, values: dict[str, Any]) -> None:
@@ -228,11 +269,13 @@ class Post:
             self.write(line, Kind.PACKET, dest, contents)
             return
         now = perf_counter()
-        with line.lock:
+        with self.undisturbed(), line.lock:
             outbox = line.outbox
             if outbox or now - line.sent_at < BURST:
                 outbox.append((dest, plain))
                 count = len(outbox)
+                if count == 1:
+                    self._outgoing.add(line)
             else:
                 count = 0
                 if line.released:
@@ -240,7 +283,6 @@ class Post:
                 line.connection.send(Kind.PACKETS, pickle.dumps([(dest, plain)], 5))
             line.sent_at = now
         if count == 1:
-            self._outgoing.add(line)
             if not self._is_armed:
                 self._is_armed, self._armed_at = True, now
                 self.interrupt()  # should the sender not go on, whoever reads sends it after a while
@@ -251,7 +293,7 @@ class Post:
 
     def _flush(self, line: Line) -> None:
         """Send what is in the outbox."""
-        with line.lock:
+        with self.undisturbed(), line.lock:
             self._flush_locked(line)
         if line.connection.waiting:
             self._flush_later(line)
@@ -274,6 +316,19 @@ class Post:
         for line in list(self._outgoing):
             self._flush(line)
 
+    def drain(self, timeout: float | None = None) -> None:
+        """Wait until what was sent so far has left this process: it could be ended any moment."""
+        if self._outgoing:
+            self._flush_all()
+        lines = [line.connection for line in list(self._all.values()) if line.connection.waiting]
+        if lines:
+            marks = [(connection, connection.taken + connection.waiting) for connection in lines]
+            self.wait(lambda: all(not c.waiting or c.taken >= mark for c, mark in marks), timeout)
+
+    def undisturbed(self) -> Undisturbed:
+        """Within it, Ctrl-C waits: what is half sent would make the rest of the line unreadable."""
+        return Undisturbed(self.interrupt)
+
     def is_held_up(self, dest: str) -> bool:
         """Whether whoever sends there should wait."""
         line = self._lines.get(home_of(dest))
@@ -287,23 +342,30 @@ class Post:
         buffers: list[Any] = []
         descriptors: list[int] = []
         plain, packed = envelope.write(contents, buffers, descriptors, line.loans, line.connection.shares)
-        connection = line.connection
-        with line.lock:
+        frame = pickle.dumps((head, plain, packed), 5)
+        with self.undisturbed(), line.lock:
             self._flush_locked(line)
-            connection.send(kind, pickle.dumps((head, plain, packed), 5), buffers, descriptors)
-        if connection.waiting:
+            line.connection.send(kind, frame, buffers, descriptors)
+        if line.connection.waiting:
             self._flush_later(line)
         if line.is_ended:
             self._take_back(line)
 
+    def _take_back(self, line: Line) -> None:
+        """The line has ended, and with it whatever was lent over it.  Any thread."""
+        with contextlib.suppress(KeyError):
+            while True:
+                shm.take_back(line.loans.pop())
+
     def _flush_later(self, line: Line) -> None:
-        if not line.is_ended:
+        desk = self._desk
+        if not line.is_ended and desk is not None:
             try:
-                self._poller.watch(line.connection.number, writing=True)
+                desk.poller.watch(line.connection.number, writing=True)
             except (OSError, ValueError):
                 return  # ended meanwhile
-            if not self._relay.is_mine:
-                self.interrupt()
+            if not desk.relay.is_mine:
+                desk.interrupt()
 
     def ask(
         self,
@@ -340,31 +402,31 @@ class Post:
 
     def _told(self) -> None:
         """Something was delivered by a thread of this process: whoever waits for it must look."""
-        if not self._relay.is_mine:
-            self.interrupt()
+        desk = self._desk
+        if desk is not None and not desk.relay.is_mine:
+            desk.interrupt()
 
     # -- lines --------------------------------------------------------------------------------------------------
 
     def line_to(self, far_home: str) -> Line:
-        """The line to a process; made if there is none.  It has ended if that process has, and ends at once if nobody
-        knows such a process."""
+        """The line to a process; made if there is none, and ended already if nobody knows the way to it."""
         with self._lock:
             line = self._lines.get(far_home)
             if line is not None:
                 return line
+            way = None if far_home in self._lost else place().way_to(far_home)
             ours, theirs = pair()
-            if far_home in self._lost:
-                line = Line(far_home, Connection(ours))
-                line.is_ended = True
-                line.connection.close()
+            connection = Connection(ours)
+            if way is None:
                 theirs.close()
+                connection.close()
+                line = Line(far_home, connection)
+                line.is_ended = True
                 return line
-            line = self._take_in(far_home, Connection(ours))
-            line.connection.shares = False  # until the other end says that it is near
+            connection.shares = False  # until the other end says that it is near
+            line = self._take_in(far_home, connection)
         try:
-            way = place().way_to(far_home)
-            if way is not None:
-                way(pickle.dumps((far_home, self.home, False), 5), os.dup(theirs.fileno()))
+            way(pickle.dumps((far_home, self.home, False), 5), os.dup(theirs.fileno()))
         finally:
             theirs.close()
         return line
@@ -382,17 +444,21 @@ class Post:
         line = Line(far_home, connection)
         self._lines.setdefault(far_home, line)  # if both ends made one, each sends on its own, and order is kept
         self._all[connection.number] = line
-        self._poller.watch(connection.number)
-        if self._relay.thread.ident is None:
-            self._relay.start()
-        self.interrupt()
+        desk = self._open()
+        desk.poller.watch(connection.number)
+        if desk.relay.thread.ident is None:
+            desk.relay.start()
+        desk.interrupt()
         return line
 
     def _lose(self, line: Line) -> None:
         line.is_ended = True
-        self._poller.forget(line.connection.number)
-        self._all.pop(line.connection.number, None)
+        if self._desk is not None:
+            self._desk.poller.forget(line.connection.number)
+        with self._lock:  # before it is closed, and its number another line's
+            self._all.pop(line.connection.number, None)
         line.connection.close()
+        self._outgoing.discard(line)
         self._take_back(line)
         with self._lock:
             if any(other.home == line.home for other in self._all.values()):
@@ -405,14 +471,7 @@ class Post:
         for resident in residents:
             resident.lost(line.home)
         self._lose_pending(line.home)
-        _retire_if_unused()
-
-    @staticmethod
-    def _take_back(line: Line) -> None:
-        """Nobody is there any more to whom something was lent.  Any thread."""
-        with contextlib.suppress(KeyError):
-            while True:
-                shm.take_back(line.loans.pop())
+        self._rest_if_unused()
 
     def _lose_pending(self, far_home: str) -> None:
         for pending in [p for p in list(self._pending.values()) if p.home == far_home]:
@@ -424,14 +483,21 @@ class Post:
         """Wait until `ready()`, reading meanwhile; False when `timeout` seconds have passed."""
         if self._outgoing:
             self._flush_all()
-        return self._relay.wait(ready, timeout)
+        if ready():
+            return True
+        desk = self._desk
+        if desk is None:
+            with self._lock:
+                desk = self._open()
+        return desk.relay.wait(ready, timeout)
 
     def interrupt(self) -> None:
         """Whoever reads looks again at what he waits for.  Any thread."""
-        with contextlib.suppress(OSError):  # full, so it will wake anyway; or closed
-            os.write(self._wake_out, b"!")
+        desk = self._desk
+        if desk is not None:
+            desk.interrupt()
 
-    def _turn(self, timeout: float | None, spin: float) -> None:
+    def _turn(self, desk: _Desk, timeout: float | None, spin: float) -> None:
         if self._is_armed:
             left = HOLD - (perf_counter() - self._armed_at)
             if left <= 0:
@@ -439,17 +505,18 @@ class Post:
                 self._flush_all()
             else:
                 timeout = left if timeout is None else min(left, timeout)
-        for descriptor in self._poller.wait(timeout, spin):
+        for descriptor in desk.poller.wait(timeout, spin):
             line = self._all.get(descriptor)
             if line is not None:
-                self._read(line)
-            elif descriptor == self._wake_in:
-                os.read(self._wake_in, 4096)
+                self._read(desk, line)
+            elif descriptor == desk.wake_in:
+                os.read(descriptor, 4096)
             else:
-                self._poller.forget(descriptor)
+                desk.poller.forget(descriptor)
 
-    def _read(self, line: Line) -> None:
-        self._poller.flush(line.connection)
+    def _read(self, desk: _Desk, line: Line) -> None:
+        connection = line.connection
+        desk.poller.flush(connection)
         try:
             frames = line.connection.receive()
         except (EOFError, ProtocolError):
@@ -470,6 +537,11 @@ class Post:
                 logging.getLogger("river").exception("River failed while it read packets; please report this")
                 self._lose(line)
                 return
+        if line.released:  # who only receives must tell, too
+            with line.lock:
+                self._release_loans(line)
+            if connection.waiting:
+                self._flush_later(line)
 
     def _packet(self, line: Line, head: Any, letter: Letter) -> None:
         resident = self._residents.get(head)
@@ -540,29 +612,18 @@ class Post:
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Read and send no more.  Twice is fine."""
-        with self._lock:
-            if self.is_closed:
-                return
-            self.is_closed = True
-        self._relay.close()
-        for line in list(self._all.values()):
-            line.is_ended = True
-            line.connection.close()
-            self._take_back(line)
-        self._all.clear()
-        self._poller.close()
-        os.close(self._wake_in)
-        os.close(self._wake_out)
-
     def forget_in_child(self) -> None:
         """After a fork of this process: let go of what is the parent's."""
+        self.is_forgotten = True
+        self._lock = threading.Lock()
         for line in self._all.values():
+            line.is_ended = True
             line.connection.forget()
-        os.close(self._wake_in)
-        os.close(self._wake_out)
-        self._poller.close()
+        for known in (self._all, self._lines, self._residents, self._pending, self._watchers, self._outgoing):
+            known.clear()
+        desk, self._desk = self._desk, None
+        if desk is not None:
+            desk.forget()
 
 
 _post: Post | None = None
@@ -572,32 +633,13 @@ _making = threading.Lock()
 def the_post() -> Post:
     """This process's post."""
     global _post
-    with _making:
-        if _post is None:
-            _post = Post(place().home)
-        return _post
-
-
-def house(uuid: str, make: Callable[[Post], Any]) -> Any:
-    """Make somebody who lives here from now on.  The post cannot retire between the two."""
-    global _post
-    with _making:
-        if _post is None:
-            _post = Post(place().home)
-        resident = make(_post)
-        _post.move_in(uuid, resident)
-        return resident
-
-
-def _retire_if_unused() -> None:
-    """Nobody lives here any more and no line is open: end the thread; a post is made again when it is needed."""
-    global _post
-    with _making:
-        post = _post
-        if post is None or not post.is_unused or place().up is not None:
-            return
-        _post = None
-    threading.Thread(target=post.close, name="river-post-end", daemon=True).start()
+    post = _post
+    if post is None:
+        with _making:
+            post = _post = _post or Post(place().home)
+            if place().up is not None and place().drain is None:  # a VM; its driver may end it when it has a result
+                place().drain = post.drain
+    return post
 
 
 def introduced(payload: bytes, descriptor: int) -> None:

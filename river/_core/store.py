@@ -2,12 +2,17 @@
 
     put --> [mailbox] --> lent to a consumer --took--> its own, until it says task_done
                 ^              |
-                +-- its process ended before `get` returned there
+                +-- its process ended, or it was interrupted, before `get` returned there
 
 An item is in the mailbox, or lent to one consumer, or has been returned by that one's `get`: it is never lost and
-never given twice.  Each waiting `get` is served in the order in which they came, each with the first item it matches.
+never given twice.  Each waiting `get` is served in the order in which they came, each with the first item it matches;
+those for whom the user's code must be run to know that come when it has been.
 
-Law: whoever reads runs no user code; predicates that consumers send are run by a thread of the queue's own.
+What waits to be put, as the queue is full, can be got like the rest: a `get` that wants just that need not wait until
+somebody else has made room.
+
+Law: whoever reads runs no user code; what consumers ask for by predicates, and what must be unpacked to be compared,
+is looked for by a thread of the queue's own.
 May import only the standard library and its neighbours: a bare far interpreter starts from these files.
 """
 
@@ -15,12 +20,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter, OrderedDict, deque
-from typing import Any, NamedTuple
+from collections import Counter, OrderedDict
+from typing import Any, NamedTuple, TypeAlias
 
 from .. import errors
 from . import envelope, serial
-from .packet import Letter, Mailbox, Search, matches
+from .packet import Letter, Mailbox, Search
 from .post import Line, Post, Reply
 from .wire import Kind
 
@@ -33,10 +38,16 @@ OK, EMPTY, SHUT, CANCELLED, FAILED, TOO_OFTEN, CONSUMER_LOST = (
 
 
 class _Request(NamedTuple):
-    """A `get` that waits."""
+    """A `get` that looks or waits."""
 
     reply: Reply
     search: Search
+    now: bool  # it does not wait
+    stays: bool  # it only looks
+
+
+# By the process that asked, and its number there.
+_Key: TypeAlias = tuple[str, int]
 
 
 class Store:
@@ -47,51 +58,59 @@ class Store:
         self._uuid = uuid
         self._size = size
         self._mailbox = Mailbox()
-        self._lock = threading.Lock()
-        self._gets: OrderedDict[tuple[str, int], _Request] = OrderedDict()
-        self._puts: deque[tuple[Reply, Letter]] = deque()
-        self._lent: dict[tuple[str, int], Letter] = {}
+        self._lock = threading.RLock()  # one who was interrupted here returns what he is given while he is given it
+        self._gets: OrderedDict[_Key, _Request] = OrderedDict()
+        self._puts: OrderedDict[_Key, tuple[Reply, Letter]] = OrderedDict()  # they are in the mailbox already
+        self._lent: dict[_Key, Letter] = {}
         self._joins: list[Reply] = []
         self._unfinished = 0
         self._held: Counter[str] = Counter()  # items that each process has taken and not marked as done
         self._orphans = 0  # of those, how many were taken by processes that have ended
         self._is_shut = False
-        self._errands: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        # For each process that asks for what needs the user's code, a thread, so that a slow predicate is only its own
+        # consumer's trouble; and what waits for it.
+        self._errands: dict[str, queue.SimpleQueue[_Key | None]] = {}
+        self._busy: set[_Key] = set()  # those for whom it is not known yet whether something matches
+
+    def __len__(self) -> int:
+        return len(self._mailbox) - len(self._puts)
 
     @property
     def is_full(self) -> bool:
-        return bool(self._size) and len(self._mailbox) >= self._size
+        return bool(self._size) and len(self) >= self._size
 
     # -- what the post calls ------------------------------------------------------------------------------------
 
     def delivered(self, letter: Letter, line: Line | None) -> None:
         """A `put` that does not wait for an answer, as the queue has no bound."""
         with self._lock:
-            if not self._is_shut:
-                self._arrive(letter)
-            elif line is None:
+            if line is None and (self._is_shut or self._is_closed):
                 raise errors.VirtualResourceLost("the queue is shut")
-            else:  # it was on its way already; the next `put` over there is told
-                self._arrive(letter)
+            self._unfinished += 1
+            self._arrive(letter)
+            if self._is_shut and line is not None:  # it was on its way already; the next `put` over there is told
                 self._post.write(line, Kind.GONE, (self._uuid, "", None))
 
     def asked(self, reply: Reply, what: str, letter: Letter) -> None:
         with self._lock:
-            self._DOING[what](self, reply, letter)
+            if self._is_closed:
+                reply.answer("lost")
+            else:
+                self._DOING[what](self, reply, letter)
 
     def lost(self, home: str) -> None:
         """A process has ended: what was on its way there is back in its old place; what it had taken is its own."""
         with self._lock:
             for key in [key for key in self._gets if key[0] == home]:
-                del self._gets[key]
-            back = [self._lent.pop(key) for key in [key for key in self._lent if key[0] == home]]
-            self._mailbox.put_back(back)
-            self._puts = deque(put for put in self._puts if put[0].home != home)
+                self._leave(key)
+            if home in self._errands:
+                self._errands.pop(home).put(None)
+            for key in [key for key in self._puts if key[0] == home]:
+                self._mailbox.remove(self._puts.pop(key)[1])
             self._joins = [reply for reply in self._joins if reply.home != home]
-            self._orphans += self._held.pop(home, 0)
-            for key in list(self._gets):
-                self._serve(key)
+            self._orphans = min(self._orphans + self._held.pop(home, 0), self._unfinished)
+            self._put_back([self._lent.pop(key) for key in [key for key in self._lent if key[0] == home]])
             self._tell_joins()
 
     def gone(self, uuid: str, parent: str, report: Any) -> None:
@@ -99,99 +118,125 @@ class Store:
 
     # -- putting and getting (under the lock) --------------------------------------------------------------------
 
-    def _arrive(self, letter: Letter) -> None:
-        self._unfinished += 1
+    def _arrive(self, letter: Letter) -> bool:
+        """An item has come; returns whether somebody waited for it."""
+        doubtful = []
         for key, request in self._gets.items():
-            if request.search.is_simple and matches(letter.value, request.search.wanted):
+            verdict = request.search.judge(letter)
+            if verdict and key not in self._busy:
                 letter.number = self._mailbox.pass_by()
-                del self._gets[key]
-                self._give(request.reply, letter)
-                return
+                self._give(self._leave(key), letter)
+                return True
+            if verdict is not False:
+                doubtful.append(key)
         self._mailbox.put(letter)
-        if self._gets:
-            self._errands.put(None)
+        for key in doubtful:
+            self._run_errand(key)
+        return False
 
-    def _give(self, reply: Reply, letter: Letter) -> None:
-        """The item is lent to who asked; one in this process has it at once."""
-        if reply.line is None:
-            self._held[reply.home] += 1
-        else:
-            self._lent[reply.home, reply.number] = letter
+    def _give(self, request: _Request, letter: Letter) -> None:
+        """The item is lent to who asked, or shown."""
+        reply = request.reply
+        if request.stays:
+            reply.answer(OK, envelope.copy_of(letter))
+            return
+        self._mailbox.remove(letter)
+        self._lent[reply.home, reply.number] = letter
         reply.answer(OK, envelope.contents_of(letter))
-        self._admit()
+        if self._puts:
+            self._admit(letter)
 
-    def _admit(self) -> None:
-        """Let in those who wait to put, as there is room."""
-        while self._puts and not self.is_full:
-            reply, letter = self._puts.popleft()
-            reply.answer(OK)
-            self._arrive(letter)
+    def _admit(self, taken: Letter | None = None) -> None:
+        """One that waited to be put was taken straight away, or there is room."""
+        for key, (reply, letter) in list(self._puts.items()):
+            if letter is taken or not self.is_full:
+                del self._puts[key]
+                self._unfinished += 1
+                reply.answer(OK)
 
     def _put(self, reply: Reply, letter: Letter) -> None:
         now = letter.plain.pop(NOW)
         if self._is_shut:
             reply.answer(SHUT)
         elif not self.is_full:
+            self._unfinished += 1
             reply.answer(OK)
             self._arrive(letter)
+        elif self._arrive(letter):
+            self._unfinished += 1
+            reply.answer(OK)
         elif now:
+            self._mailbox.remove(letter)
             reply.answer(EMPTY)
         else:
-            self._puts.append((reply, letter))
+            self._puts[reply.home, reply.number] = reply, letter
 
     def _get(self, reply: Reply, letter: Letter) -> None:
-        search = Search(dict(letter.plain["plain"])) if "plain" in letter.plain else None
-        if search is None and letter.plain["is_simple"]:
-            search = Search(letter.value("wanted"))
-        if search is None or not search.is_simple:
-            self._run_errands()
-            self._errands.put((reply, letter))
+        now, stays = letter.plain["now"], letter.plain["stays"]
+        key = reply.home, reply.number
+        if "plain" in letter.plain:
+            request = _Request(reply, Search(dict(letter.plain["plain"])), now, stays)
+        elif letter.plain["is_simple"]:
+            request = _Request(reply, Search(letter.value("wanted")), now, stays)
+        else:  # what is wanted has to be unpacked first
+            self._gets[key] = _Request(reply, _Packed(letter), now, stays)
+            self._run_errand(key)
             return
-        self._look(reply, search, letter.plain)
-
-    def _look(self, reply: Reply, search: Search, options: dict[str, Any]) -> None:
-        found = self._mailbox.find(search)
-        if found is None:
-            self._wait(reply, search, options["now"])
-        elif options["stays"]:
-            reply.answer(OK, envelope.contents_of(found))
+        possible = self._mailbox.possible(request.search)
+        if possible and possible[0][1]:
+            self._give(request, possible[0][0])
+            return
+        self._gets[key] = request
+        self._mailbox.begin(request.search)
+        if possible:
+            self._run_errand(key)
         else:
-            self._mailbox.remove(found)
-            self._give(reply, found)
+            request.search.fresh = []
+            self._found_nothing(key)
 
-    def _wait(self, reply: Reply, search: Search, now: bool) -> None:
-        if self._is_shut and not len(self._mailbox):
-            reply.answer(SHUT)
-        elif now:
-            reply.answer(EMPTY)
-        else:
-            self._gets[reply.home, reply.number] = _Request(reply, search)
-
-    def _serve(self, key: tuple[str, int]) -> None:
+    def _look_again(self, key: _Key) -> None:
         """Something came back: perhaps it is what this one waits for."""
-        request = self._gets[key]
-        if not request.search.is_simple:
-            self._errands.put(None)
-            return
-        found = self._mailbox.remove(self._mailbox.find(request.search))
-        if found is not None:
-            del self._gets[key]
-            self._give(request.reply, found)
+        search = self._gets[key].search
+        fresh = search.fresh
+        possible = self._mailbox.possible(search)
+        if possible and possible[0][1]:
+            self._give(self._leave(key), possible[0][0])
+        elif possible:
+            search.fresh = fresh
+            self._run_errand(key)
+
+    def _found_nothing(self, key: _Key) -> None:
+        self._busy.discard(key)
+        if self._is_shut:  # and nothing will come any more
+            self._leave(key).reply.answer(SHUT)
+        elif self._gets[key].now:
+            self._leave(key).reply.answer(EMPTY)
+
+    def _leave(self, key: _Key) -> _Request:
+        """This one waits no more."""
+        request = self._gets.pop(key)
+        self._busy.discard(key)
+        self._mailbox.end(request.search)
+        return request
+
+    def _put_back(self, letters: list[Letter]) -> None:
+        if letters:
+            self._mailbox.put_back(letters)
+        for key in list(self._gets):
+            request = self._gets.get(key)
+            if request is not None and request.search.fresh and key not in self._busy:
+                self._look_again(key)
+        self._admit()  # those who waited to put may have been among the lost
 
     def _cancel(self, reply: Reply, letter: Letter) -> None:
         """A `get` or `put` waits no more; if it has been answered already, that counts."""
         key = reply.home, letter.plain["number"]
-        request = self._gets.pop(key, None)
-        if request is not None:
-            request.reply.answer(CANCELLED)
-            return
-        for put in self._puts:
-            if (put[0].home, put[0].number) == key:
-                self._puts.remove(put)
-                put[0].answer(CANCELLED)
-                return
-        if self._thread is not None:
-            self._errands.put(key)  # it may be about to wait
+        if key in self._gets:
+            self._leave(key).reply.answer(CANCELLED)
+        elif key in self._puts:
+            waiting, unwanted = self._puts.pop(key)
+            self._mailbox.remove(unwanted)
+            waiting.answer(CANCELLED)
 
     def _took(self, reply: Reply, letter: Letter) -> None:
         if self._lent.pop((reply.home, letter.plain["number"]), None) is not None:
@@ -201,9 +246,7 @@ class Store:
         """Whoever asked was interrupted before it had the item."""
         back = self._lent.pop((reply.home, letter.plain["number"]), None)
         if back is not None:
-            self._mailbox.put_back([back])
-            for key in list(self._gets):
-                self._serve(key)
+            self._put_back([back])
 
     # -- the rest (under the lock) ------------------------------------------------------------------------------
 
@@ -214,6 +257,8 @@ class Store:
         self._unfinished -= 1
         if self._held[reply.home]:
             self._held[reply.home] -= 1
+        elif self._orphans:  # it answers for one that has died
+            self._orphans -= 1
         reply.answer(OK)
         self._tell_joins()
 
@@ -231,21 +276,20 @@ class Store:
                     reply.answer(CONSUMER_LOST, ({"items": self._orphans}, {}))
 
     def _count(self, reply: Reply, letter: Letter) -> None:
-        reply.answer(OK, ({"items": len(self._mailbox)}, {}))
+        reply.answer(OK, ({"items": len(self)}, {}))
 
     def _shut(self, reply: Reply, letter: Letter) -> None:
         self._is_shut = True
+        for waiting, refused in self._puts.values():
+            self._mailbox.remove(refused)
+            waiting.answer(SHUT)
+        self._puts.clear()
         if letter.plain["now"]:
             for left in list(self._mailbox):
                 self._mailbox.remove(left)
                 self._unfinished -= 1
-        for put_reply, _ in self._puts:
-            put_reply.answer(SHUT)
-        self._puts.clear()
-        if not len(self._mailbox):
-            for request in self._gets.values():
-                request.reply.answer(SHUT)
-            self._gets.clear()
+        for key in [key for key in self._gets if key not in self._busy]:
+            self._leave(key).reply.answer(SHUT)
         reply.answer(OK)
         self._tell_joins()
 
@@ -261,76 +305,78 @@ class Store:
         "shut": _shut,
     }
 
-    # -- predicates ---------------------------------------------------------------------------------------------
+    # -- what needs the user's code -----------------------------------------------------------------------------
 
-    def _run_errands(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._errand_loop, name="river-queue", daemon=True)
-            self._thread.start()
-
-    def _errand_loop(self) -> None:
-        while (errand := self._errands.get()) != "end":
-            if errand is None:
-                for key, request in list(self._gets.items()):
-                    if not request.search.is_simple:
-                        self._try(key, request)
-            elif isinstance(errand[0], str):
-                self._cancel_late(errand)
-            else:
-                self._begin(*errand)
-
-    def _cancel_late(self, key: tuple[str, int]) -> None:
-        with self._lock:
-            request = self._gets.pop(key, None)
-        if request is not None:
-            request.reply.answer(CANCELLED)
-
-    def _begin(self, reply: Reply, letter: Letter) -> None:
-        """A `get` with a predicate has come."""
-        try:
-            search = Search(letter.value("wanted"))
-            found = self._match(search)
-        except Exception as error:  # noqa: BLE001 - the predicate is the consumer's, and so is what it raises
-            reply.answer(FAILED, envelope.seal({"report": serial.dump_exception(error)}))
+    def _run_errand(self, key: _Key) -> None:
+        if key in self._busy:
             return
+        self._busy.add(key)
+        errands = self._errands.get(key[0])
+        if errands is None:
+            errands = self._errands[key[0]] = queue.SimpleQueue()
+            threading.Thread(target=self._errand_loop, args=(errands,), name="river-queue", daemon=True).start()
+        errands.put(key)
+
+    def _errand_loop(self, errands: queue.SimpleQueue[_Key | None]) -> None:
+        while (key := errands.get()) is not None:
+            try:
+                while (request := self._gets.get(key)) is not None and self._serve(key, request):
+                    pass
+            except BaseException as error:  # noqa: BLE001 - the predicate is the consumer's, and so is what it raises
+                with self._lock:
+                    if key in self._gets:
+                        report = {"report": serial.dump_exception(error)}
+                        self._leave(key).reply.answer(FAILED, envelope.seal(report))
+
+    def _serve(self, key: _Key, request: _Request) -> bool:
+        """Look for what one waits for; returns whether to look again.  Raises what a predicate raises."""
+        search = request.search
+        if isinstance(search, _Packed):
+            search = Search(search.letter.value("wanted"))
+            with self._lock:
+                if key not in self._gets:
+                    return False
+                self._gets[key] = request = request._replace(search=search)
+                self._mailbox.begin(search)
         with self._lock:
+            possible = self._mailbox.possible(search)
+        found = next((letter for letter, is_certain in possible if is_certain or letter.matches(search.wanted)), None)
+        with self._lock:
+            if key not in self._gets:
+                return False
             if found is None:
-                self._wait(reply, search, letter.plain["now"])
-            elif letter.plain["stays"]:
-                reply.answer(OK, envelope.contents_of(found))
-            elif self._mailbox.remove(found) is not None:
-                self._give(reply, found)
-            else:  # somebody was quicker
-                self._errands.put((reply, letter))
-        if found is None:  # something may have come while it was not waiting yet
-            self._errands.put(None)
-
-    def _try(self, key: tuple[str, int], request: _Request) -> None:
-        try:
-            found = self._match(request.search)
-        except Exception as error:  # noqa: BLE001 - as above
-            with self._lock:
-                if self._gets.pop(key, None) is not None:
-                    request.reply.answer(FAILED, envelope.seal({"report": serial.dump_exception(error)}))
-            return
-        if found is not None:
-            with self._lock:
-                if key in self._gets and self._mailbox.remove(found) is not None:
-                    del self._gets[key]
-                    self._give(request.reply, found)
-
-    def _match(self, search: Search) -> Letter | None:
-        with self._lock:
-            candidates = list(self._mailbox.candidates(search))
-        return next((letter for letter in candidates if matches(letter.value, search.wanted)), None)
+                if search.fresh:  # something has come meanwhile
+                    return True
+                self._found_nothing(key)
+                return False
+            if found.number in self._mailbox:
+                self._give(self._leave(key), found)
+                return False
+            search.fresh = None  # somebody was quicker: look at all of them again
+            return True
 
     def close(self) -> None:
         """The queue is gone: whoever waits is told so."""
         with self._lock:
-            waiting = [request.reply for request in self._gets.values()] + [reply for reply, _ in self._puts]
-            for reply in waiting + self._joins:
+            self._is_closed = True
+            for key in list(self._gets):
+                self._leave(key).reply.answer("lost")
+            for reply in [reply for reply, _ in self._puts.values()] + self._joins:
                 reply.answer("lost")
-            self._gets.clear()
             self._puts.clear()
             self._joins.clear()
-        self._errands.put("end")
+            for errands in self._errands.values():
+                errands.put(None)
+
+
+class _Packed(Search):
+    """What is wanted, still packed."""
+
+    __slots__ = ("letter",)
+
+    def __init__(self, letter: Letter) -> None:
+        super().__init__({})
+        self.letter = letter
+
+    def judge(self, letter: Letter) -> bool | None:
+        return None

@@ -13,11 +13,14 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from . import serial
+from . import homes, serial
 from .calls import place
 from .connection import Connection
 from .wire import Kind
 from .worker import Worker, become, flush_output, learn, without_us
+
+# Seconds that packets may take to leave a VM that ends.
+_PATIENCE = 10.0
 
 
 def load_initializer(options: dict[str, Any], buffers: list[Any], descriptors: list[int]) -> Callable[[], Any] | None:
@@ -78,3 +81,6 @@ def _run_exit_functions() -> None:
         multiprocessing_util._exit_function()
     atexit._run_exitfuncs()
     flush_output()
+    drain = homes.place().drain
+    if drain is not None:
+        drain(_PATIENCE)

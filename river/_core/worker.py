@@ -139,7 +139,8 @@ class Worker:
         self._poller.watch(connection.number)
         self._poller.watch(self._wake_in)
         self._relay = Relay(self._turn, self._interrupt, "river-reader", interruptible=False)
-        homes.place().settle(options["uuid"], options["driver"], self._ask_for_introduction)
+        self._place = homes.place()
+        self._place.settle(options["uuid"], options["driver"], self._ask_for_introduction)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -297,6 +298,8 @@ class Worker:
         del buffers
         ended = perf_counter()
         self.attempt = 0
+        if self._place.drain is not None:  # packets that a task has sent do not come after its result
+            self._place.drain()
         if not self._queue:
             flush_output()  # before the result is sent: the driver may end this VM when it has the last one
         if status == CHUNK:

@@ -81,8 +81,11 @@ def posts():
     here.adopt(there.home, d.detach(), False)
     there.adopt(here.home, b.detach(), False)
     yield here, there
-    here.close()
-    there.close()
+    for post in (here, there):
+        post._residents.clear()
+        for line in list(post._all.values()):
+            post._lose(line)
+        post._rest_if_unused()
 
 
 @pytest.fixture(params=[True, False], ids=["it was watched", "it is asked for afterwards"])

@@ -176,7 +176,7 @@ def pass_on(there, back):
 def test_large_values_leave_the_frame(value):
     buffers, descriptors, lent = [], [], set()
 
-    plain, packed = envelope.write(envelope.seal({"data": value, "tag": "a"}), buffers, descriptors, lent)
+    plain, packed = envelope.write(envelope.seal({"data": value, "tag": "a"}), buffers, descriptors, lent, True)
 
     assert plain == {"tag": "a"}
     assert [len(blob) < 1000 for _, blob, _ in packed] == [True]

@@ -566,6 +566,25 @@ def die_on(path, victim, number):
     return number, os.getpid()
 
 
+@pytest.mark.parametrize("subset", [False, True])
+def test_what_was_given_back_of_a_chunk_does_not_run_again_when_its_vm_dies(tmp_path, subset):
+    """The first item waits until all others are done, by the other VM, and then kills its own."""
+    vms = connect(2 + subset)
+    log = str(tmp_path / "log")
+
+    assert forkwork(vms[:2], die_when_others_are_done, [(log, n) for n in range(12)], chunksize=6) == list(range(12))
+    assert sorted(map(int, tasks.lines(log))) == sorted([*range(1, 12), 0, 0])
+
+
+def die_when_others_are_done(log, number):
+    if number == 0:
+        tasks.wait_until(lambda: len(tasks.lines(log)) >= 11)
+    tasks.note(log, number)
+    if number == 0 and tasks.lines(log).count("0") == 1:
+        tasks.kill_itself()
+    return number
+
+
 @pytest.mark.parametrize("chunksize", [1, 5])
 def test_forkjoin_fails_when_none_of_its_vms_is_left(chunksize):
     vms = connect(2)

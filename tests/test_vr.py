@@ -574,6 +574,22 @@ def test_recv_from_a_vr_whose_vm_is_killed_raises_though_it_is_nobodys_child(pro
     assert f"VR {uuid} is gone with its VM" in text
 
 
+def test_who_asks_late_is_told_how_a_vr_has_ended(program):
+    def body(vr):
+        failed = deployed(vr, vrs.fail)
+        with pytest.raises(ZeroDivisionError):
+            vr.recv()
+        texts = []
+        for vm in vr.discover():
+            (asks,) = vr.deploy([vm], cls=vrs.Does, args=(tell_of_the_end_of, failed))
+            texts.append(vr.recv(src=asks["uuid"], tag="told").text)
+        return texts, failed
+
+    texts, uuid = program(body)
+
+    assert [f"VR {uuid} failed with ZeroDivisionError: on purpose" in text for text in texts] == [True, True]
+
+
 def tell_of_the_end_of(vr, uuid):
     vr.send(dest=vr.parent, tag="watching")
     try:
@@ -617,13 +633,21 @@ def test_to_send_to_a_vr_that_is_gone_raises_as_soon_as_that_is_known(program):
         vr.send(dest=ended["uuid"], tag="end")
         kill(killed)
         for entry, text in ((ended, f"{ended['uuid']} has ended"), (killed, f"process of {killed['uuid']} is gone")):
-            with contextlib.suppress(VirtualResourceLost):
-                vr.recv(src=entry["uuid"])
+            wait_for_the_end_of(vr, entry["uuid"])
             with pytest.raises(VirtualResourceLost, match=text):
-                while True:
-                    vr.send(dest=entry["uuid"], tag="more")
+                vr.send(dest=entry["uuid"], tag="more")
 
     program(body)
+
+
+def wait_for_the_end_of(vr, uuid):
+    """Whatever else it hears meanwhile."""
+    while True:
+        try:
+            vr.recv(src=uuid)
+        except VirtualResourceLost as error:
+            if "no packet that matches is left" in str(error):
+                return
 
 
 def test_a_vm_that_is_killed_ends_nobody_elses_conversation(program):

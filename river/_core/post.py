@@ -575,6 +575,7 @@ class Post:
 
     def _gone(self, line: Line, head: Any, letter: Letter) -> None:
         uuid, parent, _ = head
+        self._ended.add(uuid)
         with self._lock:
             told = [one for one in self._watchers.pop(uuid, []) if not isinstance(one, Line)]
         for resident in told:
@@ -582,7 +583,6 @@ class Post:
         if parent and self._residents.get(parent) not in (None, *told):
             self._tell_parent(*head)
         self._full.discard(uuid)
-        self._ended.add(uuid)
 
     def _mailbox_full(self, line: Line, head: Any, letter: Letter) -> None:
         self._full.add(head[0])

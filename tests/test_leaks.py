@@ -298,14 +298,16 @@ from river import RiverPool
 
 class Thing:
     def wait(self):
+        Path(__file__ + ".begun").touch()
         time.sleep(600)
 
 with RiverPool(1, mp_context={context}) as p:
-    p.apply(id, (1,))
     thing = Thing()
-    p.apply_async(Thing.wait, (thing,))
+    p.map_async(Thing.wait, [thing])
     kept = weakref.ref(thing)
     del thing
+    while not os.path.exists(__file__ + ".begun"):
+        time.sleep(0.01)
 gc.collect()
 print(kept())  # p is still there
 """,

@@ -158,6 +158,7 @@ class Box:
         sources = _sources(search.wanted)
         for uuid in sources:
             self._watch(uuid)
+        search.catches = True
         with self._lock:
             self._mailbox.begin(search)
         try:

@@ -221,13 +221,14 @@ def _is_simple(want: Any) -> bool:
 class Search:
     """What a receiver wants, and what has come since it last looked."""
 
-    __slots__ = ("caught", "fresh", "is_simple", "looks_again", "wanted")
+    __slots__ = ("catches", "caught", "fresh", "is_simple", "looks_again", "wanted")
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         self.is_simple = is_simple(wanted)
         self.looks_again = False
-        self.caught: Letter | None = None  # one that matches and has come while it waited; it is in no mailbox
+        self.catches = False  # whether it takes one that is sure to match as it comes, before that is in the mailbox
+        self.caught: Letter | None = None  # that one
         self.fresh: list[Letter] | None = None  # None: it has not looked yet
 
     def notice(self, letter: Letter) -> bool:
@@ -235,7 +236,7 @@ class Search:
         verdict = self.judge(letter)
         if verdict is False or self.fresh is None:
             return False
-        if verdict and self.caught is None and not self.fresh:
+        if verdict and self.catches and self.caught is None and not self.fresh:
             self.caught = letter
             return True
         self.fresh.append(letter)
@@ -373,7 +374,8 @@ class Mailbox:
 
     def end(self, search: Search) -> None:
         """It looks no more; what it has caught and not been given is where it belongs."""
-        self._searches.remove(search)
+        if search in self._searches:
+            self._searches.remove(search)
         if search.caught is not None:
             self.put_back([search.caught])
             search.caught = None

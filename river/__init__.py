@@ -20,7 +20,7 @@ _HOMES = {
     "Future": "river.futures",
     "VirtualResource": "river.vr",
     "Packet": "river._core.packet",
-    "Mailbox": "river._core.packet",
+    "Mailbox": "river._core.letters",
     "ANY": "river._core.packet",
     "any_of": "river._core.packet",
     "run": "river.session",
@@ -58,8 +58,8 @@ __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
     from ._core.cpus import cpu_count as cpu_count
+    from ._core.letters import Mailbox as Mailbox
     from ._core.packet import ANY as ANY
-    from ._core.packet import Mailbox as Mailbox
     from ._core.packet import Packet as Packet
     from ._core.packet import any_of as any_of
     from ._core.worker import current as current

@@ -24,7 +24,8 @@ from typing import Any
 from . import errors
 from ._core import envelope, serial, store
 from ._core.homes import place
-from ._core.packet import Letter, check_names, is_plain, is_simple
+from ._core.letters import Letter
+from ._core.packet import check_names, is_plain, is_simple
 from ._core.post import Pending, Post, deadline_of, left_of, the_post
 
 __all__ = ["Empty", "Full", "Queue", "ShutDown"]

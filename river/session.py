@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from . import errors
 from ._core import cpus, envelope, memory, serial
 from ._core.homes import new_resident, place, registry_of
-from ._core.packet import Letter, selects
+from ._core.letters import Letter
+from ._core.packet import selects
 from ._core.post import Line, Reply, the_post
 from .executor import submit_task
 from .machine import RemoteVM

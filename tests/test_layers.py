@@ -20,6 +20,7 @@ LAYERS = [
     ["river.errors", "river.version", "river._core"],
     ["river._core.wire", "river._core.instructions", "river._core.namespaces", "river._core.shm"],
     ["river._core.homes", "river._core.packet", "river._core.remote", "river._core.waiting"],
+    ["river._core.letters"],
     ["river._core.crew"],
     ["river._core.scheduler"],
     ["river._core.reference"],
@@ -67,7 +68,8 @@ PURE = {
     "river._core.waiting": VALUES,
     "river._core.crew": VALUES,
     "river._core.scheduler": VALUES,
-    "river._core.packet": {*VALUES, "heapq", "math", "operator"},
+    "river._core.packet": VALUES,
+    "river._core.letters": {*VALUES, "heapq", "math", "operator"},
     "river.chunks": VALUES,
     "river.slots": VALUES,
 }
@@ -76,7 +78,7 @@ BOOT = {
     "river._core",
     *(f"river._core.{name}" for name in ("wire", "shm", "calls", "namespaces", "connection", "relay", "reference")),
     *(f"river._core.{name}" for name in ("serial", "answers", "worker", "vm", "supervisor")),
-    *(f"river._core.{name}" for name in ("homes", "packet", "remote", "envelope", "post", "box", "store")),
+    *(f"river._core.{name}" for name in ("homes", "packet", "letters", "remote", "envelope", "post", "box", "store")),
     "river.errors",  # which has nothing but the standard library's
     *(f"river._core.{name}" for name in ("handshake", "memory", "tls", "carrier")),
 }

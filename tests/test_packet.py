@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from river import errors
-from river._core.packet import ANY, RESERVED, Letter, Mailbox, Packet, Search, any_of, check_names, selects
+from river._core.letters import Letter, Letters, Mailbox, Search
+from river._core.packet import ANY, RESERVED, Packet, any_of, check_names, selects
 
 NAN = float("nan")
 ARRAY = np.arange(3)
@@ -82,7 +83,7 @@ def letter(**values):
 @pytest.mark.parametrize(("want", "match", "other"), RULES)
 def test_a_value_is_wanted_by_equality_one_of_several_a_predicate_or_presence(want, match, other, make):
     expected = [value for value in (match,) if value is not ...]
-    mailbox = Mailbox()
+    mailbox = Letters()
     for value in (other, match):
         if value is not ...:
             mailbox.put(make(x=value))
@@ -100,7 +101,7 @@ def test_a_value_is_wanted_by_equality_one_of_several_a_predicate_or_presence(wa
 
 
 def test_all_that_is_wanted_has_to_match():
-    mailbox = Mailbox()
+    mailbox = Letters()
     for tag in "ab":
         for size in range(5):
             mailbox.put(letter(tag=tag, size=size))
@@ -114,7 +115,7 @@ def test_all_that_is_wanted_has_to_match():
 
 
 def test_a_predicate_is_asked_only_about_packets_that_have_everything_else():
-    mailbox, asked = Mailbox(), []
+    mailbox, asked = Letters(), []
     for number in range(50):
         mailbox.put(letter(tag="other", size="no number"))
         mailbox.put(letter(tag="work", size=number, list=[1]))
@@ -127,7 +128,7 @@ def test_a_predicate_is_asked_only_about_packets_that_have_everything_else():
 
 
 def test_what_a_predicate_raises_is_raised_and_the_packet_stays():
-    mailbox = Mailbox()
+    mailbox = Letters()
     mailbox.put(letter(size="text"))
 
     with pytest.raises(TypeError):
@@ -139,7 +140,7 @@ def test_a_value_that_cannot_be_unpacked_matches_nothing_and_holds_up_nobody():
     def broken():
         raise errors.PacketError("attribute 'x' of a packet could not be rebuilt")
 
-    mailbox = Mailbox()
+    mailbox = Letters()
     mailbox.put(Letter({"tag": 1}, {"x": broken}))
     mailbox.put(letter(x=[3]))
 
@@ -151,7 +152,7 @@ def test_a_value_that_cannot_be_unpacked_matches_nothing_and_holds_up_nobody():
 
 
 def test_what_is_not_looked_at_is_not_unpacked():
-    mailbox, unpacked = Mailbox(), []
+    mailbox, unpacked = Letters(), []
     for number in range(30):
         mailbox.put(Letter({"tag": number}, {"data": lambda: unpacked.append(1)}))
 
@@ -281,7 +282,7 @@ class Pair:
 
     def __init__(self, chance):
         self.chance = chance
-        self.mailbox, self.model = Mailbox(), Naive()
+        self.mailbox, self.model = Letters(), Naive()
         self.numbers = {}  # id of a letter: its number in the model
         self.put_count = 0
         self.taken = []  # (place, number, values, letter), which may be put back
@@ -416,7 +417,7 @@ HAYSTACKS = {
 
 @pytest.mark.parametrize("haystack", HAYSTACKS)
 def test_among_100_000_unmatched_packets_a_search_by_plain_values_looks_at_few(haystack):
-    mailbox = Mailbox()
+    mailbox = Letters()
     for number in range(COUNT):
         mailbox.put(Watched(HAYSTACKS[haystack](number)))
     needle = {"tag": "needle", "src": "needle", "size": 3}
@@ -442,7 +443,7 @@ def test_among_100_000_unmatched_packets_a_search_by_plain_values_looks_at_few(h
 
 
 def test_any_of_many_values_at_once_costs_no_more_than_looking_at_every_letter():
-    mailbox = Mailbox()
+    mailbox = Letters()
     for number in range(100):
         mailbox.put(letter(x=number, y=number, z=number))
 
@@ -450,7 +451,7 @@ def test_any_of_many_values_at_once_costs_no_more_than_looking_at_every_letter()
 
 
 def test_letters_that_one_of_several_values_finds_come_in_order():
-    mailbox = Mailbox()
+    mailbox = Letters()
     for number in range(50):
         mailbox.put(letter(tag="abc"[number % 3], number=number))
     wanted = {"tag": any_of("c", "a", "a", "nobody")}
@@ -459,3 +460,16 @@ def test_letters_that_one_of_several_values_finds_come_in_order():
 
     assert taken == [number for number in range(50) if number % 3 != 1]
     assert mailbox.take(**wanted) is None
+
+
+def test_a_mailbox_of_a_programs_own_gives_packets():
+    mailbox = Mailbox()
+    mailbox.put(tag="a", n=1)
+    mailbox.put(Packet(tag="b", items=[1, 2]))
+    mailbox.put(tag="a", n=2)
+
+    assert mailbox.take(tag="b") == Packet(tag="b", items=[1, 2])
+    assert mailbox.take(tag="b") is None
+    assert mailbox.peek(n=any_of(2, 3)) == Packet(tag="a", n=2)
+    assert [packet.n for packet in mailbox] == [1, 2]
+    assert (mailbox.take().n, len(mailbox)) == (1, 1)

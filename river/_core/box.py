@@ -15,7 +15,8 @@ from typing import Any
 
 from .. import errors
 from .homes import home_of, is_uuid
-from .packet import AnyOf, Letter, Mailbox, Search
+from .letters import Letter, Letters, Search
+from .packet import AnyOf
 from .post import Line, Post, Reply, deadline_of, left_of
 from .wire import Kind
 
@@ -37,7 +38,7 @@ class Box:
         self.bad_news: deque[tuple[str, Any]] = deque()  # children that failed, not told yet
         self._post = post
         self._size = size
-        self._mailbox = Mailbox()
+        self._mailbox = Letters()
         self._lock = threading.Lock()
         self._watched: set[str] = set()
         self._held_up: set[Line] = set()  # lines whose senders were told to wait

@@ -21,7 +21,8 @@ from typing import Any, TypeAlias
 from .. import errors
 from . import serial, shm
 from .calls import Spec, place, specify
-from .packet import Letter, is_plain
+from .letters import Letter
+from .packet import is_plain
 from .reference import is_findable
 
 _NEVER = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FrameType)

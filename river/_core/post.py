@@ -28,7 +28,7 @@ from .. import errors
 from . import envelope, shm
 from .connection import Connection, pair
 from .homes import home_of, new_resident, place
-from .packet import Letter
+from .letters import Letter
 from .relay import Poller, Relay, Undisturbed
 from .wire import Kind, ProtocolError
 

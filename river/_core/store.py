@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from .. import errors
 from . import envelope, serial
-from .packet import Letter, Mailbox, Search
+from .letters import Letter, Letters, Search
 from .post import Line, Post, Reply
 from .wire import Kind
 
@@ -57,7 +57,7 @@ class Store:
         self._post = post
         self._uuid = uuid
         self._size = size
-        self._mailbox = Mailbox()
+        self._mailbox = Letters()
         self._lock = threading.RLock()  # one who was interrupted here returns what he is given while he is given it
         self._gets: OrderedDict[_Key, _Request] = OrderedDict()
         self._puts: OrderedDict[_Key, tuple[Reply, Letter]] = OrderedDict()  # they are in the mailbox already

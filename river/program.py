@@ -14,6 +14,7 @@ from . import errors
 from ._core import envelope, serial
 from ._core.packet import selects
 from ._core.post import the_post
+from ._core.questions import LOST
 
 
 class Program(Protocol):
@@ -45,7 +46,7 @@ class FarProgram:
         post = the_post()
         pending = post.ask(self._registry, what, envelope.seal(values))
         post.wait(lambda: pending.status)
-        if pending.letter is None or pending.status == "lost":
+        if pending.letter is None or pending.status == LOST:
             raise errors.VirtualResourceLost("the program that this VR belongs to has ended")
         answer = pending.letter.values()
         if pending.status == "failed":

@@ -26,7 +26,9 @@ from ._core import envelope, serial, store
 from ._core.homes import place
 from ._core.letters import Letter
 from ._core.packet import check_names, is_plain, is_simple
-from ._core.post import Pending, Post, deadline_of, left_of, the_post
+from ._core.post import Post, the_post
+from ._core.questions import LOST, Pending
+from ._core.relay import deadline_of, left_of
 
 __all__ = ["Empty", "Full", "Queue", "ShutDown"]
 
@@ -196,7 +198,7 @@ class Queue:
             raise nothing
         if status == store.SHUT:
             raise ShutDown
-        if letter is None or status in ("lost", ""):
+        if letter is None or status in (LOST, ""):
             raise errors.VirtualResourceLost(_gone())
         if status == store.FAILED:
             blob, name, text = letter.value("report")

@@ -189,7 +189,7 @@ class Reader:
             if frame.kind == Kind.RESULT:
                 self._take_results(vm, payload, frame.buffers, descriptors)
             elif frame.kind == Kind.INTRODUCE:
-                from ._core.post import introduced  # most programs exchange no packets
+                from ._core.introductions import introduced  # most programs exchange no packets
 
                 introduced(bytes(frame.payload), descriptors[0])
             else:

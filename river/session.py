@@ -21,8 +21,10 @@ from . import errors
 from ._core import cpus, envelope, memory, serial
 from ._core.homes import new_resident, place, registry_of
 from ._core.letters import Letter
+from ._core.lines import Line
 from ._core.packet import selects
-from ._core.post import Line, Reply, the_post
+from ._core.post import the_post
+from ._core.questions import Reply
 from .executor import submit_task
 from .machine import RemoteVM
 from .pool import RiverPool

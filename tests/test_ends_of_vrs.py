@@ -1,5 +1,7 @@
 """How a VR has ended is never lost, in whatever order the news of it come, and never overtakes its last packets."""
 
+import socket
+
 import pytest
 from tasks import wait_until
 
@@ -82,10 +84,9 @@ def posts():
     there.adopt(here.home, b.detach(), False)
     yield here, there
     for post in (here, there):
-        post._residents.clear()
-        for line in list(post._all.values()):
-            post._lose(line)
-        post._rest_if_unused()
+        post._residents.forget()
+    for line in list(here._all.values()):  # whoever reads finds the ends
+        line.connection._sock.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture(params=[True, False], ids=["it was watched", "it is asked for afterwards"])
@@ -103,7 +104,7 @@ def test_the_end_of_a_vr_is_told_behind_its_last_packets(is_watched, is_child, r
     watch = receiver.adopt if is_child else receiver._watch
     if is_watched:
         watch(sender.uuid)
-        wait_until(lambda: sender.uuid in there._watchers, what="the wish to watch it")
+        wait_until(lambda: sender.uuid in there._residents._watchers, what="the wish to watch it")
     for number in range(10):
         there.send(sender.uuid, receiver.uuid, {"number": number})
     there.move_out(sender.uuid, receiver.uuid if is_child else "", report)

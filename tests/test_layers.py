@@ -28,8 +28,11 @@ LAYERS = [
     ["river._core.memory", "river._core.tls", "river._core.carrier"],
     ["river._core.serial"],
     ["river._core.envelope"],
+    ["river._core.lines"],
+    ["river._core.questions"],
+    ["river._core.residents"],
     ["river._core.post"],
-    ["river._core.box", "river._core.store"],
+    ["river._core.box", "river._core.store", "river._core.introductions"],
     ["river._core.answers"],
     ["river._core.worker"],
     ["river._core.vm"],
@@ -79,6 +82,7 @@ BOOT = {
     *(f"river._core.{name}" for name in ("wire", "shm", "calls", "namespaces", "connection", "relay", "reference")),
     *(f"river._core.{name}" for name in ("serial", "answers", "worker", "vm", "supervisor")),
     *(f"river._core.{name}" for name in ("homes", "packet", "letters", "remote", "envelope", "post", "box", "store")),
+    *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions")),
     "river.errors",  # which has nothing but the standard library's
     *(f"river._core.{name}" for name in ("handshake", "memory", "tls", "carrier")),
 }

@@ -39,7 +39,7 @@ def pool():
 
 
 def store(queue):
-    return the_post()._residents[queue._uuid]
+    return the_post()._residents.find(queue._uuid)
 
 
 def wait_for_gets(queue, count):
@@ -794,7 +794,7 @@ def test_who_waits_when_the_makers_process_ends_is_told(pool, use):
         here = [threads.submit(USES[use], queue) for _ in range(2)]
         # Whichever VM it is; the maker's own dies with it.
         pool.apply_async(USES[use], (queue,))
-        wait_until(lambda: len(the_post()._pending) >= 2)
+        wait_until(lambda: len(the_post()._questions) >= 2)
         kill(maker)
 
         for waiting in here:
@@ -917,7 +917,7 @@ from river.queues import Full, Queue
 from river._core.post import the_post
 
 queue = Queue(1)
-store = the_post()._residents[queue._uuid]
+store = the_post()._residents.find(queue._uuid)
 
 def press_when(ready):
     def wait():

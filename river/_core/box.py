@@ -16,8 +16,11 @@ from typing import Any
 from .. import errors
 from .homes import home_of, is_uuid
 from .letters import Letter, Letters, Search
+from .lines import Line
 from .packet import AnyOf
-from .post import Line, Post, Reply, deadline_of, left_of
+from .post import Post
+from .questions import Reply
+from .relay import deadline_of, left_of
 from .wire import Kind
 
 # How an end is reported where nothing but the end is known.

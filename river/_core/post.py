@@ -13,132 +13,28 @@ May import only the standard library and its neighbours: a bare far interpreter 
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import pickle
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from .. import errors
-from . import envelope, shm
+from . import envelope
 from .connection import Connection, pair
 from .homes import home_of, new_resident, place
 from .letters import Letter
-from .relay import Poller, Relay, Undisturbed
+from .lines import Desk, Line
+from .questions import LOST, Pending, Questions, Reply
+from .relay import Undisturbed
+from .residents import Resident, Residents
 from .wire import Kind, ProtocolError
 
 # Beyond so many bytes that a line has not taken, whoever sends has to wait.
 MOST_UNSENT = 8 << 20
-# Packets that follow each other within so many seconds share a frame, up to so many of them: a frame costs more than
-# a packet.  One that comes alone goes at once.
-BURST = 15e-6
-MOST_TOGETHER = 128
-# And none is held back longer than this.
+# No packet is kept for the next frame longer than this.
 HOLD = 0.0005
-
-
-class Resident(Protocol):
-    """Somebody who lives here.  Called by whoever reads: no user code, no waiting."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it takes no more packets for now."""
-
-    def delivered(self, letter: Letter, line: Line | None) -> None:
-        """A packet came; `line` is None when it was sent in this process."""
-
-    def asked(self, reply: Reply, what: str, letter: Letter) -> None:
-        """Somebody asks; `reply` may be answered now or later."""
-
-    def lost(self, home: str) -> None:
-        """A process is gone, and all who lived there."""
-
-    def gone(self, uuid: str, parent: str, report: Any) -> None:
-        """One that was watched, or a child, has ended."""
-
-
-class Line:
-    """A line to another process, and what is lent over it."""
-
-    def __init__(self, home: str, connection: Connection) -> None:
-        self.home = home
-        self.connection = connection
-        self.loans: set[int] = set()
-        self.released: deque[int] = deque()
-        self.is_ended = False
-        self.lock = threading.Lock()  # keeps the order of what is sent
-        self.outbox: list[tuple[str, dict[str, Any]]] = []  # packets that share the next frame
-        self.sent_at = 0.0
-
-
-class Reply:
-    """Where an answer goes: to another process, or to somebody who waits in this one."""
-
-    __slots__ = ("_post", "line", "number")
-
-    def __init__(self, post: Post, line: Line | None, number: int) -> None:
-        self._post = post
-        self.line = line
-        self.number = number
-
-    @property
-    def home(self) -> str:
-        return self._post.home if self.line is None else self.line.home
-
-    def answer(self, status: str, contents: envelope.Contents = ({}, {})) -> None:
-        if self.line is None:
-            self._post.answered(self.number, status, envelope.at_home(contents))
-        else:
-            self._post.write(self.line, Kind.ANSWER, (self.number, status), contents)
-
-
-class Pending:
-    """A question that waits for its answer; status 'lost' if that cannot come any more."""
-
-    __slots__ = ("home", "letter", "number", "on_answer", "status")
-
-    def __init__(self, number: int, home: str, on_answer: Callable[[Pending], None] | None) -> None:
-        self.number = number
-        self.home = home
-        self.status = ""
-        self.letter: Letter | None = None
-        self.on_answer = on_answer
-
-
-class _Desk:
-    """What a post reads with: descriptors and a thread, which are there only while somebody needs them."""
-
-    def __init__(self, turn: Callable[[_Desk, float | None, float], None]) -> None:
-        self.wake_in, self._wake_out = os.pipe()
-        for end in (self.wake_in, self._wake_out):
-            os.set_blocking(end, False)
-        self.poller = Poller()
-        self.poller.watch(self.wake_in)
-        self.relay = Relay(lambda timeout, spin: turn(self, timeout, spin), self.interrupt, "river-post")
-        # Else an interrupt could write into what has the pipe's number by then; Ctrl-C may come within one.
-        self._closing = threading.RLock()
-
-    def interrupt(self) -> None:
-        with self._closing, contextlib.suppress(OSError):  # full, so it will wake anyway
-            if self._wake_out >= 0:
-                os.write(self._wake_out, b"!")
-
-    def close(self) -> None:
-        self.relay.close()
-        with self._closing:
-            self.forget()
-
-    def forget(self) -> None:
-        """In a forked child, where nobody reads."""
-        self.poller.close()
-        os.close(self.wake_in)
-        os.close(self._wake_out)
-        self._wake_out = -1
 
 
 class Post:
@@ -146,7 +42,7 @@ class Post:
 
     def __init__(self, home: str) -> None:
         self.home = home
-        self._residents: dict[str, Resident] = {}
+        self._residents = Residents()
         self._lines: dict[str, Line] = {}  # by the other process's UUID: the one we send on
         self._all: dict[int, Line] = {}  # by descriptor
         self._lost: set[str] = set()
@@ -155,18 +51,15 @@ class Post:
         self._is_armed = False  # whoever reads knows that there is, or was, something in an outbox
         self._armed_at = 0.0
         self._full: set[str] = set()  # mailboxes elsewhere that take no more for now
-        self._watchers: dict[str, list[Line | Resident]] = {}  # by who is watched
-        self._reports: dict[str, tuple[str, Any]] = {}  # parent and report of those of this process that have failed
-        self._pending: dict[int, Pending] = {}
-        self._numbers = itertools.count(1).__next__
-        self._lock = threading.Lock()
-        self._desk: _Desk | None = None
+        self._questions = Questions()
+        self._lock = threading.Lock()  # of the lines and the desk
+        self._desk: Desk | None = None
         self.is_forgotten = False  # this process is a fork of the one whose post this is
 
-    def _open(self) -> _Desk:
+    def _open(self) -> Desk:
         """(under the lock) What is read with."""
         if self._desk is None:
-            self._desk = _Desk(self._turn)
+            self._desk = Desk(self._turn)
         return self._desk
 
     def _rest_if_unused(self) -> None:
@@ -177,7 +70,7 @@ class Post:
             return
         with self._lock:
             desk = self._desk
-            if desk is None or self._residents or self._all or self._pending:
+            if desk is None or self._residents or self._all or self._questions:
                 return
             self._desk = None
         threading.Thread(target=desk.close, name="river-post-end", daemon=True).start()
@@ -188,15 +81,11 @@ class Post:
         return new_resident(self.home)
 
     def move_in(self, uuid: str, resident: Resident) -> None:
-        self._residents[uuid] = resident
+        self._residents.add(uuid, resident)
 
     def move_out(self, uuid: str, parent: str = "", report: Any = None) -> None:
         """One that lived here has ended; those who watch it, and its parent, are told how."""
-        with self._lock:
-            if report is not None:
-                self._reports[uuid] = parent, report
-            self._residents.pop(uuid, None)
-            watchers = self._watchers.pop(uuid, [])
+        watchers = self._residents.remove(uuid, parent, report)
         told = {line.home for line in watchers if isinstance(line, Line)}
         for one in watchers:
             if isinstance(one, Line):
@@ -215,30 +104,20 @@ class Post:
         self.write(self._lines.get(line.home, line), Kind.GONE, (uuid, parent, report))
 
     def _tell_parent(self, uuid: str, parent: str, report: Any) -> None:
-        resident = self._residents.get(parent)
+        resident = self._residents.find(parent)
         if resident is not None:
             resident.gone(uuid, parent, report)
 
     def watch(self, uuid: str, resident: Resident) -> None:
         """Let `resident` know when that one ends, or if there is no such one."""
         if home_of(uuid) != self.home:
-            with self._lock:
-                self._watchers.setdefault(uuid, []).append(resident)
+            self._residents.watch_far(uuid, resident)
             line = self.line_to(home_of(uuid))
             self.write(line, Kind.WATCH, (uuid,))
             if line.is_ended:
                 resident.lost(line.home)
-            return
-        with self._lock:
-            is_here = uuid in self._residents
-            if is_here:
-                self._watchers.setdefault(uuid, []).append(resident)
-        if not is_here:
-            resident.gone(uuid, *self._report_of(uuid))
-
-    def _report_of(self, uuid: str) -> tuple[str, Any]:
-        """Parent of one that is not here any more, if that is to hear of it, and how it ended."""
-        return self._reports.get(uuid, ("", None))
+        elif not self._residents.watch(uuid, resident):
+            resident.gone(uuid, *self._residents.report_of(uuid))
 
     # -- sending ------------------------------------------------------------------------------------------------
 
@@ -255,7 +134,7 @@ class Post:
         plain, packed = contents
         far_home = home_of(dest)
         if far_home == self.home:
-            resident = self._residents.get(dest)
+            resident = self._residents.find(dest)
             if resident is None:
                 raise errors.VirtualResourceLost(f"{dest} has ended")
             resident.delivered(envelope.at_home(contents), None)
@@ -269,51 +148,24 @@ class Post:
             self.write(line, Kind.PACKET, dest, contents)
             return
         now = perf_counter()
-        with self.undisturbed(), line.lock:
-            outbox = line.outbox
-            if outbox or now - line.sent_at < BURST:
-                outbox.append((dest, plain))
-                count = len(outbox)
-                if count == 1:
-                    self._outgoing.add(line)
-            else:
-                count = 0
-                if line.released:
-                    self._release_loans(line)
-                line.connection.send(Kind.PACKETS, pickle.dumps([(dest, plain)], 5))
-            line.sent_at = now
-        if count == 1:
-            if not self._is_armed:
-                self._is_armed, self._armed_at = True, now
-                self.interrupt()  # should the sender not go on, whoever reads sends it after a while
-        elif count >= MOST_TOGETHER:
-            self._flush(line)
-        elif not count and line.connection.waiting:
-            self._flush_later(line)
-
-    def _flush(self, line: Line) -> None:
-        """Send what is in the outbox."""
-        with self.undisturbed(), line.lock:
-            self._flush_locked(line)
+        with self.undisturbed():
+            if line.put(dest, plain, now) == 1:
+                self._outgoing.add(line)
+                if not self._is_armed:
+                    self._is_armed, self._armed_at = True, now
+                    self.interrupt()  # should the sender not go on, whoever reads sends it after a while
         if line.connection.waiting:
             self._flush_later(line)
 
-    def _flush_locked(self, line: Line) -> None:
-        if line.released:
-            self._release_loans(line)
-        if line.outbox:
-            outbox, line.outbox = line.outbox, []
-            self._outgoing.discard(line)
-            line.connection.send(Kind.PACKETS, pickle.dumps(outbox, 5))
-
-    @staticmethod
-    def _release_loans(line: Line) -> None:
-        """The other side's memory that is not needed here any more."""
-        loans = [line.released.popleft() for _ in range(len(line.released))]
-        line.connection.send(Kind.RELEASE, pickle.dumps((loans, {}, ()), 5))
+    def _flush(self, line: Line) -> None:
+        with self.undisturbed():
+            line.flush()
+        if line.connection.waiting:
+            self._flush_later(line)
 
     def _flush_all(self) -> None:
         for line in list(self._outgoing):
+            self._outgoing.discard(line)
             self._flush(line)
 
     def drain(self, timeout: float | None = None) -> None:
@@ -333,50 +185,25 @@ class Post:
         """Whether whoever sends there should wait."""
         line = self._lines.get(home_of(dest))
         if line is None:
-            resident = self._residents.get(dest)
+            resident = self._residents.find(dest)
             return resident is not None and resident.is_full
         return (dest in self._full or line.connection.waiting > MOST_UNSENT) and not line.is_ended
 
     def write(self, line: Line, kind: int, head: Any, contents: envelope.Contents = ({}, {})) -> None:
         """Send a frame; what the line does not take is kept, and sent by whoever reads."""
-        buffers: list[Any] = []
-        descriptors: list[int] = []
-        plain, packed = envelope.write(contents, buffers, descriptors, line.loans, line.connection.shares)
-        frame = pickle.dumps((head, plain, packed), 5)
-        with self.undisturbed(), line.lock:
-            self._flush_locked(line)
-            line.connection.send(kind, frame, buffers, descriptors)
+        with self.undisturbed():
+            line.write(kind, head, contents)
         if line.connection.waiting:
             self._flush_later(line)
-        if line.is_ended:
-            self._take_back(line)
-
-    def _take_back(self, line: Line) -> None:
-        """The line has ended, and with it whatever was lent over it.  Any thread."""
-        with contextlib.suppress(KeyError):
-            while True:
-                shm.take_back(line.loans.pop())
 
     def _flush_later(self, line: Line) -> None:
         desk = self._desk
-        if not line.is_ended and desk is not None:
-            try:
-                desk.poller.watch(line.connection.number, writing=True)
-            except (OSError, ValueError):
-                return  # ended meanwhile
-            if not desk.relay.is_mine:
-                desk.interrupt()
+        if desk is not None:
+            desk.flush_later(line)
 
-    def ask(
-        self,
-        uuid: str,
-        what: str,
-        contents: envelope.Contents = ({}, {}),
-        on_answer: Callable[[Pending], None] | None = None,
-    ) -> Pending:
+    def ask(self, uuid: str, what: str, contents: envelope.Contents = ({}, {})) -> Pending:
         """Ask one who lives somewhere; the answer comes into what is returned."""
-        pending = Pending(self._numbers(), home_of(uuid), on_answer)
-        self._pending[pending.number] = pending
+        pending = self._questions.add(home_of(uuid))
         self.tell(uuid, what, contents, pending.number)
         return pending
 
@@ -391,20 +218,14 @@ class Post:
             self._lose_pending(line.home)
 
     def answered(self, number: int, status: str, letter: Letter) -> None:
-        pending = self._pending.pop(number, None)
-        if pending is None:
-            return
-        pending.letter = letter
-        pending.status = status
-        if pending.on_answer is not None:
-            pending.on_answer(pending)
-        self._told()
+        if self._questions.answered(number, status, letter):
+            self._told()
 
     def _told(self) -> None:
         """Something was delivered by a thread of this process: whoever waits for it must look."""
         desk = self._desk
-        if desk is not None and not desk.relay.is_mine:
-            desk.interrupt()
+        if desk is not None:
+            desk.tell()
 
     # -- lines --------------------------------------------------------------------------------------------------
 
@@ -444,11 +265,7 @@ class Post:
         line = Line(far_home, connection)
         self._lines.setdefault(far_home, line)  # if both ends made one, each sends on its own, and order is kept
         self._all[connection.number] = line
-        desk = self._open()
-        desk.poller.watch(connection.number)
-        if desk.relay.thread.ident is None:
-            desk.relay.start()
-        desk.interrupt()
+        self._open().add(line)
         return line
 
     def _lose(self, line: Line) -> None:
@@ -457,25 +274,21 @@ class Post:
             self._desk.poller.forget(line.connection.number)
         with self._lock:  # before it is closed, and its number another line's
             self._all.pop(line.connection.number, None)
-        line.connection.close()
         self._outgoing.discard(line)
-        self._take_back(line)
+        line.end()
         with self._lock:
             if any(other.home == line.home for other in self._all.values()):
                 return  # there is another one, and it may still have something for us
             self._lines.pop(line.home, None)
             self._lost.add(line.home)
-            residents = list(self._residents.values())
-            for uuid in [uuid for uuid in self._watchers if home_of(uuid) == line.home]:
-                del self._watchers[uuid]
-        for resident in residents:
+        for resident in self._residents.lost(line.home):
             resident.lost(line.home)
         self._lose_pending(line.home)
         self._rest_if_unused()
 
     def _lose_pending(self, far_home: str) -> None:
-        for pending in [p for p in list(self._pending.values()) if p.home == far_home]:
-            self.answered(pending.number, "lost", Letter({}))
+        if self._questions.lost(far_home):
+            self._told()
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -497,7 +310,7 @@ class Post:
         if desk is not None:
             desk.interrupt()
 
-    def _turn(self, desk: _Desk, timeout: float | None, spin: float) -> None:
+    def _turn(self, desk: Desk, timeout: float | None, spin: float) -> None:
         if self._is_armed:
             left = HOLD - (perf_counter() - self._armed_at)
             if left <= 0:
@@ -514,7 +327,7 @@ class Post:
             else:
                 desk.poller.forget(descriptor)
 
-    def _read(self, desk: _Desk, line: Line) -> None:
+    def _read(self, desk: Desk, line: Line) -> None:
         connection = line.connection
         desk.poller.flush(connection)
         try:
@@ -538,65 +351,55 @@ class Post:
                 self._lose(line)
                 return
         if line.released:  # who only receives must tell, too
-            with line.lock:
-                self._release_loans(line)
-            if connection.waiting:
-                self._flush_later(line)
+            self._flush(line)
 
     def _packet(self, line: Line, head: Any, letter: Letter) -> None:
-        resident = self._residents.get(head)
+        resident = self._residents.find(head)
         if resident is not None:
             resident.delivered(letter, line)
         else:
-            self._tell_gone(line, head, *self._report_of(head))
+            self._tell_gone(line, head, *self._residents.report_of(head))
 
     def _ask(self, line: Line, head: Any, letter: Letter) -> None:
         number, uuid, what = head
         self._asked(line, number, uuid, what, letter)
 
     def _asked(self, line: Line | None, number: int, uuid: str, what: str, letter: Letter) -> None:
-        resident = self._residents.get(uuid)
+        resident = self._residents.find(uuid)
         if resident is not None:
             resident.asked(Reply(self, line, number), what, letter)
         elif number:
-            Reply(self, line, number).answer("lost")
+            Reply(self, line, number).answer(LOST)
 
     def _answer(self, line: Line, head: Any, letter: Letter) -> None:
         number, status = head
         self.answered(number, status, letter)
 
     def _watch(self, line: Line, head: Any, letter: Letter) -> None:
-        with self._lock:
-            is_here = head[0] in self._residents
-            if is_here:
-                self._watchers.setdefault(head[0], []).append(line)
-        if not is_here:
-            self._tell_gone(line, head[0], *self._report_of(head[0]))
+        if not self._residents.watch(head[0], line):
+            self._tell_gone(line, head[0], *self._residents.report_of(head[0]))
 
     def _gone(self, line: Line, head: Any, letter: Letter) -> None:
         uuid, parent, _ = head
         self._ended.add(uuid)
-        with self._lock:
-            told = [one for one in self._watchers.pop(uuid, []) if not isinstance(one, Line)]
+        told = self._residents.gone(uuid)
         for resident in told:
             resident.gone(*head)
-        if parent and self._residents.get(parent) not in (None, *told):
+        if parent and self._residents.find(parent) not in (None, *told):
             self._tell_parent(*head)
         self._full.discard(uuid)
 
     def _mailbox_full(self, line: Line, head: Any, letter: Letter) -> None:
         self._full.add(head[0])
 
-    def _mailbox_room(self, line: Line, head: Any, letter: Letter) -> None:
+    def _room(self, line: Line, head: Any, letter: Letter) -> None:
         self._full.discard(head[0])
 
     def _hello(self, line: Line, head: Any, letter: Letter) -> None:
         line.connection.shares = not head[0]
 
     def _release(self, line: Line, head: Any, letter: Letter) -> None:
-        for loan in head:
-            line.loans.discard(loan)
-            shm.take_back(loan)
+        line.take_back(head)
 
     _HANDLERS: dict[int, Callable[..., None]] = {
         Kind.PACKET: _packet,
@@ -605,7 +408,7 @@ class Post:
         Kind.WATCH: _watch,
         Kind.GONE: _gone,
         Kind.FULL: _mailbox_full,
-        Kind.ROOM: _mailbox_room,
+        Kind.ROOM: _room,
         Kind.RELEASE: _release,
         Kind.HELLO: _hello,
     }
@@ -617,9 +420,9 @@ class Post:
         self.is_forgotten = True
         self._lock = threading.Lock()
         for line in self._all.values():
-            line.is_ended = True
-            line.connection.forget()
-        for known in (self._all, self._lines, self._residents, self._pending, self._watchers, self._outgoing):
+            line.forget()
+        self._residents.forget()
+        for known in (self._all, self._lines, self._questions, self._outgoing):
             known.clear()
         desk, self._desk = self._desk, None
         if desk is not None:
@@ -642,19 +445,6 @@ def the_post() -> Post:
     return post
 
 
-def introduced(payload: bytes, descriptor: int) -> None:
-    """An end of a line has come, for this process or another one; it is closed if nobody knows that one."""
-    target, source, is_carried = pickle.loads(payload)
-    here = place()
-    way = here.way_to(target)
-    if target == here.home:
-        the_post().adopt(source, descriptor, is_carried)
-    elif way is None:
-        os.close(descriptor)
-    else:
-        way(payload, descriptor)
-
-
 def _forked() -> None:
     global _post, _making
     _making = threading.Lock()
@@ -665,11 +455,3 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-
-
-def deadline_of(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + timeout
-
-
-def left_of(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

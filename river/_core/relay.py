@@ -324,3 +324,13 @@ def _hold_off(pressed: list[Any], interrupt: Callable[[], None]) -> Any:
         return None
     _set_handler(_SIGINT, note)
     return previous
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """When so many seconds will have passed; None: never."""
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def left_of(deadline: float | None) -> float | None:
+    """Seconds until then."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

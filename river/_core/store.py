@@ -26,7 +26,9 @@ from typing import Any, NamedTuple, TypeAlias
 from .. import errors
 from . import envelope, serial
 from .letters import Letter, Letters, Search
-from .post import Line, Post, Reply
+from .lines import Line
+from .post import Post
+from .questions import LOST, Reply
 from .wire import Kind
 
 # Beside the values of an item that is put, whether `put` waits for room.
@@ -95,7 +97,7 @@ class Store:
     def asked(self, reply: Reply, what: str, letter: Letter) -> None:
         with self._lock:
             if self._is_closed:
-                reply.answer("lost")
+                reply.answer(LOST)
             else:
                 self._DOING[what](self, reply, letter)
 
@@ -360,9 +362,9 @@ class Store:
         with self._lock:
             self._is_closed = True
             for key in list(self._gets):
-                self._leave(key).reply.answer("lost")
+                self._leave(key).reply.answer(LOST)
             for reply in [reply for reply, _ in self._puts.values()] + self._joins:
-                reply.answer("lost")
+                reply.answer(LOST)
             self._puts.clear()
             self._joins.clear()
             for errands in self._errands.values():

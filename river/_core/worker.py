@@ -216,7 +216,7 @@ class Worker:
             shm.take_back(loan)
 
     def _introduce(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
-        from .post import introduced  # most VMs exchange no packets
+        from .introductions import introduced  # most VMs exchange no packets
 
         introduced(pickle.dumps(payload, 5), descriptors[0])
 

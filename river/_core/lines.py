@@ -1,0 +1,160 @@
+"""A line to another process that exchanges packets with this one, and the desk at which lines are read.
+
+    Line.put --> outbox --(full, or its time is up)--> one frame for many packets
+    Line.write -----------------------------------> a frame of its own, after what is in the outbox
+
+May not: know who lives where, or what a packet is for.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from . import envelope, shm
+from .connection import Connection
+from .relay import Poller, Relay
+from .wire import Kind
+
+# Packets that follow each other within so many seconds share a frame, up to so many of them: a frame costs more than
+# a packet.  One that comes alone goes at once.
+BURST = 15e-6
+MOST_TOGETHER = 128
+
+
+class Line:
+    """A line to another process, and what is lent over it."""
+
+    def __init__(self, home: str, connection: Connection) -> None:
+        self.home = home
+        self.connection = connection
+        self.is_ended = False
+        self.released: deque[int] = deque()  # of the other side's memory, what is not needed here any more
+        self._loans: set[int] = set()  # of our memory, what is lent to it
+        self._lock = threading.Lock()  # keeps the order of what is sent
+        self._outbox: list[tuple[str, dict[str, Any]]] = []  # packets that share the next frame
+        self._sent_at = 0.0
+
+    def put(self, dest: str, plain: dict[str, Any], now: float) -> int:
+        """Send a packet of plain values, or keep it for the next frame; returns how many are kept."""
+        with self._lock:
+            kept = 0
+            if self._outbox or now - self._sent_at < BURST:
+                self._outbox.append((dest, plain))
+                kept = len(self._outbox)
+            else:
+                self._release()
+                self.connection.send(Kind.PACKETS, pickle.dumps([(dest, plain)], 5))
+            self._sent_at = now
+        if kept >= MOST_TOGETHER:
+            self.flush()
+        return kept
+
+    def write(self, kind: int, head: Any, contents: envelope.Contents = ({}, {})) -> None:
+        """Send a frame; what the connection does not take is kept there."""
+        buffers: list[Any] = []
+        descriptors: list[int] = []
+        plain, packed = envelope.write(contents, buffers, descriptors, self._loans, self.connection.shares)
+        frame = pickle.dumps((head, plain, packed), 5)
+        with self._lock:
+            self._flush()
+            self.connection.send(kind, frame, buffers, descriptors)
+        if self.is_ended:
+            self._take_back_all()
+
+    def flush(self) -> None:
+        """Send what is kept, and tell which memory is not needed here any more."""
+        with self._lock:
+            self._release()
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._outbox:
+            outbox, self._outbox = self._outbox, []
+            self.connection.send(Kind.PACKETS, pickle.dumps(outbox, 5))
+
+    def _release(self) -> None:
+        if self.released:
+            loans = [self.released.popleft() for _ in range(len(self.released))]
+            self.connection.send(Kind.RELEASE, pickle.dumps((loans, {}, ()), 5))
+
+    def take_back(self, loans: list[int]) -> None:
+        """The other side needs these no more."""
+        for loan in loans:
+            self._loans.discard(loan)
+            shm.take_back(loan)
+
+    def _take_back_all(self) -> None:
+        with contextlib.suppress(KeyError):  # another thread does the same
+            while True:
+                shm.take_back(self._loans.pop())
+
+    def end(self) -> None:
+        """Close it, and take back whatever was lent over it.  Any thread, any number of times."""
+        self.is_ended = True
+        self.connection.close()
+        self._take_back_all()
+
+    def forget(self) -> None:
+        """In a forked child: it is the parent's."""
+        self.is_ended = True
+        self.connection.forget()
+
+
+class Desk:
+    """What lines are read with: descriptors and a thread."""
+
+    def __init__(self, turn: Callable[[Desk, float | None, float], None]) -> None:
+        self.wake_in, self._wake_out = os.pipe()
+        for end in (self.wake_in, self._wake_out):
+            os.set_blocking(end, False)
+        self.poller = Poller()
+        self.poller.watch(self.wake_in)
+        self.relay = Relay(lambda timeout, spin: turn(self, timeout, spin), self.interrupt, "river-post")
+        # Else an interrupt could write into what has the pipe's number by then; Ctrl-C may come within one.
+        self._closing = threading.RLock()
+
+    def add(self, line: Line) -> None:
+        """Read this line, too."""
+        self.poller.watch(line.connection.number)
+        if self.relay.thread.ident is None:
+            self.relay.start()
+        self.interrupt()
+
+    def flush_later(self, line: Line) -> None:
+        """Send what the line's connection has not taken as soon as it takes more."""
+        if not line.is_ended:
+            try:
+                self.poller.watch(line.connection.number, writing=True)
+            except (OSError, ValueError):
+                return  # ended meanwhile
+            self.tell()
+
+    def tell(self) -> None:
+        """Something has changed: whoever reads must look, unless that is the caller."""
+        if not self.relay.is_mine:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Whoever reads looks again at what he waits for.  Any thread."""
+        with self._closing, contextlib.suppress(OSError):  # full, so it will wake anyway
+            if self._wake_out >= 0:
+                os.write(self._wake_out, b"!")
+
+    def close(self) -> None:
+        self.relay.close()
+        with self._closing:
+            self.forget()
+
+    def forget(self) -> None:
+        """In a forked child, where nobody reads."""
+        self.poller.close()
+        os.close(self.wake_in)
+        os.close(self._wake_out)
+        self._wake_out = -1

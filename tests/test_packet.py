@@ -473,3 +473,23 @@ def test_a_mailbox_of_a_programs_own_gives_packets():
     assert mailbox.peek(n=any_of(2, 3)) == Packet(tag="a", n=2)
     assert [packet.n for packet in mailbox] == [1, 2]
     assert (mailbox.take().n, len(mailbox)) == (1, 1)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"tag": 1}, {"tag": True}, {"n": 70}, {"tag": 1, "n": 70}, {"tag": float("nan")}])
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_the_shorter_way_takes_what_the_longer_one_would_or_nothing(wanted, is_indexed):
+    short, long = Letters(), Letters()
+    for letters in (short, long):
+        for n in range(100):
+            letters.put(Letter({"tag": n % 2 if n % 7 else [n], "n": n}))
+        if is_indexed:
+            letters.peek(tag=2)
+            letters.peek(n=-1)
+
+    for _ in range(60):
+        expected = long.peek(**wanted)
+        taken = short.take_first(wanted)
+        assert taken is None or taken.plain == expected.plain
+        if taken is not None:
+            long.remove(expected)
+    assert [letter.plain for letter in short] == [letter.plain for letter in long]

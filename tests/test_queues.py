@@ -526,8 +526,9 @@ def test_what_a_task_has_put_is_there_when_its_result_is_though_the_vm_is_gone(t
         with RiverPool(2, mp_context="fork") as pool:
             pool.starmap(put_numbers, [(queue, sender, 300) for sender in range(2)], chunksize=1)
             pool.apply(put_text, (queue,))
-        assert queue.get(text=ANY).text[-1] == "x"
-        assert sorted(drained(queue)) == [(sender, number) for sender in range(2) for number in range(300)]
+        assert queue.get(text=ANY, timeout=60).text[-1] == "x"
+        items = [queue.get(timeout=60) for _ in range(600)]
+        assert sorted(items) == [(sender, number) for sender in range(2) for number in range(300)]
 
 
 def put_text(queue):
@@ -541,7 +542,7 @@ def test_what_a_vm_puts_at_its_very_end_arrives():
         pool.close()
         pool.join()
 
-    assert drained(queue) == [0, 1, 2]
+    assert [queue.get(timeout=60) for _ in range(3)] == [0, 1, 2]
 
 
 def put_at_the_end(queue):
@@ -732,6 +733,7 @@ def test_a_consumer_that_dies_while_its_predicate_runs_takes_nothing(pool, tmp_p
         waiting.get(60)
     wait_for_gets(queue, 0)
     gate.open()
+    wait_until(lambda: "river-queue" not in [thread.name for thread in threading.enumerate()])
 
     assert queue.get(timeout=60).size == 1
     queue.put(size=2)

@@ -209,14 +209,19 @@ class Letters:
         return letter
 
     def take_first(self, wanted: Wanted) -> Letter | None:
-        """Remove the very first letter if it is plain to see that it matches; a shorter way for what is most common."""
+        """Remove the first letter that matches, if that is plain to see: a shorter way for what is most common.
+
+        None says nothing."""
         letter = next(iter(self._letters.values()), None)
         if letter is None or letter.packed:
             return None
         plain = letter.plain
         for name, want in wanted.items():
-            if type(want) not in PLAIN or plain.get(name, MISSING) != want:
+            if type(want) not in PLAIN:
                 return None
+            if plain.get(name, MISSING) != want:
+                index = self._indexes.get((name,)) if len(wanted) == 1 else None
+                return self.remove(index.first(want)) if index is not None else None
         return self.remove(letter)
 
     def begin(self, search: Search) -> None:
@@ -330,6 +335,11 @@ class _Index:
         del group[letter.number]
         if not group:
             del self._by_key[key]
+
+    def first(self, key: Any) -> Letter | None:
+        """The first letter with this value, if that is certain."""
+        group = self._by_key.get(key)
+        return next(iter(group.values())) if group and not self._others and key == key else None
 
     def candidates(self, keys: Iterable[Any]) -> Iterable[Letter]:
         groups = [group.values() for group in (*map(self._by_key.get, keys), self._others) if group]

@@ -231,6 +231,10 @@ class Post:
 
     def line_to(self, far_home: str) -> Line:
         """The line to a process; made if there is none, and ended already if nobody knows the way to it."""
+        with self.undisturbed():  # a line that is never introduced would count as that process's end
+            return self._line_to(far_home)
+
+    def _line_to(self, far_home: str) -> Line:
         with self._lock:
             line = self._lines.get(far_home)
             if line is not None:

@@ -475,7 +475,9 @@ def test_a_mailbox_of_a_programs_own_gives_packets():
     assert (mailbox.take().n, len(mailbox)) == (1, 1)
 
 
-@pytest.mark.parametrize("wanted", [{}, {"tag": 1}, {"tag": True}, {"n": 70}, {"tag": 1, "n": 70}, {"tag": float("nan")}])
+@pytest.mark.parametrize(
+    "wanted", [{}, {"tag": 1}, {"tag": True}, {"n": 70}, {"tag": 1, "n": 70}, {"tag": float("nan")}]
+)
 @pytest.mark.parametrize("is_indexed", [True, False])
 def test_the_shorter_way_takes_what_the_longer_one_would_or_nothing(wanted, is_indexed):
     short, long = Letters(), Letters()

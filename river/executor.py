@@ -215,6 +215,8 @@ class Face(Lookalikes, concurrent.futures.Executor):
                 job.refuse() if not job.is_pool else job.lift_bounds()
         self._cluster.wait(lambda: is_quiet(self._cluster, self._life))
         self._cluster.stop()
+        if self._life.closer is not None and not self._cluster.is_calling_back:
+            self._life.closer.join()  # it may be about to end the VMs itself, and waits for callbacks in its turn
         self._life.state = TERMINATE
 
     def _check_running(self) -> None:

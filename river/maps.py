@@ -33,9 +33,12 @@ _UNBOUND_CLASS_ERROR = "on_error must be 'raise', 'return' or 'skip', not {!r}"
 class Chunk(Task):
     """Some items of a map, as a task; what comes of it goes to its job."""
 
-    def __init__(self, job: Job, items: list[Any], offset: int, attempt: int, mode: int, pickled: serial.Pickled):
+    def __init__(
+        self, job: Job, items: list[Any], offset: int, attempt: int, mode: int, pickled: serial.Pickled, origin: int
+    ) -> None:
         super().__init__(job.cluster.number(), len(items), job.options.retries, job.options.timeout)
         self.where = job.options.where
+        self.origin = origin or self.number
         self.job = job
         self.items = items
         self.pickled_size = len(items)
@@ -183,7 +186,7 @@ class Job:
             self._tasks.pop(task.number, None)
             raise
 
-    def _chunk(self, items: list[Any], offset: int, attempt: int, pickled: serial.Pickled) -> Chunk:
+    def _chunk(self, items: list[Any], offset: int, attempt: int, pickled: serial.Pickled, origin: int = 0) -> Chunk:
         mode = calls.STARMAP if self._star else calls.MAP
         if self.keeps_going:
             mode |= calls.KEEP_GOING
@@ -193,7 +196,7 @@ class Job:
             mode |= calls.ONCE | calls.TRACK
         elif not self._chunks.is_quick:
             mode |= calls.TRACK
-        return Chunk(self, items, offset, attempt, mode, pickled)
+        return Chunk(self, items, offset, attempt, mode, pickled, origin)
 
     def _end_feed(self) -> None:
         self.is_fed = True
@@ -297,7 +300,7 @@ class Job:
     def _part(self, task: Chunk, first: int, end: int, attempt: int) -> Chunk | None:
         items = task.items[first:end]
         if end - first == task.pickled_size:  # all of it: as it was when it was fed, whatever has become of it since
-            part = self._chunk(items, task.offset, attempt, task.argument)
+            part = self._chunk(items, task.offset, attempt, task.argument, task.origin)
             self._tasks[part.number] = part
             return part
         try:
@@ -305,7 +308,7 @@ class Job:
         except Exception as error:  # noqa: BLE001 - pickling runs user code, and the item may have changed
             self._fail_items(task.offset + first, end - first, error)
             return None
-        part = self._chunk(items, task.offset + first, attempt, pickled)
+        part = self._chunk(items, task.offset + first, attempt, pickled, task.origin)
         self._tasks[part.number] = part
         return part
 

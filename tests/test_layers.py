@@ -64,7 +64,7 @@ LAYERS = [
 ]
 HEIGHT = {name: number for number, line in enumerate(LAYERS) for name in line}
 
-VALUES = {"__future__", "collections", "dataclasses", "enum", "itertools", "typing"}
+VALUES = {"__future__", "bisect", "collections", "dataclasses", "enum", "itertools", "typing"}
 PURE = {
     "river._core.wire": {*VALUES, "struct"},
     "river._core.instructions": VALUES,

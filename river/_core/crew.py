@@ -74,12 +74,13 @@ class VM:
 
         A task with a timeout has the VM for itself, or its time would begin before it does.  One that may run only once
         (retries=0) comes first: behind another one it could begin just when the VM is ended for that one's sake.
+        A VM that was asked to give back gets no more until it has answered: what it gives would stand behind that.
         """
         if self.left is not None and self.left <= 0:
             return False
         if task.timeout is not None:
             return self.is_ready and not self.tasks
-        return self.timed is None and (task.retries > 0 or not self.tasks)
+        return self.timed is None and (not self.tasks or (task.retries > 0 and not self.asked))
 
 
 class Crew:

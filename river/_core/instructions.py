@@ -12,7 +12,7 @@ NOBODY = -1
 
 
 class Task:
-    """One call, or one chunk of a map.  The scheduler reads the attributes down to `where`; others are carried along.
+    """One call, or one chunk of a map.  The scheduler reads the attributes down to `offset`; others are carried along.
 
     Exactly one of `settle` (with all of it), `fail`, `dropped` and `split` ends it.
     """
@@ -27,6 +27,8 @@ class Task:
     is_cut = False  # a chunk of which items were given back: what was sent is more than it is now
     sent_to: str | None = None  # the VM
     where: frozenset[str] | None = None  # the VMs that it may be sent to; None: any
+    origin = 0  # number of the chunk that it is a part of; 0: of none
+    offset = 0  # of its first item, in the map
 
     function: Any  # as it is sent; None: it is in the argument
     mode: int  # see `calls`

@@ -161,7 +161,7 @@ class Scheduler:
     ) -> list[Instruction]:
         """A VM gave back tasks that it had not begun: as the answer to a Revoke, or of its own accord.
 
-        `parts` are what it gave back of the chunk that runs; they came before those tasks, and go before them now.
+        `parts` are what it gave back of the chunk that runs.
         """
         todo: list[Instruction] = []
         vm = self.vms.get(name)
@@ -169,7 +169,7 @@ class Scheduler:
             self._take_in(parts, todo)
             return self._distribute(todo, now)
         back = [vm.tasks.pop(number) for number in numbers if number in vm.tasks]
-        for task in reversed(back):
+        for task in back:
             if vm.left is not None:
                 vm.left += 1
             if task.number in self.tasks:
@@ -206,7 +206,7 @@ class Scheduler:
             self.lost_vms += 1
             if running is None and blame:
                 self._setbacks += 1
-        for task in reversed(list(vm.tasks.values())):
+        for task in vm.tasks.values():
             if task.number not in self.tasks:
                 continue  # cancelled, or given up
             if task.number == running and not blame and not task.retries and task.size == 1:
@@ -341,7 +341,7 @@ class Scheduler:
         todo.append(Fail(task, "gone", name))
 
     def _take_in(self, tasks: Iterable[Task], todo: list[Instruction]) -> None:
-        for task in reversed(list(tasks)):
+        for task in tasks:
             if self.broken:
                 todo.append(Fail(task, "broken", None))
             elif task.where is not None and not self._is_living(task.where):
@@ -359,7 +359,8 @@ class Scheduler:
             self._assign(vm, task, now)
             return True
 
-        taken = self.waiting.take(vm.name, most, share, accept)
+        last = next(reversed(vm.tasks.values()), None)
+        taken = self.waiting.take(vm.name, last, most, share, accept)
         self._crew.place(vm)
         return taken
 

@@ -3,6 +3,10 @@ bound to.
 
     add, put_back --> queues --take(vm)--> what this VM is sent: first tasks bound to it or to some, then the others
 
+What is submitted later may wait for something that is done earlier (with a pool it always could), so nothing earlier
+may be kept from running by it: in each queue, what came back goes before what was never sent, in the order in which it
+was submitted at first; and it goes to no VM that has something later, which it would come to stand behind.
+
 Rule 1: no socket, thread or clock; what a VM may be sent is for the caller to say (`accept`).
 Rule 2: a task that was cancelled stays in its queue, and is passed over when it has come to the front.
 Rule 3: what it costs to serve a VM does not grow with the queues that are none of its own.
@@ -10,15 +14,25 @@ Rule 3: what it costs to serve a VM does not grow with the queues that are none 
 
 from __future__ import annotations
 
+import itertools
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from .instructions import Task
 
 Where: TypeAlias = frozenset[str]
 
-_NOTHING: Mapping[Where, deque[Task]] = {}
+
+class Queue(NamedTuple):
+    """Tasks of one kind, in the order in which they go out: first those that came back."""
+
+    back: deque[Task]
+    fresh: deque[Task]
+
+
+_NOTHING: Mapping[Where, Queue] = {}
 
 
 class Waiting:
@@ -27,9 +41,9 @@ class Waiting:
     def __init__(self, tasks: dict[int, Task]) -> None:
         self.free = 0  # how many wait that any VM may run, without those cancelled
         self._tasks = tasks
-        self._free: deque[Task] = deque()
-        self._bound: dict[Where, deque[Task]] = {}
-        self._of_vm: dict[str, dict[Where, deque[Task]]] = {}  # by VM: the same queues, those of sets that it is in
+        self._free = Queue(deque(), deque())
+        self._bound: dict[Where, Queue] = {}
+        self._of_vm: dict[str, dict[Where, Queue]] = {}  # by VM: the same queues, those of sets that it is in
         self._back: dict[Where, None] = {}
 
     def has_queue(self, where: Where) -> bool:
@@ -38,19 +52,12 @@ class Waiting:
 
     def add(self, task: Task) -> None:
         """The task waits, after all others of its kind."""
-        if task.where is None:
-            self._free.append(task)
-            self.free += 1
-        else:
-            self._queue(task.where).append(task)
+        self._counted_queue(task).fresh.append(task)
 
     def put_back(self, task: Task) -> None:
-        """The task waits, before all others of its kind."""
-        if task.where is None:
-            self._free.appendleft(task)
-            self.free += 1
-        else:
-            self._queue(task.where).appendleft(task)
+        """The task was sent, or is a part of one that was: it waits before those of its kind that were not."""
+        insort(self._counted_queue(task).back, task, key=_turn)
+        if task.where is not None:
             self._back[task.where] = None
 
     def have_come_back(self) -> list[str]:
@@ -65,44 +72,54 @@ class Waiting:
     def forsaken(self, task: Task) -> None:
         """One that was perhaps added, and perhaps counted, is not there any more."""
         if task.where is None:
-            self._free = deque(waiting for waiting in self._free if waiting is not task)
-            self.free = sum(map(self._is_waiting, self._free))
+            self._free = Queue(*(deque(waiting for waiting in part if waiting is not task) for part in self._free))
+            self.free = sum(map(self._is_waiting, itertools.chain(*self._free)))
 
-    def take(self, name: str, most: int, share: int, accept: Callable[[Task], bool]) -> list[Task]:
+    def take(self, name: str, last: Task | None, most: int, share: int, accept: Callable[[Task], bool]) -> list[Task]:
         """Take out up to `most` tasks that this VM may run, as long as `accept` accepts the next one of a queue.
 
+        They go behind `last`, and so does what came back only if it was submitted after that.
         Of those bound to several VMs it gets its part; of those that any VM may run, so many that it has `share`.
         """
         taken: list[Task] = []
         if self._bound:
             for where, queue in list(self._of_vm.get(name, _NOTHING).items()):
-                part = -(-len(queue) // len(where))
-                self._move(queue, min(most, len(taken) + part), accept, taken)
-                if not queue:
+                part = -(-sum(map(len, queue)) // len(where))
+                self._move(queue, min(most, len(taken) + part), last, accept, taken)
+                if not any(queue):
                     self._end_queue(where)
         if self.free:
             bound = len(taken)
-            self._move(self._free, min(most, share), accept, taken)
+            self._move(self._free, min(most, share), last, accept, taken)
             self.free -= len(taken) - bound
         return taken
 
-    def _move(self, queue: deque[Task], most: int, accept: Callable[[Task], bool], taken: list[Task]) -> None:
+    def _move(
+        self, queue: Queue, most: int, last: Task | None, accept: Callable[[Task], bool], taken: list[Task]
+    ) -> None:
         tasks = self._tasks
-        while queue and len(taken) < most:
-            task = queue[0]
-            if tasks.get(task.number) is task and task.sent_to is None:
-                if not accept(task):
-                    return
-                taken.append(task)
-            queue.popleft()
+        for part in queue:
+            while part and len(taken) < most:
+                task = part[0]
+                if tasks.get(task.number) is task and task.sent_to is None:
+                    if part is queue.back:
+                        before = taken[-1] if taken else last
+                        if before is not None and _turn(task) < _turn(before):
+                            return
+                    if not accept(task):
+                        return
+                    taken.append(task)
+                part.popleft()
 
     def stranded(self, name: str, is_living: Callable[[Where], bool]) -> list[Task]:
         """A VM is gone: take out the tasks that waited for it and for no other one that lives."""
         ended = [where for where in self._of_vm.get(name, _NOTHING) if not is_living(where)]
-        return [task for where in ended for task in self._end_queue(where) if self._is_waiting(task)]
+        waited = itertools.chain(*(part for where in ended for part in self._end_queue(where)))
+        return [task for task in waited if self._is_waiting(task)]
 
     def clear(self) -> None:
-        self._free.clear()
+        for part in self._free:
+            part.clear()
         self._bound.clear()
         self._of_vm.clear()
         self.free = 0
@@ -110,18 +127,30 @@ class Waiting:
     def _is_waiting(self, task: Task) -> bool:
         return self._tasks.get(task.number) is task and task.sent_to is None
 
-    def _queue(self, where: Where) -> deque[Task]:
+    def _counted_queue(self, task: Task) -> Queue:
+        """The queue of such tasks, which is about to have one more."""
+        if task.where is None:
+            self.free += 1
+            return self._free
+        return self._queue(task.where)
+
+    def _queue(self, where: Where) -> Queue:
         queue = self._bound.get(where)
         if queue is None:
-            queue = self._bound[where] = deque()
+            queue = self._bound[where] = Queue(deque(), deque())
             for name in where:
                 self._of_vm.setdefault(name, {})[where] = queue
         return queue
 
-    def _end_queue(self, where: Where) -> deque[Task]:
+    def _end_queue(self, where: Where) -> Queue:
         for name in where:
             queues = self._of_vm[name]
             del queues[where]
             if not queues:
                 del self._of_vm[name]
         return self._bound.pop(where)
+
+
+def _turn(task: Task) -> tuple[int, int]:
+    """Its place among all that were submitted, parts of a chunk being where that was."""
+    return task.origin or task.number, task.offset

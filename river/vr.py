@@ -21,7 +21,7 @@ from ._core import serial
 from ._core.box import KILLED, Box, ChildFailed
 from ._core.packet import Packet, check_names
 from ._core.post import the_post
-from ._core.worker import flush_output
+from ._core.process import flush_output
 from .program import Program
 
 __all__ = ["VirtualResource"]
@@ -186,7 +186,7 @@ def begin(
     vr._box = Box(post, uuid, kind.mailbox_size)
     post.move_in(uuid, vr._box)
     try:
-        vr.__init__(*args)  # type: ignore[misc]
+        vr.__init__(*args)  # type: ignore[misc]  # it has its UUID before its own code runs
     except BaseException:
         end(vr)
         raise

@@ -8,6 +8,7 @@ import os
 import pickle
 import select
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,14 @@ def river(*arguments, code=0):
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=surroundings(), timeout=60)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
+
+
+def stranger(home):
+    """A connection to the server "one" of which nothing is known yet."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(home / "run" / "one.sock"))
+    sock.settimeout(60)
+    return sock
 
 
 class Driver:

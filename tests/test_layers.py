@@ -19,6 +19,7 @@ RIVER = Path(__file__).parents[1] / "river"
 LAYERS = [
     ["river.errors", "river.version", "river._core"],
     ["river._core.wire", "river._core.instructions", "river._core.namespaces", "river._core.shm"],
+    ["river._core.process"],
     ["river._core.homes", "river._core.packet", "river._core.remote", "river._core.waiting"],
     ["river._core.letters"],
     ["river._core.crew"],
@@ -80,7 +81,7 @@ PURE = {
 BOOT = {
     "river._core",
     *(f"river._core.{name}" for name in ("wire", "shm", "calls", "namespaces", "connection", "relay", "reference")),
-    *(f"river._core.{name}" for name in ("serial", "answers", "worker", "vm", "supervisor")),
+    *(f"river._core.{name}" for name in ("serial", "answers", "process", "worker", "vm", "supervisor")),
     *(f"river._core.{name}" for name in ("homes", "packet", "letters", "remote", "envelope", "post", "box", "store")),
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions")),
     "river.errors",  # which has nothing but the standard library's

@@ -12,7 +12,7 @@ import textwrap
 
 import psutil
 import pytest
-from served import COMMAND, Driver, ended, free, own_home, river, serving  # noqa: F401
+from served import COMMAND, Driver, ended, free, own_home, river, serving, stranger  # noqa: F401
 from tasks import wait_until
 from tools import surroundings
 
@@ -277,13 +277,6 @@ def test_a_program_with_another_key_is_refused_and_told_what_to_do(monkeypatch, 
         assert "our key is not its key" in river("vm", "stop", "one", code=1)
         server.terminate()
         assert "could not prove that it has our key" in server.stderr.read()
-
-
-def stranger(home):
-    sock = socket.socket(socket.AF_UNIX)
-    sock.connect(str(home / "run" / "one.sock"))
-    sock.settimeout(60)
-    return sock
 
 
 def test_a_stranger_that_says_nothing_is_closed_after_a_while(home):

@@ -9,7 +9,7 @@ import textwrap
 from multiprocessing.pool import ThreadPool
 
 import pytest
-from served import Driver, free, own_home, serving  # noqa: F401
+from served import Driver, free, own_home, serving, stranger  # noqa: F401
 
 from river import certificates, keys, servers
 from river._core import tls
@@ -45,14 +45,7 @@ def recorded(tmp_path, home):
     record, script = tmp_path / "unpickled", tmp_path / "recorder.py"
     script.write_text(textwrap.dedent(RECORDER))
     with serving("--lan", "--bind", "127.0.0.1", command=[sys.executable, str(script)], UNPICKLED=str(record)) as it:
-        yield {"unix": lambda: unix(home), "tcp": lambda: tcp(it.address)}, record
-
-
-def unix(home):
-    sock = socket.socket(socket.AF_UNIX)
-    sock.connect(str(home / "run" / "one.sock"))
-    sock.settimeout(60)
-    return sock
+        yield {"unix": lambda: stranger(home), "tcp": lambda: tcp(it.address)}, record
 
 
 def tcp(address):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -88,7 +88,7 @@ class Answers:
                 status = VALUE
             else:
                 try:
-                    value = serial.dump_result(value, _collector(segments))
+                    value = serial.dump_result(value, serial.collector(segments))
                 except BaseException as error:  # noqa: BLE001 - pickling runs user code; the task fails, not the VM
                     segments.clear()
                     status, value, extra = UNSENDABLE, None, _unsendable(error, value)
@@ -106,7 +106,7 @@ class Answers:
         errors = [e for e in run.errors if e[0] >= start]
         segments: list[shm.Segment] = []
         try:
-            blob = serial.dump_result(values, _collector(segments))
+            blob = serial.dump_result(values, serial.collector(segments))
         except BaseException:  # noqa: BLE001 - pickling runs user code; find out which item's: only that one fails
             segments.clear()
             blob, errors = _salvage(values, errors, start)
@@ -167,19 +167,6 @@ def _salvage(values: list[Any], errors: list[tuple[int, Any]], start: int) -> tu
             errors.append((index, (*report, text)))
             kept.append(None)
     return serial.dump_result(kept), sorted(errors, key=lambda e: e[0])
-
-
-def _collector(segments: list[shm.Segment]) -> Callable[[pickle.PickleBuffer], bool]:
-    """A buffer callback that moves large buffers to shared memory."""
-
-    def buffer(raw: pickle.PickleBuffer) -> bool:
-        view = raw.raw()
-        if view.nbytes < shm.SHARE_FROM or len(segments) >= 16:
-            return True
-        segments.append(shm.Segment(view))
-        return False
-
-    return buffer
 
 
 def _unsendable(error: BaseException, value: Any) -> tuple[Any, str]:

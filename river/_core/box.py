@@ -181,7 +181,7 @@ class Box:
                 if self._size:
                     self._tell_room()  # what is here is of no use, so more must come
                 if not self._post.wait(
-                    lambda: search.caught or search.fresh or self._changes != seen,  # noqa: B023
+                    lambda: search.caught or search.fresh or self._changes != seen,  # noqa: B023 - called within this turn
                     left_of(deadline),
                 ):
                     return None

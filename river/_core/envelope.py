@@ -80,18 +80,10 @@ def seal(values: Mapping[str, Any]) -> Contents:
 
 
 def _pack(name: str, value: Any) -> Packed:
-    buffers: list[Any] = []
-
-    def collect(buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes < shm.SHARE_FROM or len(buffers) >= 16:
-            return True
-        buffers.append(shm.Segment(raw))
-        return False
-
+    buffers: list[shm.Segment] = []
     out = io.BytesIO()
     try:
-        pickler = _Pickler(out, serial.PROTOCOL, buffer_callback=collect)
+        pickler = _Pickler(out, serial.PROTOCOL, buffer_callback=serial.collector(buffers))
         pickler.dump(_LargeBytes(value) if type(value) is bytes else value)
     except Exception as error:
         reason = str(error) if isinstance(error, _Unsendable) else f"{type(error).__name__}: {error}"
@@ -202,7 +194,7 @@ def at_home(contents: Contents) -> Letter:
 
 def contents_of(letter: Letter) -> Contents:
     """What passing a letter on needs."""
-    return letter.plain, letter.packed  # type: ignore[return-value]
+    return letter.plain, letter.packed  # type: ignore[return-value]  # a Letter only knows them as what can be called
 
 
 def copy_of(letter: Letter) -> Contents:

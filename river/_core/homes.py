@@ -80,7 +80,7 @@ def place() -> Place:
 
 
 def _forked() -> None:
-    _place.__init__()  # type: ignore[misc]
+    _place.__init__()  # type: ignore[misc]  # the same object, which others hold, as it was at first
 
 
 if hasattr(os, "register_at_fork"):

@@ -14,7 +14,7 @@ import os
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import envelope, shm
@@ -26,6 +26,8 @@ from .wire import Kind
 # a packet.  One that comes alone goes at once.
 BURST = 15e-6
 MOST_TOGETHER = 128
+# No packet is kept for the next frame longer than this.
+HOLD = 0.0005
 
 
 class Line:
@@ -105,6 +107,46 @@ class Line:
         """In a forked child: it is the parent's."""
         self.is_ended = True
         self.connection.forget()
+
+
+class Outgoing:
+    """The lines that keep packets for their next frame, until whoever sends goes on or HOLD is over."""
+
+    def __init__(self) -> None:
+        self._lines: set[Line] = set()
+        self._since: float | None = None  # when whoever reads was told that there are such lines
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def add(self, line: Line, now: float) -> bool:
+        """The line keeps something; True if whoever reads must be told."""
+        self._lines.add(line)
+        if self._since is not None:
+            return False
+        self._since = now
+        return True
+
+    def discard(self, line: Line) -> None:
+        self._lines.discard(line)
+
+    def left(self, clock: Callable[[], float]) -> float | None:
+        """Seconds until they must be sent; None if there is nothing to be seen to, as afterwards if it is time."""
+        if self._since is None:
+            return None
+        left = HOLD - (clock() - self._since)
+        if left <= 0:
+            self._since = None
+        return left
+
+    def take(self) -> Iterator[Line]:
+        """Each of them, taken out."""
+        for line in list(self._lines):
+            self._lines.discard(line)
+            yield line
+
+    def clear(self) -> None:
+        self._lines.clear()
 
 
 class Desk:

@@ -25,7 +25,7 @@ from . import envelope
 from .connection import Connection, pair
 from .homes import home_of, new_resident, place
 from .letters import Letter
-from .lines import Desk, Line
+from .lines import Desk, Line, Outgoing
 from .questions import LOST, Pending, Questions, Reply
 from .relay import Undisturbed
 from .residents import Resident, Residents
@@ -33,8 +33,6 @@ from .wire import Kind, ProtocolError
 
 # Beyond so many bytes that a line has not taken, whoever sends has to wait.
 MOST_UNSENT = 8 << 20
-# No packet is kept for the next frame longer than this.
-HOLD = 0.0005
 
 
 class Post:
@@ -47,9 +45,7 @@ class Post:
         self._all: dict[int, Line] = {}  # by descriptor
         self._lost: set[str] = set()
         self._ended: set[str] = set()  # of other processes, to whom something was sent in vain
-        self._outgoing: set[Line] = set()  # those with something in the outbox
-        self._is_armed = False  # whoever reads knows that there is, or was, something in an outbox
-        self._armed_at = 0.0
+        self._outgoing = Outgoing()
         self._full: set[str] = set()  # mailboxes elsewhere that take no more for now
         self._questions = Questions()
         self._lock = threading.Lock()  # of the lines and the desk
@@ -149,23 +145,18 @@ class Post:
             return
         now = perf_counter()
         with self.undisturbed():
-            if line.put(dest, plain, now) == 1:
-                self._outgoing.add(line)
-                if not self._is_armed:
-                    self._is_armed, self._armed_at = True, now
-                    self.interrupt()  # should the sender not go on, whoever reads sends it after a while
+            if line.put(dest, plain, now) == 1 and self._outgoing.add(line, now):
+                self.interrupt()  # should the sender not go on, whoever reads sends it after a while
         if line.connection.waiting:
             self._flush_later(line)
 
     def _flush(self, line: Line) -> None:
         with self.undisturbed():
             line.flush()
-        if line.connection.waiting:
-            self._flush_later(line)
+        self._flush_later(line)
 
     def _flush_all(self) -> None:
-        for line in list(self._outgoing):
-            self._outgoing.discard(line)
+        for line in self._outgoing.take():
             self._flush(line)
 
     def drain(self, timeout: float | None = None) -> None:
@@ -193,12 +184,11 @@ class Post:
         """Send a frame; what the line does not take is kept, and sent by whoever reads."""
         with self.undisturbed():
             line.write(kind, head, contents)
-        if line.connection.waiting:
-            self._flush_later(line)
+        self._flush_later(line)
 
     def _flush_later(self, line: Line) -> None:
         desk = self._desk
-        if desk is not None:
+        if line.connection.waiting and desk is not None:
             desk.flush_later(line)
 
     def ask(self, uuid: str, what: str, contents: envelope.Contents = ({}, {})) -> Pending:
@@ -315,10 +305,9 @@ class Post:
             desk.interrupt()
 
     def _turn(self, desk: Desk, timeout: float | None, spin: float) -> None:
-        if self._is_armed:
-            left = HOLD - (perf_counter() - self._armed_at)
+        left = self._outgoing.left(perf_counter)
+        if left is not None:
             if left <= 0:
-                self._is_armed = False
                 self._flush_all()
             else:
                 timeout = left if timeout is None else min(left, timeout)

@@ -379,6 +379,19 @@ def dump_result(value: Any, buffer_callback: Callable[[pickle.PickleBuffer], boo
     return out.getvalue()
 
 
+def collector(segments: list[shm.Segment]) -> Callable[[pickle.PickleBuffer], bool]:
+    """A buffer callback that takes large buffers out of the pickle, into `segments`."""
+
+    def collect(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < shm.SHARE_FROM or len(segments) >= _MOST_BUFFERS:
+            return True
+        segments.append(shm.Segment(raw))
+        return False
+
+    return collect
+
+
 def dump_exception(error: BaseException) -> tuple[bytes | None, str, str]:
     """An exception that always arrives: its pickle, if that can be loaded again; its name; its traceback as text."""
     import traceback

@@ -16,8 +16,9 @@ from typing import Any
 from . import homes, serial
 from .calls import place
 from .connection import Connection
+from .process import flush_output, learn, without_us
 from .wire import Kind
-from .worker import Worker, become, flush_output, learn, without_us
+from .worker import Worker, become
 
 # Seconds that packets may take to leave a VM that ends.
 _PATIENCE = 10.0

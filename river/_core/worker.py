@@ -41,6 +41,7 @@ from .calls import (
     place,
 )
 from .connection import Connection
+from .process import flush_output, learn, leave_twin, occupied, without_us
 from .relay import Poller, Relay
 from .wire import Kind
 
@@ -54,7 +55,6 @@ CELL = struct.Struct("<QQ")  # number of the task that runs, plus one; the item 
 CELL_SIZE = 64
 _NO_ITEM = 2**64 - 1  # in place of an item: the chunk is being unpickled, or its results pickled
 _INDEX = struct.Struct("<Q")
-_RIVER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # where its files are
 
 
 class Current(NamedTuple):
@@ -311,7 +311,7 @@ class Worker:
             if self._line.waiting:
                 self._relay.wait(lambda: not self._line.waiting)
         CELL.pack_into(self._cell, 0, 0, 0)
-        if self._soft_limit is not None and resident() > self._soft_limit:
+        if self._soft_limit is not None and occupied() > self._soft_limit:
             self._give_back(wants_to_retire=True)
         elif answers.is_due(ended) or self._relay.is_in_background:
             answers.flush()
@@ -397,56 +397,3 @@ class Worker:
                 self._answers.hold_part(run, is_last=False)
                 self._answers.flush()
                 last = now
-
-
-def without_us(error: BaseException) -> BaseException:
-    """Leave River's own frames out of the traceback: the first line should be the user's."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_RIVER):
-        trace = trace.tb_next
-    return error.with_traceback(trace)
-
-
-def learn(facts: dict[str, Any]) -> None:
-    """Take over what has changed in the driver: places to import from, multiprocessing's key."""
-    for place_ in reversed(facts.get("path", ())):
-        if place_ not in sys.path:
-            sys.path.insert(0, place_)
-    if "authkey" in facts:
-        import multiprocessing.process
-
-        multiprocessing.process.current_process().authkey = facts["authkey"]
-
-
-def resident() -> int:
-    """Memory that this process occupies, in bytes."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-    except OSError:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-
-
-def leave_twin(report: Any) -> None:
-    """End a child that a task has forked and that has come back from the task's function, perhaps by `sys.exit()`.
-
-    `report`: of the exception that it came back with; None for none."""
-    flush_output()
-    code = 0
-    if report is not None:
-        name, _, text = report[1].partition(": ")
-        code = int(text) if name == "SystemExit" and text.isdigit() else int(text not in ("", "None"))
-        if name != "SystemExit":
-            sys.stderr.write(report[2])
-    os._exit(code)
-
-
-def flush_output() -> None:
-    """Let go of what tasks have printed."""
-    try:
-        sys.stdout.flush()
-    except Exception:  # noqa: BLE001 - closed, replaced by something odd, or nobody reads it any more
-        pass

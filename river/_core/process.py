@@ -1,0 +1,66 @@
+"""A VM's process, beside its tasks: where it imports from, what it occupies and has printed, how a child of it ends.
+
+May not: know tasks or lines.
+May import only the standard library: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+_RIVER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # where its files are
+
+
+def without_us(error: BaseException) -> BaseException:
+    """Leave River's own frames out of the traceback: the first line should be the user's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_RIVER):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def learn(facts: dict[str, Any]) -> None:
+    """Take over what has changed in the driver: places to import from, multiprocessing's key."""
+    for place_ in reversed(facts.get("path", ())):
+        if place_ not in sys.path:
+            sys.path.insert(0, place_)
+    if "authkey" in facts:
+        import multiprocessing.process
+
+        multiprocessing.process.current_process().authkey = facts["authkey"]
+
+
+def occupied() -> int:
+    """Memory that this process occupies, in bytes."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def leave_twin(report: Any) -> None:
+    """End a child that a task has forked and that has come back from the task's function, perhaps by `sys.exit()`.
+
+    `report`: of the exception that it came back with; None for none."""
+    flush_output()
+    code = 0
+    if report is not None:
+        name, _, text = report[1].partition(": ")
+        code = int(text) if name == "SystemExit" and text.isdigit() else int(text not in ("", "None"))
+        if name != "SystemExit":
+            sys.stderr.write(report[2])
+    os._exit(code)
+
+
+def flush_output() -> None:
+    """Let go of what tasks have printed."""
+    try:
+        sys.stdout.flush()
+    except Exception:  # noqa: BLE001 - closed, replaced by something odd, or nobody reads it any more
+        pass

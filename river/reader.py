@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import pickle
 import signal
 import threading
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ._core import calls, scheduler, serial
-from ._core.relay import Poller, Relay
+from ._core.relay import Bell, Poller, Relay
 from ._core.wire import Frame, Kind, ProtocolError
 from .machine import Machine, RemoteVM
 
@@ -60,10 +59,7 @@ class Reader:
         self._books = books
         self._lines: dict[int, Machine | RemoteVM] = {}
         self._poller = Poller()
-        self._wake_in, self._wake_out = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
-        self._poller.watch(self._wake_in)
+        self._bell = Bell(self._poller)
         self._relay = Relay(self._turn, self.interrupt, "river-reader")
 
     def start(self) -> None:
@@ -89,26 +85,19 @@ class Reader:
 
     def interrupt(self) -> None:
         """Whoever reads looks again at what he waits for.  Any thread."""
-        try:
-            os.write(self._wake_out, b"!")
-        except OSError:
-            pass  # full, so it will wake anyway; or closed
+        self._bell.ring()
 
     def close(self) -> None:
         """Read no more; whoever waits is told so."""
         self._relay.close()
         self._lines.clear()
         self._poller.close()
-        os.close(self._wake_in)
-        os.close(self._wake_out)
+        self._bell.close()
 
     def forget_in_child(self) -> None:
         """After a fork of this process: let go of the lines, so that their ends are noticed when we die."""
         for owner in list(self._lines.values()):
-            try:
-                os.close(owner.line.number)
-            except OSError:
-                pass
+            owner.line.forget()
 
     def watch(self, owner: Machine | RemoteVM) -> None:
         self._lines[owner.line.number] = owner
@@ -143,8 +132,8 @@ class Reader:
                     self._read_vm(owner)
                 elif owner is not None:
                     self._read_machine(owner)
-                elif descriptor == self._wake_in:
-                    os.read(self._wake_in, 4096)
+                elif descriptor == self._bell.number:
+                    self._bell.hush()
                 else:  # `flush_later` came just after the VM's end, and the number may be another's by now
                     self._poller.forget(descriptor)
             if deadline is not None and deadline <= time.monotonic():

@@ -1,5 +1,6 @@
 """RiverPool is a multiprocessing.Pool: each of its methods, with what its documentation promises."""
 
+import contextlib
 import functools
 import gc
 import itertools
@@ -603,3 +604,18 @@ def test_statistics_count_items_and_vms(pool):
     assert sum(after.busy.values()) > sum(before.busy.values())
     with pytest.raises(AttributeError):
         after.lost = 5
+
+
+def test_an_iterator_that_is_dropped_after_its_pools_end_touches_no_file_of_others(tmp_path):
+    """The descriptors by which the pool was woken are others' by then."""
+    with RiverPool(1) as p:
+        iterator = p.imap(abs, range(5))
+        assert list(iterator) == [0, 1, 2, 3, 4]
+    with contextlib.ExitStack() as files:
+        opened = [files.enter_context(open(tmp_path / str(n), "w+b", buffering=0)) for n in range(20)]
+        del iterator, p
+        gc.collect()
+        for file in opened:
+            file.seek(0)
+
+        assert [file.read() for file in opened] == 20 * [b""]

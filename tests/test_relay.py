@@ -16,7 +16,7 @@ import pytest
 from tasks import wait_until
 
 from river._core import relay as module
-from river._core.relay import Poller, Relay
+from river._core.relay import Bell, Poller, Relay
 
 LENGTH = 4  # of a message; so short ones are written to a pipe whole
 
@@ -583,3 +583,31 @@ def test_a_descriptor_that_was_closed_when_it_should_be_watched_can_be_watched_w
     finally:
         poller.forget(again)
         os.close(again)
+
+
+def test_a_bell_wakes_whoever_waits_however_often_it_was_rung(poller):
+    bell = Bell(poller)
+    for _ in range(100_000):  # more than a pipe takes
+        bell.ring()
+    assert poller.wait(60) == [bell.number]
+    while poller.wait(0) == [bell.number]:
+        bell.hush()
+
+    assert poller.wait(0) == []
+    bell.ring()
+    assert poller.wait(60) == [bell.number]
+    bell.close()
+
+
+def test_a_bell_is_silent_after_its_end(poller):
+    bell = Bell(poller)
+    number = bell.number
+    bell.close()
+    ends = [os.pipe() for _ in range(4)]
+    assert number in itertools.chain(*ends)  # what others open now has its descriptors
+    bell.ring()
+
+    for out, into in ends:
+        os.close(into)
+        assert os.read(out, 1) == b""
+        os.close(out)

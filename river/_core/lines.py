@@ -10,7 +10,6 @@ May import only the standard library and its neighbours: a bare far interpreter 
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import threading
 from collections import deque
@@ -19,7 +18,7 @@ from typing import Any
 
 from . import envelope, shm
 from .connection import Connection
-from .relay import Poller, Relay
+from .relay import Bell, Poller, Relay
 from .wire import Kind
 
 # Packets that follow each other within so many seconds share a frame, up to so many of them: a frame costs more than
@@ -153,14 +152,9 @@ class Desk:
     """What lines are read with: descriptors and a thread."""
 
     def __init__(self, turn: Callable[[Desk, float | None, float], None]) -> None:
-        self.wake_in, self._wake_out = os.pipe()
-        for end in (self.wake_in, self._wake_out):
-            os.set_blocking(end, False)
         self.poller = Poller()
-        self.poller.watch(self.wake_in)
+        self.bell = Bell(self.poller)
         self.relay = Relay(lambda timeout, spin: turn(self, timeout, spin), self.interrupt, "river-post")
-        # Else an interrupt could write into what has the pipe's number by then; Ctrl-C may come within one.
-        self._closing = threading.RLock()
 
     def add(self, line: Line) -> None:
         """Read this line, too."""
@@ -185,18 +179,14 @@ class Desk:
 
     def interrupt(self) -> None:
         """Whoever reads looks again at what he waits for.  Any thread."""
-        with self._closing, contextlib.suppress(OSError):  # full, so it will wake anyway
-            if self._wake_out >= 0:
-                os.write(self._wake_out, b"!")
+        self.bell.ring()
 
     def close(self) -> None:
         self.relay.close()
-        with self._closing:
-            self.forget()
+        self.poller.close()
+        self.bell.close()
 
     def forget(self) -> None:
         """In a forked child, where nobody reads."""
         self.poller.close()
-        os.close(self.wake_in)
-        os.close(self._wake_out)
-        self._wake_out = -1
+        self.bell.forget()

@@ -315,8 +315,8 @@ class Post:
             line = self._all.get(descriptor)
             if line is not None:
                 self._read(desk, line)
-            elif descriptor == desk.wake_in:
-                os.read(descriptor, 4096)
+            elif descriptor == desk.bell.number:
+                desk.bell.hush()
             else:
                 desk.poller.forget(descriptor)
 

@@ -106,6 +106,41 @@ class Poller:
             self._poll.close()
 
 
+class Bell:
+    """Wakes whoever waits at a poller.  Any thread and any handler of signals may ring it, after its end too."""
+
+    def __init__(self, poller: Poller) -> None:
+        self.number, self._out = os.pipe()  # what the poller tells when it was rung
+        for end in (self.number, self._out):
+            os.set_blocking(end, False)
+        poller.watch(self.number)
+        # Else it could ring in whatever has its number after its end; Ctrl-C may ring while it is being rung.
+        self._lock = threading.RLock()
+
+    def ring(self) -> None:
+        """Whoever waits looks again."""
+        with self._lock:
+            if self._out >= 0:
+                try:
+                    os.write(self._out, b"!")
+                except OSError:
+                    pass  # full, so he will wake anyway
+
+    def hush(self) -> None:
+        """Whoever waited has woken."""
+        os.read(self.number, 4096)
+
+    def close(self) -> None:
+        with self._lock:
+            self.forget()
+
+    def forget(self) -> None:
+        """In a forked child, where another thread may have held the lock."""
+        os.close(self.number)
+        os.close(self._out)
+        self._out = -1
+
+
 class Relay:
     """One baton for all who wait on the same lines.
 

@@ -42,7 +42,7 @@ from .calls import (
 )
 from .connection import Connection
 from .process import flush_output, learn, leave_twin, occupied, without_us
-from .relay import Poller, Relay
+from .relay import Bell, Poller, Relay
 from .wire import Kind
 
 # Beyond so many bytes that the driver has not taken, the next task has to wait.
@@ -132,23 +132,14 @@ class Worker:
         self._released = self._answers.released
         self._is_stopping = False
         self._is_twin = False
-        self._wake_in, self._wake_out = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
         self._poller = Poller()
         self._poller.watch(connection.number)
-        self._poller.watch(self._wake_in)
-        self._relay = Relay(self._turn, self._interrupt, "river-reader", interruptible=False)
+        self._bell = Bell(self._poller)
+        self._relay = Relay(self._turn, self._bell.ring, "river-reader", interruptible=False)
         self._place = homes.place()
         self._place.settle(options["uuid"], options["driver"], self._ask_for_introduction)
 
     # -- reading ------------------------------------------------------------------------------------------------
-
-    def _interrupt(self) -> None:
-        try:
-            os.write(self._wake_out, b"!")
-        except OSError:
-            pass  # full: it will wake anyway
 
     def forked(self) -> None:
         """In a child that a task has forked: the line and what runs are the parent's."""
@@ -169,8 +160,8 @@ class Worker:
         self._answers.flush()
         self._poller.watch(self._line.number, self._line.waiting > 0)
         for descriptor in self._poller.wait(timeout, spin):
-            if descriptor == self._wake_in:
-                os.read(self._wake_in, 4096)
+            if descriptor == self._bell.number:
+                self._bell.hush()
                 continue
             if self._line.waiting:
                 self._line.flush()
@@ -224,7 +215,7 @@ class Worker:
         self._line.send(Kind.INTRODUCE, payload, (), (descriptor,))
         os.close(descriptor)
         if self._line.waiting:
-            self._interrupt()
+            self._bell.ring()
 
     def _stop(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         self._is_stopping = True
@@ -316,7 +307,7 @@ class Worker:
         elif answers.is_due(ended) or self._relay.is_in_background:
             answers.flush()
         if self._line.waiting and self._relay.is_in_background:
-            self._interrupt()  # it does not watch for room yet
+            self._bell.ring()  # it does not watch for room yet
         if self._line.waiting > MOST_UNSENT:  # not faster than the driver takes them
             self._relay.wait(lambda: self._line.waiting <= MOST_UNSENT)
 

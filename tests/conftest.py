@@ -15,6 +15,7 @@ import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -36,6 +37,8 @@ MARK = "RIVER_TEST_MARK"
 @pytest.fixture(scope="session", autouse=True)
 def warmed_up(tmp_path_factory):
     """Brings into being what a Python process makes once and keeps, so that no test is blamed for it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     tmp_path_factory.getbasetemp()  # in the real temporary directory, not in the first test's
     multiprocessing.util.get_temp_dir()
     multiprocessing.resource_tracker.ensure_running()

@@ -204,3 +204,9 @@ def throw(case):
     if isinstance(case, tuple):
         raise TroubledError(*case)
     return case
+
+
+def stop_if_seventh(x):
+    if x % 7 == 0:
+        raise StopIteration(x)
+    return x

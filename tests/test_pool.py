@@ -200,6 +200,18 @@ def test_map_with_a_failure_leaves_the_pool_as_it_was(pool):
         assert pool.map(tasks.square, range(50)) == [x * x for x in range(50)]
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("method", ["map", "starmap", "imap", "imap_unordered"])
+def test_stop_iteration_of_an_item_is_its_failure_and_ends_nothing_else(pool, method, retries):
+    """It would end the loop of whoever takes the results, or River's own, in silence."""
+    items = [(n,) for n in range(40)] if method == "starmap" else range(40)
+    mapped = getattr(pool.options(retries=retries), method)(tasks.stop_if_seventh, items, 8, on_error="return")
+    results = list(mapped)
+
+    assert sum(isinstance(r, RuntimeError) and "stop_if_seventh raised StopIteration" in str(r) for r in results) == 6
+    assert sorted(r for r in results if isinstance(r, int)) == [n for n in range(40) if n % 7]
+
+
 def test_an_input_that_raises_is_told_by_the_map(pool):
     def broken():
         yield 1

@@ -58,6 +58,10 @@ class Run:
             self.size = left + (self._taken() > left)  # the main thread was quicker, and has begun that one
         return self.size
 
+    def is_over(self) -> bool:
+        """Whether it was worked through to the end."""
+        return len(self.source.__reduce__()) == 2
+
     def _taken(self) -> int:
         """How many items have begun."""
         reduced: Any = self.source.__reduce__()  # (iter, (list,), index)

@@ -354,7 +354,10 @@ class Worker:
                     self._report_often(run, results, hold=not mode & ONCE)
                 else:
                     run.values.extend(results)  # what came before an exception stays in the list
-                break
+                if run.is_over():
+                    break
+                # A StopIteration of the function ends `map`, too, and could end the caller's loop in the same silence.
+                raise RuntimeError(f"{getattr(function, '__qualname__', function)} raised StopIteration")
             except BaseException as error:  # noqa: BLE001 - whatever an item raises is its result, SystemExit too
                 report = serial.dump_exception(without_us(error))
                 if self._is_twin:

@@ -149,6 +149,11 @@ def note_and_wait(path):
     forever()
 
 
+def note_and_close_descriptors(path):
+    note(path, os.getpid())
+    os.closerange(3, 1000)
+
+
 def hold_the_lock_in_c(path):
     """A C function that never gives the GIL back, and so no Python thread of this VM runs any more."""
     note(path, os.getpid())

@@ -70,6 +70,19 @@ def test_each_poisoned_item_fails_alone(start, retries, chunksize, tmp_path):
 
 
 @both_starts
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_task_that_closes_its_vms_descriptors_is_to_blame_for_that(start, retries, tmp_path):
+    """As code that makes daemons does.  It has run, though nobody can hear of it."""
+    log = str(tmp_path / "log")
+    with RiverPool(2, mp_context=start, retries=retries) as pool:
+        for count in range(1, 9):
+            with pytest.raises(WorkerLost):
+                pool.submit(tasks.note_and_close_descriptors, log).result(60)
+            assert len(tasks.lines(log)) == count * (1 + retries)
+        assert pool.map(tasks.square, range(20)) == [x * x for x in range(20)]
+
+
+@both_starts
 def test_with_retries_0_no_item_ever_runs_twice_though_its_neighbours_die(start, tmp_path):
     log = tmp_path / "ran"
     cases = [(str(log), value, value % 10 == 3) for value in range(60)]

@@ -122,6 +122,7 @@ class Worker:
         self.attempt = 0
         self.is_loading = False
         self._line = connection
+        self._inode = os.fstat(connection.number).st_ino
         self._cell = cell
         self._soft_limit: int | None = options.get("soft_memory")
         self._functions: dict[int, Definition] = {}
@@ -301,6 +302,10 @@ class Worker:
             answers.flush()
             if self._line.waiting:
                 self._relay.wait(lambda: not self._line.waiting)
+        if (mode & ONCE or not self._queue) and self._is_cut_off():
+            # The cell still names the task: it has begun, and nobody will hear what came of it.
+            sys.stderr.write(f"{self.name}: the task has closed descriptors that are not its own, its VM's line too\n")
+            os._exit(1)
         CELL.pack_into(self._cell, 0, 0, 0)
         if self._soft_limit is not None and occupied() > self._soft_limit:
             self._give_back(wants_to_retire=True)
@@ -310,6 +315,13 @@ class Worker:
             self._bell.ring()  # it does not watch for room yet
         if self._line.waiting > MOST_UNSENT:  # not faster than the driver takes them
             self._relay.wait(lambda: self._line.waiting <= MOST_UNSENT)
+
+    def _is_cut_off(self) -> bool:
+        """Whether a task has closed the line's descriptor."""
+        try:
+            return os.fstat(self._line.number).st_ino != self._inode
+        except OSError:
+            return True
 
     def _evaluate(self, call: Call, definition: Definition | None, buffers: Sequence[Any]) -> tuple[int, Any, Any]:
         number, function_number, flags, _, argument, _ = call

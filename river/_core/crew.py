@@ -89,17 +89,28 @@ class Crew:
     def __init__(self) -> None:
         self.idle: dict[str, VM] = {}  # without a task; the last one used is the one with warm caches
         self.roomy: dict[str, VM] = {}  # with some, but fewer than FEW
-        self.with_room = (self.idle, self.roomy)
+        self._groups: tuple[dict[str, VM], ...] = (self.idle, self.roomy, {}, {})  # and the same of those not up yet
+        self.up: set[str] = set()  # those that have come up, and take tasks
         self.laden: dict[Where | None, dict[str, VM]] = {}  # by what waits there behind something else
         self.has_bound = False  # whether there ever was a task bound to certain VMs
+
+    def with_room(self) -> tuple[dict[str, VM], ...]:
+        """Those that may be sent something at once, by name: first the idle, then the roomy.
+
+        Ones that are not up yet only while none is: what these have they give back to nobody until they are."""
+        return self._groups[:2] if self.up else self._groups[2:]
 
     def place(self, vm: VM) -> None:
         """Its tasks have changed, or what it may take."""
         name, count = vm.name, len(vm.tasks)
-        self.idle.pop(name, None)
-        self.roomy.pop(name, None)
+        for group in self._groups:
+            group.pop(name, None)
+        if vm.is_leaving:
+            self.up.discard(name)
+        elif vm.is_ready:
+            self.up.add(name)
         if count < FEW and not vm.is_leaving and vm.timed is None and (vm.left is None or vm.left > 0):
-            (self.roomy if count else self.idle)[name] = vm
+            self._groups[bool(count) + 2 * (not vm.is_ready)][name] = vm
         if not count or (count == 1 and next(iter(vm.tasks.values())).size == 1):
             gives = _NOTHING
         elif self.has_bound or vm.begun:
@@ -111,8 +122,9 @@ class Crew:
 
     def remove(self, vm: VM) -> None:
         """It is gone."""
-        self.idle.pop(vm.name, None)
-        self.roomy.pop(vm.name, None)
+        for group in self._groups:
+            group.pop(vm.name, None)
+        self.up.discard(vm.name)
         self._regroup(vm, _NOTHING)
 
     def giver(self, but_for: Container[str]) -> VM | None:

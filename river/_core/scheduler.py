@@ -12,6 +12,7 @@ Rule 4: the cost of an event does not grow with the number of VMs or tasks that 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -78,9 +79,9 @@ class Scheduler:
             return self._submitted_bound(task, task.where, now)
         self.tasks[task.number] = task
         if not self.waiting.free:
-            for group in self._crew.with_room:
+            for group in self._crew.with_room():
                 for vm in reversed(group.values()):
-                    if vm.may_take(task):
+                    if vm.may_take(task) and not self.waiting.has_for(vm.name):
                         self._assign(vm, task, now)
                         self._crew.place(vm)
                         return [Send(vm.name, [task])]
@@ -92,14 +93,13 @@ class Scheduler:
         if not self._is_living(where):
             return [Fail(task, "gone", next(iter(where), None))]
         self.tasks[task.number] = task
-        if not self.waiting.has_queue(where):
-            for group in self._crew.with_room:
-                for name in where:
-                    vm = group.get(name)
-                    if vm is not None and vm.may_take(task):
-                        self._assign(vm, task, now)
-                        self._crew.place(vm)
-                        return [Send(name, [task])]
+        for group in self._crew.with_room():
+            for name in where:
+                vm = group.get(name)
+                if vm is not None and vm.may_take(task) and not self.waiting.has_for(name):
+                    self._assign(vm, task, now)
+                    self._crew.place(vm)
+                    return [Send(name, [task])]
         self.waiting.add(task)
         return []
 
@@ -116,11 +116,12 @@ class Scheduler:
         return self._distribute(todo, now)
 
     def started(self, name: str, now: float = 0.0) -> list[Instruction]:
-        """A VM was started and will take tasks; it need not be up yet."""
+        """A VM was started and will take tasks; it need not be up yet.  If another is, it gets none before it is, too:
+        what it has it would not give back until then."""
         vm = self.vms[name] = VM(name, self.lifetime)
         self._credit += vm.credit
         self._crew.place(vm)
-        return self._refill(vm, [], now)
+        return [] if self._crew.up else self._refill(vm, [], now)
 
     def readied(self, name: str, now: float = 0.0) -> list[Instruction]:
         """A VM is up and has run its initializer."""
@@ -304,7 +305,9 @@ class Scheduler:
 
     def _restaff(self, todo: list[Instruction]) -> list[Instruction]:
         """Replacements are decided by the live count only, so that none is ever missed."""
-        staying = sum(not vm.is_leaving for vm in self.vms.values()) if self.vms else 0
+        # One that is being killed counts until it is gone: before its tasks have come back, its replacement would
+        # begin later ones.
+        staying = sum(vm.is_ended or not vm.is_leaving for vm in self.vms.values()) if self.vms else 0
         missing = self.wanted - staying
         if missing > 0 and not self.broken:
             todo.append(Start(missing))
@@ -385,13 +388,18 @@ class Scheduler:
     def _distribute(self, todo: list[Instruction], now: float, names: Iterable[str] = ()) -> list[Instruction]:
         """Tasks have come back: give them to VMs with room; to those of these names also what waits for them alone."""
         names = [*names, *self.waiting.have_come_back()]
-        for group in self._crew.with_room:
+        sent: dict[str, list[Task]] = {}
+        for group in self._crew.with_room():
             vms = group.values() if self.waiting.free else [group[name] for name in names if name in group]
+            # Of several queues one VM could take its part of each, while others of the same sets idle.
+            are_idle = not any(vm.tasks for vm in itertools.islice(group.values(), 1))
+            most = 1 if self._crew.has_bound and are_idle else FEW
             for vm in reversed(list(vms)):
                 share = -(-self.waiting.free // max(1, len(group)))
-                taken = self._take(vm, FEW - len(vm.tasks), share, now)
+                taken = self._take(vm, most - len(vm.tasks), share, now)
                 if taken:
-                    todo.append(Send(vm.name, taken))
+                    sent.setdefault(vm.name, []).extend(taken)
+        todo += [Send(name, tasks) for name, tasks in sent.items()]
         return self._ask(todo) if self._crew.idle and not self.waiting.free else todo
 
     def _end(self, vm: VM, todo: list[Instruction]) -> list[Instruction]:
@@ -400,7 +408,6 @@ class Scheduler:
             vm.is_ended = vm.is_leaving = True
             self._crew.place(vm)
             todo.append(End(vm.name))
-            self._restaff(todo)
         return todo
 
     def _ask(self, todo: list[Instruction]) -> list[Instruction]:

@@ -4,8 +4,8 @@ bound to.
     add, put_back --> queues --take(vm)--> what this VM is sent: first tasks bound to it or to some, then the others
 
 What is submitted later may wait for something that is done earlier (with a pool it always could), so nothing earlier
-may be kept from running by it: in each queue, what came back goes before what was never sent, in the order in which it
-was submitted at first; and it goes to no VM that has something later, which it would come to stand behind.
+may be kept from running by it: whatever queue it is in, what a VM may run goes to it in the order in which it was
+submitted at first, even if it was sent and came back; and nothing goes to a VM that has something later.
 
 Rule 1: no socket, thread or clock; what a VM may be sent is for the caller to say (`accept`).
 Rule 2: a task that was cancelled stays in its queue, and is passed over when it has come to the front.
@@ -31,6 +31,15 @@ class Queue(NamedTuple):
     back: deque[Task]
     fresh: deque[Task]
 
+    def front(self, is_waiting: Callable[[Task], bool]) -> Task | None:
+        """The next one, those that do not wait any more being dropped; None if there is none."""
+        for part in self:
+            while part:
+                if is_waiting(part[0]):
+                    return part[0]
+                part.popleft()
+        return None
+
 
 _NOTHING: Mapping[Where, Queue] = {}
 
@@ -46,9 +55,9 @@ class Waiting:
         self._of_vm: dict[str, dict[Where, Queue]] = {}  # by VM: the same queues, those of sets that it is in
         self._back: dict[Where, None] = {}
 
-    def has_queue(self, where: Where) -> bool:
-        """Whether tasks bound to the same VMs wait, which go first."""
-        return where in self._bound
+    def has_for(self, name: str) -> bool:
+        """Whether something waits that this VM may run: it goes before what comes now."""
+        return bool(self.free) or name in self._of_vm
 
     def add(self, task: Task) -> None:
         """The task waits, after all others of its kind."""
@@ -76,40 +85,57 @@ class Waiting:
             self.free = sum(map(self._is_waiting, itertools.chain(*self._free)))
 
     def take(self, name: str, last: Task | None, most: int, share: int, accept: Callable[[Task], bool]) -> list[Task]:
-        """Take out up to `most` tasks that this VM may run, as long as `accept` accepts the next one of a queue.
+        """Take out up to `most` tasks that this VM may run, as long as `accept` accepts the next one.
 
-        They go behind `last`, and so does what came back only if it was submitted after that.
-        Of those bound to several VMs it gets its part; of those that any VM may run, so many that it has `share`.
-        """
+        They go behind `last`.  Of a queue for several VMs it gets its part, of that for any VM up to `share`."""
         taken: list[Task] = []
-        if self._bound:
-            for where, queue in list(self._of_vm.get(name, _NOTHING).items()):
-                part = -(-sum(map(len, queue)) // len(where))
-                self._move(queue, min(most, len(taken) + part), last, accept, taken)
-                if not any(queue):
-                    self._end_queue(where)
-        if self.free:
-            bound = len(taken)
-            self._move(self._free, min(most, share), last, accept, taken)
-            self.free -= len(taken) - bound
+        bound = self._of_vm.get(name)
+        if bound is None:
+            self._take_free(last, min(most, share), accept, taken)
+        else:
+            self._take_in_turn(dict(bound), last, most, share, accept, taken)
         return taken
 
-    def _move(
-        self, queue: Queue, most: int, last: Task | None, accept: Callable[[Task], bool], taken: list[Task]
-    ) -> None:
+    def _take_free(self, last: Task | None, most: int, accept: Callable[[Task], bool], taken: list[Task]) -> None:
+        """The common case, where what was never sent is later than all that was."""
         tasks = self._tasks
-        for part in queue:
+        for part in self._free:
             while part and len(taken) < most:
                 task = part[0]
                 if tasks.get(task.number) is task and task.sent_to is None:
-                    if part is queue.back:
-                        before = taken[-1] if taken else last
-                        if before is not None and _turn(task) < _turn(before):
-                            return
+                    if part is self._free.back and _is_earlier(task, taken[-1] if taken else last):
+                        return
                     if not accept(task):
                         return
                     taken.append(task)
+                    self.free -= 1
                 part.popleft()
+
+    def _take_in_turn(
+        self,
+        bound: dict[Where, Queue],
+        last: Task | None,
+        most: int,
+        share: int,
+        accept: Callable[[Task], bool],
+        taken: list[Task],
+    ) -> None:
+        left: dict[Where | None, int] = {where: -(-sum(map(len, bound[where])) // len(where)) for where in bound}
+        left[None] = share
+        while len(taken) < most:
+            fronts = [queue.front(self._is_waiting) for queue in (*bound.values(), self._free)]
+            task = min((front for front in fronts if front is not None), key=_turn, default=None)
+            if task is None or not left[task.where] or _is_earlier(task, last) or not accept(task):
+                break
+            left[task.where] -= 1
+            queue = self._free if task.where is None else bound[task.where]
+            (queue.back or queue.fresh).popleft()
+            self.free -= task.where is None
+            taken.append(task)
+            last = task
+        for where, queue in bound.items():
+            if not any(queue):
+                self._end_queue(where)
 
     def stranded(self, name: str, is_living: Callable[[Where], bool]) -> list[Task]:
         """A VM is gone: take out the tasks that waited for it and for no other one that lives."""
@@ -154,3 +180,7 @@ class Waiting:
 def _turn(task: Task) -> tuple[int, int]:
     """Its place among all that were submitted, parts of a chunk being where that was."""
     return task.origin or task.number, task.offset
+
+
+def _is_earlier(task: Task, other: Task | None) -> bool:
+    return other is not None and _turn(task) < _turn(other)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -83,6 +84,17 @@ def test_a_vm_of_a_program_that_has_left_is_refused(home):
 
         with pytest.raises(ServerError, match="it may have ended"):
             driver.joined.open("a")
+
+
+def test_the_line_of_a_vm_is_refused_where_lines_come_in_another_way_and_nobody_is_hurt(home):
+    """The supervisor of a program on the server's own machine takes none; asking for one must not cost it anything."""
+    with serving("-n", 2, *LAN) as server, Driver(1) as driver:
+        pid = driver.started("a")
+        from_elsewhere = replace(driver.joined, server=servers.at(server.address))
+
+        with pytest.raises(ServerError, match="refused: the line to its supervisor"):
+            from_elsewhere.open("x/1")
+        assert free() == 1 and not ended(pid)
 
 
 PROGRAM = """

@@ -117,7 +117,12 @@ class Fleet:
         self.join(self._plan.launch())
 
     def join(self, machine: Machine) -> None:
-        """Let VMs be started on a machine."""
+        """Let VMs be started on a machine, under a name that no other one has here."""
+        name, number = machine.name, 1
+        # Servers on two machines may be called the same, and one of them what this machine is called here.
+        while machine.name in self._machines or (machine.name == _LOCAL and not machine.is_ours):
+            number += 1
+            machine.name = f"{name}-{number}"
         self._machines[machine.name] = machine
         self._reader.watch(machine)
 

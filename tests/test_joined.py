@@ -8,6 +8,7 @@ import signal
 
 import pytest
 from served import own_home, serving  # noqa: F401 - a fixture
+from tasks import wait_until
 
 import river
 from river import servers
@@ -175,6 +176,31 @@ def test_a_server_with_another_key_is_not_used_and_that_is_said(server, monkeypa
     assert vm["pid"] not in children_of(server.pid)
     assert "river key" in caplog.text
     assert join(fork(vm, own_pid)) == vm["pid"]
+
+
+def test_a_server_may_be_called_as_this_machine_is():
+    with serving("-n", 2, name="local") as server:
+        vms = connect()
+
+        assert len(vms) == 2 and {vm["pid"] for vm in vms} <= children_of(server.pid)
+        disconnect()
+
+
+def test_servers_of_one_name_on_two_machines_are_told_apart(monkeypatch, tmp_path):
+    """Each gives what it has, and a signal for a VM of one goes to that one."""
+    bind = ("--bind", "127.0.0.1")
+    with serving("-n", 1, *bind) as one, serving("-n", 2, *bind, RIVER_RUNTIME_DIR=str(tmp_path / "other")) as other:
+        monkeypatch.setenv("RIVER_SERVERS", f"{one.address},{other.address}")
+        monkeypatch.setenv("RIVER_RUNTIME_DIR", str(tmp_path / "elsewhere"))
+        vms = connect()
+        before = [{vm["pid"] for vm in vms} & children_of(server.pid) for server in (one, other)]
+        hanging = fork(next(vm for vm in vms if vm["pid"] in before[0]), signal.pause)
+        assert [len(pids) for pids in before] == [1, 2]
+
+        assert hanging.cancel(running=True)
+        wait_until(lambda: not before[0] & children_of(one.pid), what="the end of the VM that was stopped")
+        assert before[1] <= children_of(other.pid)
+        disconnect()
 
 
 def test_what_is_known_of_a_vm_comes_from_its_machine(server):

@@ -14,7 +14,6 @@ from typing import Any
 
 from ._core.carrier import Carrier
 from ._core.connection import Connection
-from .errors import RiverError
 from .machine import Machine, RemoteVM
 from .servers import Joined
 
@@ -42,7 +41,7 @@ class JoinedMachine(Machine):
         """Carry the frames of a VM on another machine, until one of the two sides ends."""
         try:
             far = self._joined.open(name)
-        except RiverError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: else who waits for this VM would wait for ever
             logging.getLogger("river").warning("VM %s has no line: %s", name, error)
             self.signal(name, signal.SIGKILL)
             near.close()  # who reads the line sees it end

@@ -60,13 +60,15 @@ class Joined:
     """Slots of a server.
 
     line: to the supervisor that starts our VMs there. granted: how many it may run at a time. facts: name, host, pid
-    (of the supervisor), server_pid, python, river, cpus, slots. server: which one.
+    (of the supervisor), server_pid, python, river, cpus, slots. server: which one. key: that both ends have known since
+    then; what becomes of the key file concerns only those who join later.
     """
 
     line: Connection
     granted: int
     facts: dict[str, Any]
     server: Server
+    key: bytes = field(repr=False)
 
     def open(self, name: str, seconds: float = PATIENCE) -> Connection:
         """The line of a VM, where START cannot pass it (`line.can_pass` is False).
@@ -74,12 +76,12 @@ class Joined:
         Send START without a descriptor first: this waits, at most so many seconds, until the VM is there to prove the
         key.  Raises ServerError or AuthenticationError; then send SIGNAL, so that the supervisor forgets it.
         """
-        key, peer, pid = keys.load(), f"VM {name} on {self.facts['host']}", self.facts["pid"]
-        with _translated(self.server, key), contextlib.ExitStack() as stack:
+        peer, pid = f"VM {name} on {self.facts['host']}", self.facts["pid"]
+        with _translated(self.server, self.key), contextlib.ExitStack() as stack:
             sock = _connected(self.server, seconds)
             stack.callback(sock.close)
-            tls.ask_in_the_open(sock, key, {"for": "vm", "supervisor": pid, "vm": name}, peer, seconds)
-            wrapped, _ = tls.as_client(sock, key, tls.about_vm(pid, name), peer, seconds)
+            tls.ask_in_the_open(sock, self.key, {"for": "vm", "supervisor": pid, "vm": name}, peer, seconds)
+            wrapped, _ = tls.as_client(sock, self.key, tls.about_vm(pid, name), peer, seconds)
             return tls.TLSConnection(wrapped)
 
     def close(self) -> None:
@@ -161,13 +163,14 @@ def join(
         "cwd": os.getcwd(),
         "env": env or {},
     }
-    reply, sock = _ask(server, message, keys.load(), seconds, [number for number in output if _is_open(number)])
+    key = keys.load()
+    reply, sock = _ask(server, message, key, seconds, [number for number in output if _is_open(number)])
     granted, pid = reply.get("granted"), reply.get("pid")
     if type(granted) is not int or not 1 <= granted <= want or type(pid) is not int:
         sock.close()
         raise ServerError(f"server {server.name} granted {granted!r} of {want} slots; it may run another River")
     line = tls.TLSConnection(sock) if isinstance(sock, ssl.SSLSocket) else Connection(sock)
-    return Joined(line, granted, reply, server)
+    return Joined(line, granted, reply, server, key)
 
 
 def stop(server: Server, seconds: float = 30.0) -> int:

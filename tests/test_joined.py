@@ -178,6 +178,18 @@ def test_a_server_with_another_key_is_not_used_and_that_is_said(server, monkeypa
     assert join(fork(vm, own_pid)) == vm["pid"]
 
 
+@pytest.mark.parametrize("text", ["ab" * 32, "no key"])
+def test_a_change_of_the_key_is_for_those_who_come_later(server, home, text):
+    """A program that has joined gets VMs from there as before."""
+    (vm,) = connect(1)
+    assert join(fork(vm, own_pid)) == vm["pid"]
+    (home / "key").write_text(text)
+    os.kill(vm["pid"], signal.SIGKILL)
+    (other,) = wait_until(lambda: [it for it in connect() if it != vm], what="another VM")
+
+    assert other["pid"] in children_of(server.pid) and join(fork(other, own_pid)) == other["pid"]
+
+
 def test_a_server_may_be_called_as_this_machine_is():
     with serving("-n", 2, name="local") as server:
         vms = connect()

@@ -219,9 +219,12 @@ _FOLLOWS: dict[str, Callable[[Visit], None]] = {"join": _join, "status": _status
 
 
 def _peer(sock: socket.socket) -> tuple[int, str]:
-    """Who is at the other end: its pid if it is on this machine, and a name for it."""
+    """Who is at the other end: its pid if it is on this machine, and a name for it.  Raises HandshakeError."""
     if sock.family != socket.AF_UNIX:
-        host, port = sock.getpeername()[:2]
+        try:
+            host, port = sock.getpeername()[:2]
+        except OSError as error:
+            raise HandshakeError(f"somebody who left at once: {error}") from None
         return 0, f"{host}:{port}"
     if not hasattr(socket, "SO_PEERCRED"):
         return 0, "a program on this machine"

@@ -95,7 +95,8 @@ def find(lan: bool = True, listen: float = LISTEN, seconds: float = PATIENCE) ->
     lan: whether to look on the local network too, if zeroconf is installed; that takes `listen` seconds.
     $RIVER_LAN_ADDRESS chooses the network interface.  $RIVER_SERVERS (host:port, ...) names servers that cannot be
     heard. seconds: for each server's answer.
-    Raises NotPrivate when others can reach the key or the runtime directory.
+    Raises NotPrivate when others can reach the key or the runtime directory, ValueError when the file of the key holds
+    none, or $RIVER_SERVERS something else than addresses.
     """
     directory = keys.runtime_directory()
     key = keys.load()
@@ -107,7 +108,7 @@ def find(lan: bool = True, listen: float = LISTEN, seconds: float = PATIENCE) ->
         known = {(server.name, server.host or socket.gethostname()) for server in found}
         records = mdns.browse(listen, os.environ.get("RIVER_LAN_ADDRESS", ""))
         found += [_heard(record, key, seconds) for record in records if (record.name, record.host) not in known]
-    return sorted(found, key=lambda server: (not server.is_usable, server.where != HERE, server.name))
+    return sorted(_each_once(found), key=lambda server: (not server.is_usable, server.where != HERE, server.name))
 
 
 def named(name: str) -> Server:
@@ -123,13 +124,16 @@ def named(name: str) -> Server:
 def at(address: str) -> Server:
     """The server at host:port, whether or not it answers.  Raises ValueError for what is no such address."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"{address!r} is no address of a server; it looks like node7:40123")
     return Server(address, address, GIVEN)
 
 
 def status(server: Server, seconds: float = PATIENCE) -> Server:
-    """The same server as it is now.  Raises ServerError, or AuthenticationError when its key is not ours."""
+    """The same server as it is now.
+
+    Raises ServerError, AuthenticationError when its key is not ours, and for our own key what `keys.load` raises.
+    """
     reply, sock = _ask(server, {"ask": "status"}, keys.load(), seconds)
     sock.close()
     return _learned(server, reply)
@@ -148,7 +152,7 @@ def join(
 
     program: a name for people, by default the script's. env: variables for the VMs. output: the descriptors for what
     VMs write to stdout and stderr; on another machine, the server's log has it instead.  Raises ServerError when none
-    is free, the versions differ or it does not answer, AuthenticationError when its key is not ours.
+    is free, the versions differ or it does not answer, and otherwise as `status` does.
     """
     if want < 1:
         raise ValueError(f"want must be at least 1, not {want}")
@@ -204,6 +208,19 @@ def _look(server: Server, key: bytes, seconds: float, absent: type[ServerError] 
         return None
     except ServerError as error:
         return replace(server, problem=str(error))
+
+
+def _each_once(found: list[Server]) -> list[Server]:
+    """Without those that were found before in another way."""
+    once: list[Server] = []
+    known: set[tuple[str, str | int]] = set()
+    for server in found:
+        host = server.host or socket.gethostname()
+        # One that does not talk to us has told no pid.
+        if (host, server.pid or server.name) not in known:
+            once.append(server)
+        known |= {(host, server.pid), (host, server.name)}
+    return once
 
 
 def _heard(record: mdns.Record, key: bytes, seconds: float) -> Server:
@@ -316,7 +333,7 @@ def _connected(server: Server, seconds: float) -> socket.socket:
         return sock
     except (FileNotFoundError, ConnectionError):
         raise _Gone(f"server {server.name} is gone; `river vm start` starts one") from None
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
         raise _Unreachable(f"server {server.name} at {server.address} cannot be reached: {error}") from None
 
 

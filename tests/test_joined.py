@@ -190,6 +190,18 @@ def test_a_change_of_the_key_is_for_those_who_come_later(server, home, text):
     assert other["pid"] in children_of(server.pid) and join(fork(other, own_pid)) == other["pid"]
 
 
+def test_a_runtime_directory_that_is_not_private_keeps_no_program_from_its_own_vms(home, caplog):
+    (home / "run").mkdir(mode=0o755)
+    (home / "run" / "one.sock").touch()
+
+    (vm,) = connect(1)
+    assert join(fork(vm, own_pid)) == vm["pid"]
+    assert "VMs that stay are not used: River's runtime directory" in caplog.text
+    disconnect()
+    with pytest.raises(river.NotPrivate):
+        connect(1, lan=True)
+
+
 def test_a_server_may_be_called_as_this_machine_is():
     with serving("-n", 2, name="local") as server:
         vms = connect()

@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -137,6 +138,51 @@ def test_stopping_a_server_elsewhere_ends_the_vms_and_their_lines(home):
                     next_frames(line)
 
 
+def test_the_only_server_is_stopped_wherever_it_is(home, monkeypatch):
+    with serving("-n", 1, *LAN, name="same") as server:
+        monkeypatch.setenv("RIVER_SERVERS", server.address)
+        monkeypatch.setenv("RIVER_RUNTIME_DIR", str(home / "elsewhere"))
+
+        assert river("vm", "stop") == f"river: same (pid {server.pid}) has ended\n"
+
+
+def test_a_server_that_is_here_and_has_an_address_is_one_server(home, monkeypatch):
+    with serving("-n", 1, *LAN) as server:
+        monkeypatch.setenv("RIVER_SERVERS", f"{server.address}, {server.address.replace('127.0.0.1', 'localhost')}")
+
+        assert [(it.where, it.pid) for it in servers.find(lan=False)] == [(servers.HERE, server.pid)]
+
+
+def test_a_port_means_that_programs_elsewhere_are_served(home):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with serving("-n", 1, "--port", port) as server:
+        assert server.address == f"0.0.0.0:{port}"
+        assert servers.status(servers.at(f"127.0.0.1:{port}")).free == 1
+
+
+@pytest.mark.parametrize("port", ["70000", "-1", "many"])
+def test_what_is_no_port_is_refused(home, port):
+    assert "is no TCP port" in river("vm", "start", f"--port={port}", code=2)
+
+
+def test_who_leaves_before_anything_was_said_is_turned_away(home):
+    with serving(*LAN) as server:
+        host, _, port = server.address.rpartition(":")
+        server.send_signal(signal.SIGSTOP)  # so that the connection has ended before it is accepted
+        with socket.create_connection((host, int(port))) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() resets it
+        server.send_signal(signal.SIGCONT)
+        assert free() > 0
+        children, stay = psutil.Process(server.pid).children, mdns.is_available()
+        wait_until(lambda: len(children()) <= stay, what="the end of the process that attended to it")
+        server.terminate()
+        said = server.stderr.read()
+
+    assert "turned away" in said and "Traceback" not in said
+
+
 def test_a_program_elsewhere_with_another_key_is_refused(home, monkeypatch):
     with serving(*LAN) as server:
         monkeypatch.setenv("RIVER_KEY_FILE", str(home / "other"))
@@ -164,6 +210,10 @@ def test_an_address_at_which_nobody_listens_says_so(home):
         servers.join(servers.at(address), 1)
     with pytest.raises(ValueError, match="node7:40123"):
         servers.at("node7")
+    with pytest.raises(ValueError, match="node7:40123"):
+        servers.at("node7:70000")
+    with pytest.raises(ServerError, match="cannot be reached"):
+        servers.join(servers.at("node..7:40123"), 1)
 
 
 def test_an_address_that_is_not_ours_cannot_be_bound(home):

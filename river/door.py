@@ -114,7 +114,6 @@ def _join(visit: Visit) -> None:
         visit.talk.send(reply)
         return
     visit.talk.send({**reply, **memory.of_machine(), "pid": os.getpid()})
-    _set_variables(visit.ask.get("env"))
     granted, sock = reply["granted"], visit.sock
     if isinstance(sock, ssl.SSLSocket):
         line = tls.TLSConnection(sock)
@@ -136,11 +135,6 @@ def _move_in(visit: Visit) -> None:
         os.chdir(str(visit.ask.get("cwd")))
     except OSError:
         pass  # removed meanwhile: stay where the server is
-
-
-def _set_variables(env: Any) -> None:
-    if isinstance(env, dict):
-        os.environ.update({str(name): str(value) for name, value in env.items()})
 
 
 class _Lines:

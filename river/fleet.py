@@ -56,6 +56,7 @@ class Plan:
             "main_file": getattr(main, "__file__", None),
             "main_package": getattr(main, "__package__", None),
             "facts": facts_of_driver(),
+            "env": env,  # known to the supervisor that `launch` starts, but to no other
         }
         if memory:
             self._options["soft_memory"], self._options["hard_memory"] = memory

@@ -1,5 +1,9 @@
 """A machine of VMs that stay (`river vm start`), as the fleet of a program that has joined it.
 
+VMs on this machine have the environment variables of the program, over those of their server, as if it had started
+them.  Those on another one have the server's: much of what a program has there names files and the like of here, or is
+secret.  What the program asks for, limits on threads first of all, all of them have.
+
 May not: find servers, or decide how many VMs are wanted.
 """
 
@@ -27,8 +31,10 @@ class JoinedMachine(Machine):
         self.limit: int = joined.granted
         self.is_ours = False
         self.facts = {**joined.facts, "pid": None}
+        self._variables = dict(os.environ) if joined.line.can_pass else {}
 
     def start(self, vm: RemoteVM, options: dict[str, Any], initialize: Any) -> None:
+        options = {**options, "env": {**self._variables, **options["env"]}}
         if self.line.can_pass:
             super().start(vm, options, initialize)
             return

@@ -144,15 +144,14 @@ def join(
     want: int,
     program: str = "",
     *,
-    env: dict[str, str] | None = None,
     output: Sequence[int] = (1, 2),
     seconds: float = PATIENCE,
 ) -> Joined:
     """Ask a server for slots; it grants at least 1 and at most `want`.
 
-    program: a name for people, by default the script's. env: variables for the VMs. output: the descriptors for what
-    VMs write to stdout and stderr; on another machine, the server's log has it instead.  Raises ServerError when none
-    is free, the versions differ or it does not answer, and otherwise as `status` does.
+    program: a name for people, by default the script's. output: the descriptors for what VMs write to stdout and
+    stderr; on another machine, the server's log has it instead.  Raises ServerError when none is free, the versions
+    differ or it does not answer, and otherwise as `status` does.
     """
     if want < 1:
         raise ValueError(f"want must be at least 1, not {want}")
@@ -165,7 +164,6 @@ def join(
         "python": platform.python_version(),
         "river": __version__,
         "cwd": os.getcwd(),
-        "env": env or {},
     }
     key = keys.load()
     reply, sock = _ask(server, message, key, seconds, [number for number in output if _is_open(number)])

@@ -178,6 +178,17 @@ def test_a_server_with_another_key_is_not_used_and_that_is_said(server, monkeypa
     assert join(fork(vm, own_pid)) == vm["pid"]
 
 
+def test_vms_here_have_the_programs_variables_and_all_have_what_it_asks_for(server, monkeypatch):
+    for name, value in {"X_TOKEN": "abc", "X_LONG": "x" * 100_000}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (vm,) = connect(1)
+    token, long, limit = join(fork(vm, lambda: [os.environ.get(n) for n in ("X_TOKEN", "X_LONG", "OMP_NUM_THREADS")]))
+
+    assert (token, long) == ((None, None) if "RIVER_SERVERS" in os.environ else ("abc", "x" * 100_000))
+    assert limit == str(river.cpu_count())
+
+
 @pytest.mark.parametrize("text", ["ab" * 32, "no key"])
 def test_a_change_of_the_key_is_for_those_who_come_later(server, home, text):
     """A program that has joined gets VMs from there as before."""

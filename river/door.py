@@ -126,7 +126,7 @@ def _join(visit: Visit) -> None:
 
 def _move_in(visit: Visit) -> None:
     """Write where the program does, and work where it does."""
-    for number, descriptor in zip((1, 2), visit.descriptors, strict=False):
+    for number, descriptor in zip(visit.ask.get("output", ()), visit.descriptors, strict=False):
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, errors="backslashreplace", closefd=False)

@@ -140,21 +140,17 @@ def status(server: Server, seconds: float = PATIENCE) -> Server:
 
 
 def join(
-    server: Server,
-    want: int,
-    program: str = "",
-    *,
-    output: Sequence[int] = (1, 2),
-    seconds: float = PATIENCE,
+    server: Server, want: int, program: str = "", *, output: Sequence[int] = (1, 2), seconds: float = PATIENCE
 ) -> Joined:
     """Ask a server for slots; it grants at least 1 and at most `want`.
 
     program: a name for people, by default the script's. output: the descriptors for what VMs write to stdout and
-    stderr; on another machine, the server's log has it instead.  Raises ServerError when none is free, the versions
-    differ or it does not answer, and otherwise as `status` does.
+    stderr; of one that is closed, and on another machine, the server's log has it instead.  Raises ServerError when
+    none is free, the versions differ or it does not answer, and otherwise as `status` does.
     """
     if want < 1:
         raise ValueError(f"want must be at least 1, not {want}")
+    streams = {number: descriptor for number, descriptor in zip((1, 2), output, strict=False) if _is_open(descriptor)}
     message = {
         "ask": "join",
         "want": want,
@@ -164,9 +160,10 @@ def join(
         "python": platform.python_version(),
         "river": __version__,
         "cwd": os.getcwd(),
+        "output": list(streams),
     }
     key = keys.load()
-    reply, sock = _ask(server, message, key, seconds, [number for number in output if _is_open(number)])
+    reply, sock = _ask(server, message, key, seconds, list(streams.values()))
     granted, pid = reply.get("granted"), reply.get("pid")
     if type(granted) is not int or not 1 <= granted <= want or type(pid) is not int:
         sock.close()

@@ -9,7 +9,9 @@ import struct
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 
 import psutil
 import pytest
@@ -274,6 +276,26 @@ def test_a_server_is_not_found_twice(network, unique):
         wait_until(lambda: [r for r in mdns.browse(1.0, "127.0.0.1") if r.name == unique], what="its advertisement")
 
         assert [server.where for server in servers.find() if server.name == unique] == [servers.HERE]
+
+
+def test_names_that_do_not_answer_take_nobodys_time(network, unique):
+    from zeroconf import DNSOutgoing, DNSPointer, Zeroconf, const
+
+    shouts = DNSOutgoing(const._FLAGS_QR_RESPONSE | const._FLAGS_AA)
+    for number in range(12):
+        name = f"a-{number}.{mdns.SERVICE}"
+        shouts.add_answer_at_time(DNSPointer(mdns.SERVICE, const._TYPE_PTR, const._CLASS_IN, 60, name), 0)
+    with serving(*LAN, name=unique), ThreadPool(1) as threads, Zeroconf(interfaces=["127.0.0.1"]) as stranger:
+        began = time.monotonic()
+        browsing = threads.apply_async(mdns.browse, (2.0, "127.0.0.1"))
+        while not browsing.ready():
+            stranger.send(shouts)
+            browsing.wait(0.1)
+        names = {record.name for record in browsing.get()}
+        threads.close()
+        threads.join()
+
+        assert unique in names and time.monotonic() - began < 10  # one after the other would take 26
 
 
 def test_a_server_with_another_key_is_told_of_and_left_alone(network, unique, elsewhere, home, monkeypatch):

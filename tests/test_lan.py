@@ -79,6 +79,38 @@ def test_a_vm_whose_line_never_comes_can_be_given_up(home):
         assert driver.started("b")
 
 
+def test_a_line_that_comes_too_late_is_closed(home):
+    with serving("-n", 1, *LAN) as server, Driver(1, server=servers.at(server.address)) as driver:
+        supervisor = psutil.Process(driver.joined.facts["pid"])
+        driver.send_start("a")
+        driver.line.send(Kind.SIGNAL, pickle.dumps(("a", signal.SIGKILL)))
+        assert driver.heard_until("EXITED")
+        before = supervisor.num_fds()
+
+        with pytest.raises(ServerError, match="TLS with VM a"):
+            driver.joined.open("a", 5)
+        assert supervisor.num_fds() == before
+
+
+def test_a_vm_that_waits_for_room_and_is_given_up_takes_its_line_along(home):
+    with serving("-n", 1, *LAN) as server, Driver(1, server=servers.at(server.address)) as driver:
+        driver.started("a")
+        supervisor = psutil.Process(driver.joined.facts["pid"])
+        before = supervisor.num_fds()
+        driver.send_start("b")
+        with ThreadPool(1) as threads:
+            opening = threads.apply_async(driver.joined.open, ("b", 60))
+            wait_until(lambda: supervisor.num_fds() > before, what="the line of the VM that waits")
+            driver.line.send(Kind.SIGNAL, pickle.dumps(("b", signal.SIGKILL)))
+            assert driver.heard_until("EXITED")
+
+            with pytest.raises(ServerError, match="TLS with VM b"):
+                opening.get()
+            assert supervisor.num_fds() == before
+            threads.close()
+            threads.join()
+
+
 def test_a_vm_of_a_program_that_has_left_is_refused(home):
     with serving("-n", 1, *LAN) as server:
         driver = Driver(1, server=servers.at(server.address))

@@ -1,6 +1,6 @@
 """The commands `river vm`, `river status` and `river key`: arguments to calls, and what comes of them to text.
 
-Until `river` itself dispatches: `python -m river.commands vm start`.
+`river` (see `cli`) hands them over; `python -m river.commands vm start` does without it.
 May not: know how anything is done.
 """
 

@@ -195,7 +195,7 @@ class Fleet:
         return vms
 
     def end(self) -> None:
-        """End every process; returns when none is left."""
+        """End every process; returns when ours are gone.  Those of servers end just after, with their lines."""
         machines = list(self._machines.values())
         self._machines.clear()
         for machine in machines:

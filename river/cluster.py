@@ -360,7 +360,10 @@ class Cluster:
         self.terminate()
 
     def terminate(self) -> None:
-        """End everything now; tasks that are left are cancelled.  Returns when no process is left."""
+        """End everything now; tasks that are left are cancelled.
+
+        Returns when no process that was started here is left; VMs that were joined end just after, with their lines.
+        """
         if self.is_orphan:
             return
         with self._lock:

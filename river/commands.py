@@ -1,6 +1,6 @@
 """The commands `river vm`, `river status` and `river key`: arguments to calls, and what comes of them to text.
 
-Until `river` itself dispatches: `python -m river.commands vm start`.
+`river` (see `cli`) hands them over; `python -m river.commands vm start` does without it.
 May not: know how anything is done.
 """
 
@@ -29,13 +29,13 @@ def vm_main(argv: Sequence[str]) -> int:
     start.add_argument("-n", type=_positive, default=None, metavar="N", help="how many VMs (default: by processors)")
     start.add_argument("--name", default=None, help="of the server (default: the machine's name)")
     start.add_argument("--lan", action="store_true", help="let your programs on other machines use them, too")
-    start.add_argument("--bind", metavar="ADDRESS", help="with --lan: the one address to be found at (default: all)")
-    start.add_argument("--port", type=int, default=0, help="with --lan: the TCP port (default: any that is free)")
+    start.add_argument("--bind", metavar="ADDRESS", help="the one address to be found at (default: all); means --lan")
+    start.add_argument("--port", type=_port, help="the TCP port (default: any that is free); means --lan")
     start.add_argument("--foreground", action="store_true", help="stay in this terminal; Ctrl-C ends it")
     start.set_defaults(do=_start)
 
     stop = commands.add_parser("stop", help="end a server, and all VMs that it has", description=_stop.__doc__)
-    stop.add_argument("name", nargs="?", default=None, help="of the server, or host:port (default: the only one here)")
+    stop.add_argument("name", nargs="?", default=None, help="of the server, or host:port (default: the only one)")
     stop.set_defaults(do=_stop)
 
     listing = commands.add_parser("list", help="the same as `river status`", description=_status.__doc__)
@@ -82,7 +82,8 @@ def _start(arguments: argparse.Namespace) -> None:
     directory = keys.runtime_directory()
     count = arguments.n or cpu_count()
     name = server.default_name() if arguments.name is None else arguments.name
-    lan = (arguments.bind or "0.0.0.0", arguments.port) if arguments.lan or arguments.bind else None
+    is_lan = arguments.lan or arguments.bind is not None or arguments.port is not None
+    lan = (arguments.bind or "0.0.0.0", arguments.port or 0) if is_lan else None
     serving = server.Server(name, count, keys.load(), directory, lan)
     if arguments.foreground:
         print(_greeting(serving, os.getpid()), flush=True)
@@ -133,13 +134,20 @@ def _stop(arguments: argparse.Namespace) -> None:
     """End a server, the VMs that it has, and what their tasks have started."""
     name = arguments.name
     if name is None:
-        running = servers.find(lan=False)
-        if len(running) != 1:
-            there = ", ".join(s.name for s in running)
-            raise ValueError(f"which one? running: {there}" if running else "no server runs here")
-        name = running[0].name
-    pid = servers.stop(servers.at(name) if ":" in name else servers.named(name))
-    print(f"river: {name} (pid {pid}) has ended")
+        server = _only_one()
+    else:
+        server = servers.at(name) if ":" in name else servers.named(name)
+    pid = servers.stop(server)
+    print(f"river: {server.name} (pid {pid}) has ended")
+
+
+def _only_one() -> servers.Server:
+    """The server that is meant when none is named."""
+    running = servers.find(lan=False)
+    if len(running) != 1:
+        there = ", ".join(server.name for server in running)
+        raise ValueError(f"which one? running: {there}" if running else "no server runs here")
+    return running[0]
 
 
 def _status(arguments: argparse.Namespace) -> None:
@@ -190,6 +198,12 @@ def _key(arguments: argparse.Namespace) -> None:
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no TCP port; these are 1 to 65535, and 0 is any that is free")
     return int(text)
 
 

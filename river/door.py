@@ -114,7 +114,6 @@ def _join(visit: Visit) -> None:
         visit.talk.send(reply)
         return
     visit.talk.send({**reply, **memory.of_machine(), "pid": os.getpid()})
-    _set_variables(visit.ask.get("env"))
     granted, sock = reply["granted"], visit.sock
     if isinstance(sock, ssl.SSLSocket):
         line = tls.TLSConnection(sock)
@@ -127,7 +126,7 @@ def _join(visit: Visit) -> None:
 
 def _move_in(visit: Visit) -> None:
     """Write where the program does, and work where it does."""
-    for number, descriptor in zip((1, 2), visit.descriptors, strict=False):
+    for number, descriptor in zip(visit.ask.get("output", ()), visit.descriptors, strict=False):
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, errors="backslashreplace", closefd=False)
@@ -136,11 +135,6 @@ def _move_in(visit: Visit) -> None:
         os.chdir(str(visit.ask.get("cwd")))
     except OSError:
         pass  # removed meanwhile: stay where the server is
-
-
-def _set_variables(env: Any) -> None:
-    if isinstance(env, dict):
-        os.environ.update({str(name): str(value) for name, value in env.items()})
 
 
 class _Lines:
@@ -219,9 +213,12 @@ _FOLLOWS: dict[str, Callable[[Visit], None]] = {"join": _join, "status": _status
 
 
 def _peer(sock: socket.socket) -> tuple[int, str]:
-    """Who is at the other end: its pid if it is on this machine, and a name for it."""
+    """Who is at the other end: its pid if it is on this machine, and a name for it.  Raises HandshakeError."""
     if sock.family != socket.AF_UNIX:
-        host, port = sock.getpeername()[:2]
+        try:
+            host, port = sock.getpeername()[:2]
+        except OSError as error:
+            raise HandshakeError(f"somebody who left at once: {error}") from None
         return 0, f"{host}:{port}"
     if not hasattr(socket, "SO_PEERCRED"):
         return 0, "a program on this machine"

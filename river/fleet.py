@@ -56,6 +56,7 @@ class Plan:
             "main_file": getattr(main, "__file__", None),
             "main_package": getattr(main, "__package__", None),
             "facts": facts_of_driver(),
+            "env": env,  # known to the supervisor that `launch` starts, but to no other
         }
         if memory:
             self._options["soft_memory"], self._options["hard_memory"] = memory
@@ -117,7 +118,12 @@ class Fleet:
         self.join(self._plan.launch())
 
     def join(self, machine: Machine) -> None:
-        """Let VMs be started on a machine."""
+        """Let VMs be started on a machine, under a name that no other one has here."""
+        name, number = machine.name, 1
+        # Servers on two machines may be called the same, and one of them what this machine is called here.
+        while machine.name in self._machines or (machine.name == _LOCAL and not machine.is_ours):
+            number += 1
+            machine.name = f"{name}-{number}"
         self._machines[machine.name] = machine
         self._reader.watch(machine)
 
@@ -189,7 +195,7 @@ class Fleet:
         return vms
 
     def end(self) -> None:
-        """End every process; returns when none is left."""
+        """End every process; returns when ours are gone.  Those of servers end just after, with their lines."""
         machines = list(self._machines.values())
         self._machines.clear()
         for machine in machines:

@@ -7,14 +7,17 @@ May not: connect to what it finds, or run threads in a server (it advertises fro
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 SERVICE = "_river._tcp.local."
 _FIELDS = ("name", "host", "slots", "python", "river", "key")
 _MOST_TEXT = 100
+_MOST_NAMES = 64  # of services that are asked what they are, each in a thread; a stranger may make up any number
 
 
 class Record(NamedTuple):
@@ -60,25 +63,29 @@ def advertise(record: Record, interface: str, until: socket.socket) -> None:
 
 
 def browse(seconds: float, interface: str) -> list[Record]:
-    """Servers that answer within so many seconds; none if multicast does not work here."""
+    """Servers that make themselves heard within so many seconds, and then answer within as many; none if multicast does
+    not work here."""
     import zeroconf
 
     try:
         network = zeroconf.Zeroconf(interfaces=[interface] if interface else zeroconf.InterfaceChoice.All)
     except OSError:  # no interface that can, or may, multicast
         return []
-    found: set[str] = set()
+    found: dict[str, None] = {}  # in the order in which they were heard
     try:
         # Asked for a unicast answer, as is zeroconf's way, a server's answer may end up with another program of this
         # machine that listens for mDNS: they all have the same port.
         multicast = zeroconf.DNSQuestionType.QM
-        handlers = [lambda name, **_: found.add(name)]
+        handlers = [lambda name, **_: found.update({name: None})]
         browser = zeroconf.ServiceBrowser(network, SERVICE, handlers=handlers, question_type=multicast)
         # There is no last answer to wait for.
         browser.join(seconds)
         browser.cancel()
         wait = round(seconds * 1000)
-        infos = [network.get_service_info(SERVICE, name, wait, multicast) for name in sorted(found)]
+        # All at once: names are shouted by anybody, and one that does not answer must not take the time of others.
+        with ThreadPoolExecutor(_MOST_NAMES) as threads:
+            ask = functools.partial(network.get_service_info, SERVICE, timeout=wait, question_type=multicast)
+            infos = list(threads.map(ask, list(found)[:_MOST_NAMES]))
     finally:
         network.close()
     return [_record(info) for info in infos if info is not None]

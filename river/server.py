@@ -147,13 +147,13 @@ class Server:
             sock.close()
             return
         parent, identity = os.getpid(), None
-        if sock.family != socket.AF_UNIX:
-            identity = self._identity
-            tls.tune(sock)
         try:
+            if sock.family != socket.AF_UNIX:
+                identity = self._identity
+                tls.tune(sock)
             self._fork(sock, lambda report: door.attend(sock, report, self._key, parent, identity))
         except OSError as error:
-            door.say(f"cannot start a process for a connection: {error}")
+            door.say(f"cannot attend to a connection: {error}")
             sock.close()
 
     def _advertise(self, address: str, port: int) -> None:
@@ -242,7 +242,7 @@ class Server:
                 talk.send(reply)
             except ValueError as error:
                 talk.send({"refused": str(error)})
-        except HandshakeError:  # it has nothing more to ask, or is gone
+        except (HandshakeError, OSError):  # it has nothing more to ask, or is gone; in any case, the others are not
             child.report.close()
 
     def _answer_join(self, child: _Child, ask: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -259,7 +259,10 @@ class Server:
         pid, name = ask.get("supervisor"), ask.get("vm")
         if type(pid) is not int or pid not in self.slots.programs or not isinstance(name, str) or not descriptors:
             return {"refused": f"no program that has slots here is known by {pid!r}; it may have ended"}
-        Talk(self._children[pid].report, f"the supervisor {pid}", 1.0).send({"vm": name}, descriptors)
+        try:
+            Talk(self._children[pid].report, f"its supervisor {pid}", 1.0).send({"vm": name}, descriptors)
+        except HandshakeError as error:  # it ends just now, or takes no lines: those of a program here come with START
+            return {"refused": str(error)}
         return {"handed": name}
 
     def _answer_status(self, child: _Child, ask: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:

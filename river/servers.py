@@ -60,13 +60,15 @@ class Joined:
     """Slots of a server.
 
     line: to the supervisor that starts our VMs there. granted: how many it may run at a time. facts: name, host, pid
-    (of the supervisor), server_pid, python, river, cpus, slots. server: which one.
+    (of the supervisor), server_pid, python, river, cpus, slots. server: which one. key: that both ends have known since
+    then; what becomes of the key file concerns only those who join later.
     """
 
     line: Connection
     granted: int
     facts: dict[str, Any]
     server: Server
+    key: bytes = field(repr=False)
 
     def open(self, name: str, seconds: float = PATIENCE) -> Connection:
         """The line of a VM, where START cannot pass it (`line.can_pass` is False).
@@ -74,12 +76,12 @@ class Joined:
         Send START without a descriptor first: this waits, at most so many seconds, until the VM is there to prove the
         key.  Raises ServerError or AuthenticationError; then send SIGNAL, so that the supervisor forgets it.
         """
-        key, peer, pid = keys.load(), f"VM {name} on {self.facts['host']}", self.facts["pid"]
-        with _translated(self.server, key), contextlib.ExitStack() as stack:
+        peer, pid = f"VM {name} on {self.facts['host']}", self.facts["pid"]
+        with _translated(self.server, self.key), contextlib.ExitStack() as stack:
             sock = _connected(self.server, seconds)
             stack.callback(sock.close)
-            tls.ask_in_the_open(sock, key, {"for": "vm", "supervisor": pid, "vm": name}, peer, seconds)
-            wrapped, _ = tls.as_client(sock, key, tls.about_vm(pid, name), peer, seconds)
+            tls.ask_in_the_open(sock, self.key, {"for": "vm", "supervisor": pid, "vm": name}, peer, seconds)
+            wrapped, _ = tls.as_client(sock, self.key, tls.about_vm(pid, name), peer, seconds)
             return tls.TLSConnection(wrapped)
 
     def close(self) -> None:
@@ -93,7 +95,8 @@ def find(lan: bool = True, listen: float = LISTEN, seconds: float = PATIENCE) ->
     lan: whether to look on the local network too, if zeroconf is installed; that takes `listen` seconds.
     $RIVER_LAN_ADDRESS chooses the network interface.  $RIVER_SERVERS (host:port, ...) names servers that cannot be
     heard. seconds: for each server's answer.
-    Raises NotPrivate when others can reach the key or the runtime directory.
+    Raises NotPrivate when others can reach the key or the runtime directory, ValueError when the file of the key holds
+    none, or $RIVER_SERVERS something else than addresses.
     """
     directory = keys.runtime_directory()
     key = keys.load()
@@ -105,7 +108,7 @@ def find(lan: bool = True, listen: float = LISTEN, seconds: float = PATIENCE) ->
         known = {(server.name, server.host or socket.gethostname()) for server in found}
         records = mdns.browse(listen, os.environ.get("RIVER_LAN_ADDRESS", ""))
         found += [_heard(record, key, seconds) for record in records if (record.name, record.host) not in known]
-    return sorted(found, key=lambda server: (not server.is_usable, server.where != HERE, server.name))
+    return sorted(_each_once(found), key=lambda server: (not server.is_usable, server.where != HERE, server.name))
 
 
 def named(name: str) -> Server:
@@ -121,35 +124,33 @@ def named(name: str) -> Server:
 def at(address: str) -> Server:
     """The server at host:port, whether or not it answers.  Raises ValueError for what is no such address."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"{address!r} is no address of a server; it looks like node7:40123")
     return Server(address, address, GIVEN)
 
 
 def status(server: Server, seconds: float = PATIENCE) -> Server:
-    """The same server as it is now.  Raises ServerError, or AuthenticationError when its key is not ours."""
+    """The same server as it is now.
+
+    Raises ServerError, AuthenticationError when its key is not ours, and for our own key what `keys.load` raises.
+    """
     reply, sock = _ask(server, {"ask": "status"}, keys.load(), seconds)
     sock.close()
     return _learned(server, reply)
 
 
 def join(
-    server: Server,
-    want: int,
-    program: str = "",
-    *,
-    env: dict[str, str] | None = None,
-    output: Sequence[int] = (1, 2),
-    seconds: float = PATIENCE,
+    server: Server, want: int, program: str = "", *, output: Sequence[int] = (1, 2), seconds: float = PATIENCE
 ) -> Joined:
     """Ask a server for slots; it grants at least 1 and at most `want`.
 
-    program: a name for people, by default the script's. env: variables for the VMs. output: the descriptors for what
-    VMs write to stdout and stderr; on another machine, the server's log has it instead.  Raises ServerError when none
-    is free, the versions differ or it does not answer, AuthenticationError when its key is not ours.
+    program: a name for people, by default the script's. output: the descriptors for what VMs write to stdout and
+    stderr; of one that is closed, and on another machine, the server's log has it instead.  Raises ServerError when
+    none is free, the versions differ or it does not answer, and otherwise as `status` does.
     """
     if want < 1:
         raise ValueError(f"want must be at least 1, not {want}")
+    streams = {number: descriptor for number, descriptor in zip((1, 2), output, strict=False) if _is_open(descriptor)}
     message = {
         "ask": "join",
         "want": want,
@@ -159,15 +160,16 @@ def join(
         "python": platform.python_version(),
         "river": __version__,
         "cwd": os.getcwd(),
-        "env": env or {},
+        "output": list(streams),
     }
-    reply, sock = _ask(server, message, keys.load(), seconds, [number for number in output if _is_open(number)])
+    key = keys.load()
+    reply, sock = _ask(server, message, key, seconds, list(streams.values()))
     granted, pid = reply.get("granted"), reply.get("pid")
     if type(granted) is not int or not 1 <= granted <= want or type(pid) is not int:
         sock.close()
         raise ServerError(f"server {server.name} granted {granted!r} of {want} slots; it may run another River")
     line = tls.TLSConnection(sock) if isinstance(sock, ssl.SSLSocket) else Connection(sock)
-    return Joined(line, granted, reply, server)
+    return Joined(line, granted, reply, server, key)
 
 
 def stop(server: Server, seconds: float = 30.0) -> int:
@@ -201,6 +203,19 @@ def _look(server: Server, key: bytes, seconds: float, absent: type[ServerError] 
         return None
     except ServerError as error:
         return replace(server, problem=str(error))
+
+
+def _each_once(found: list[Server]) -> list[Server]:
+    """Without those that were found before in another way."""
+    once: list[Server] = []
+    known: set[tuple[str, str | int]] = set()
+    for server in found:
+        host = server.host or socket.gethostname()
+        # One that does not talk to us has told no pid.
+        if (host, server.pid or server.name) not in known:
+            once.append(server)
+        known |= {(host, server.pid), (host, server.name)}
+    return once
 
 
 def _heard(record: mdns.Record, key: bytes, seconds: float) -> Server:
@@ -313,7 +328,7 @@ def _connected(server: Server, seconds: float) -> socket.socket:
         return sock
     except (FileNotFoundError, ConnectionError):
         raise _Gone(f"server {server.name} is gone; `river vm start` starts one") from None
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
         raise _Unreachable(f"server {server.name} at {server.address} cannot be reached: {error}") from None
 
 

@@ -227,7 +227,9 @@ def the_session(n: int | None = None, local: bool = True, lan: bool = False) -> 
     `lan`, on other machines too), and, if `local`, VMs of this machine for what is missing.  By default all that stay,
     or one for each core.
 
-    Raises VMsNotFound if there is none and `local` is false."""
+    Raises VMsNotFound if there is none and `local` is false; with `lan`, NotPrivate when others can reach the key or
+    the runtime directory; ValueError when the file of the key holds none, or $RIVER_SERVERS what is no address.
+    """
     global _session
     with _making:
         if _session is None or _session.is_closed:
@@ -286,8 +288,16 @@ def _join(vms: int | None, lan: bool) -> list[JoinedMachine]:
     from . import servers
     from .joined import JoinedMachine
 
+    try:
+        found = servers.find(lan)
+    except errors.NotPrivate as error:
+        if lan:
+            raise
+        # Nobody has asked for them, and others can reach the key or the sockets: better without them.
+        logging.getLogger("river").warning("VMs that stay are not used: %s", error)
+        return []
     machines: list[JoinedMachine] = []
-    for server in servers.find(lan):
+    for server in found:
         want = server.free if vms is None else min(server.free, vms - sum(machine.limit for machine in machines))
         try:
             if server.problem:

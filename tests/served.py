@@ -73,10 +73,11 @@ def stranger(home):
 class Driver:
     """This process, joined to a server: it starts VMs as a pool does."""
 
-    def __init__(self, want, initializer=None, server=None, **more):
+    def __init__(self, want, initializer=None, server=None, env=(), **more):
         self.joined = servers.join(server or servers.find(lan=False)[0], want, "test", **more)
         self.line = self.joined.line
         self.vms = {}  # their lines
+        self._env = dict(env)  # variables for VMs
         self._initialize = serial.dumps((initializer, ()), Context(None)) if initializer else None
 
     def send_start(self, name):
@@ -89,7 +90,8 @@ class Driver:
             segments = calls.specify(self._initialize.segments, buffers, descriptors, self.line.can_pass)
             packed = self._initialize.blob, segments
         options = {"argv": [""], "is_fresh": True, "main_file": None, "main_package": None, "facts": facts_of_driver(),
-                   "name": name, "initialize": packed, "uuid": homes.new_home(), "driver": homes.place().home}
+                   "name": name, "initialize": packed, "uuid": homes.new_home(), "driver": homes.place().home,
+                   "env": self._env}
         self.line.send(Kind.START, pickle.dumps((name, options)), buffers, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)

@@ -172,6 +172,14 @@ def test_who_says_nothing_is_not_waited_for(ends):
         Talk(ends[1], "it", 0.01).prove_as_server(KEY)
 
 
+def test_a_line_that_was_closed_here_is_a_broken_line(ends):
+    talk = Talk(ends[1], "it", 60)
+    ends[1].close()
+
+    with pytest.raises(HandshakeError, match="the line to it broke"):
+        talk.send({})
+
+
 def test_who_reads_nothing_is_not_waited_for(ends):
     talk = Talk(ends[1], "it", 0.5)
 

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 from served import own_home, serving  # noqa: F401 - a fixture
+from tasks import wait_until
 
 import river
 from river import servers
@@ -175,6 +176,66 @@ def test_a_server_with_another_key_is_not_used_and_that_is_said(server, monkeypa
     assert vm["pid"] not in children_of(server.pid)
     assert "river key" in caplog.text
     assert join(fork(vm, own_pid)) == vm["pid"]
+
+
+def test_vms_here_have_the_programs_variables_and_all_have_what_it_asks_for(server, monkeypatch):
+    for name, value in {"X_TOKEN": "abc", "X_LONG": "x" * 100_000}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (vm,) = connect(1)
+    token, long, limit = join(fork(vm, lambda: [os.environ.get(n) for n in ("X_TOKEN", "X_LONG", "OMP_NUM_THREADS")]))
+
+    assert (token, long) == ((None, None) if "RIVER_SERVERS" in os.environ else ("abc", "x" * 100_000))
+    assert limit == str(river.cpu_count())
+
+
+@pytest.mark.parametrize("text", ["ab" * 32, "no key"])
+def test_a_change_of_the_key_is_for_those_who_come_later(server, home, text):
+    """A program that has joined gets VMs from there as before."""
+    (vm,) = connect(1)
+    assert join(fork(vm, own_pid)) == vm["pid"]
+    (home / "key").write_text(text)
+    os.kill(vm["pid"], signal.SIGKILL)
+    (other,) = wait_until(lambda: [it for it in connect() if it != vm], what="another VM")
+
+    assert other["pid"] in children_of(server.pid) and join(fork(other, own_pid)) == other["pid"]
+
+
+def test_a_runtime_directory_that_is_not_private_keeps_no_program_from_its_own_vms(home, caplog):
+    (home / "run").mkdir(mode=0o755)
+    (home / "run" / "one.sock").touch()
+
+    (vm,) = connect(1)
+    assert join(fork(vm, own_pid)) == vm["pid"]
+    assert "VMs that stay are not used: River's runtime directory" in caplog.text
+    disconnect()
+    with pytest.raises(river.NotPrivate):
+        connect(1, lan=True)
+
+
+def test_a_server_may_be_called_as_this_machine_is():
+    with serving("-n", 2, name="local") as server:
+        vms = connect()
+
+        assert len(vms) == 2 and {vm["pid"] for vm in vms} <= children_of(server.pid)
+        disconnect()
+
+
+def test_servers_of_one_name_on_two_machines_are_told_apart(monkeypatch, tmp_path):
+    """Each gives what it has, and a signal for a VM of one goes to that one."""
+    bind = ("--bind", "127.0.0.1")
+    with serving("-n", 1, *bind) as one, serving("-n", 2, *bind, RIVER_RUNTIME_DIR=str(tmp_path / "other")) as other:
+        monkeypatch.setenv("RIVER_SERVERS", f"{one.address},{other.address}")
+        monkeypatch.setenv("RIVER_RUNTIME_DIR", str(tmp_path / "elsewhere"))
+        vms = connect()
+        before = [{vm["pid"] for vm in vms} & children_of(server.pid) for server in (one, other)]
+        hanging = fork(next(vm for vm in vms if vm["pid"] in before[0]), signal.pause)
+        assert [len(pids) for pids in before] == [1, 2]
+
+        assert hanging.cancel(running=True)
+        wait_until(lambda: not before[0] & children_of(one.pid), what="the end of the VM that was stopped")
+        assert before[1] <= children_of(other.pid)
+        disconnect()
 
 
 def test_what_is_known_of_a_vm_comes_from_its_machine(server):

@@ -5,9 +5,13 @@ import os
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
+import time
+from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 
 import psutil
 import pytest
@@ -75,6 +79,38 @@ def test_a_vm_whose_line_never_comes_can_be_given_up(home):
         assert driver.started("b")
 
 
+def test_a_line_that_comes_too_late_is_closed(home):
+    with serving("-n", 1, *LAN) as server, Driver(1, server=servers.at(server.address)) as driver:
+        supervisor = psutil.Process(driver.joined.facts["pid"])
+        driver.send_start("a")
+        driver.line.send(Kind.SIGNAL, pickle.dumps(("a", signal.SIGKILL)))
+        assert driver.heard_until("EXITED")
+        before = supervisor.num_fds()
+
+        with pytest.raises(ServerError, match="TLS with VM a"):
+            driver.joined.open("a", 5)
+        assert supervisor.num_fds() == before
+
+
+def test_a_vm_that_waits_for_room_and_is_given_up_takes_its_line_along(home):
+    with serving("-n", 1, *LAN) as server, Driver(1, server=servers.at(server.address)) as driver:
+        driver.started("a")
+        supervisor = psutil.Process(driver.joined.facts["pid"])
+        before = supervisor.num_fds()
+        driver.send_start("b")
+        with ThreadPool(1) as threads:
+            opening = threads.apply_async(driver.joined.open, ("b", 60))
+            wait_until(lambda: supervisor.num_fds() > before, what="the line of the VM that waits")
+            driver.line.send(Kind.SIGNAL, pickle.dumps(("b", signal.SIGKILL)))
+            assert driver.heard_until("EXITED")
+
+            with pytest.raises(ServerError, match="TLS with VM b"):
+                opening.get()
+            assert supervisor.num_fds() == before
+            threads.close()
+            threads.join()
+
+
 def test_a_vm_of_a_program_that_has_left_is_refused(home):
     with serving("-n", 1, *LAN) as server:
         driver = Driver(1, server=servers.at(server.address))
@@ -83,6 +119,17 @@ def test_a_vm_of_a_program_that_has_left_is_refused(home):
 
         with pytest.raises(ServerError, match="it may have ended"):
             driver.joined.open("a")
+
+
+def test_the_line_of_a_vm_is_refused_where_lines_come_in_another_way_and_nobody_is_hurt(home):
+    """The supervisor of a program on the server's own machine takes none; asking for one must not cost it anything."""
+    with serving("-n", 2, *LAN) as server, Driver(1) as driver:
+        pid = driver.started("a")
+        from_elsewhere = replace(driver.joined, server=servers.at(server.address))
+
+        with pytest.raises(ServerError, match="refused: the line to its supervisor"):
+            from_elsewhere.open("x/1")
+        assert free() == 1 and not ended(pid)
 
 
 PROGRAM = """
@@ -125,6 +172,51 @@ def test_stopping_a_server_elsewhere_ends_the_vms_and_their_lines(home):
                     next_frames(line)
 
 
+def test_the_only_server_is_stopped_wherever_it_is(home, monkeypatch):
+    with serving("-n", 1, *LAN, name="same") as server:
+        monkeypatch.setenv("RIVER_SERVERS", server.address)
+        monkeypatch.setenv("RIVER_RUNTIME_DIR", str(home / "elsewhere"))
+
+        assert river("vm", "stop") == f"river: same (pid {server.pid}) has ended\n"
+
+
+def test_a_server_that_is_here_and_has_an_address_is_one_server(home, monkeypatch):
+    with serving("-n", 1, *LAN) as server:
+        monkeypatch.setenv("RIVER_SERVERS", f"{server.address}, {server.address.replace('127.0.0.1', 'localhost')}")
+
+        assert [(it.where, it.pid) for it in servers.find(lan=False)] == [(servers.HERE, server.pid)]
+
+
+def test_a_port_means_that_programs_elsewhere_are_served(home):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with serving("-n", 1, "--port", port) as server:
+        assert server.address == f"0.0.0.0:{port}"
+        assert servers.status(servers.at(f"127.0.0.1:{port}")).free == 1
+
+
+@pytest.mark.parametrize("port", ["70000", "-1", "many"])
+def test_what_is_no_port_is_refused(home, port):
+    assert "is no TCP port" in river("vm", "start", f"--port={port}", code=2)
+
+
+def test_who_leaves_before_anything_was_said_is_turned_away(home):
+    with serving(*LAN) as server:
+        host, _, port = server.address.rpartition(":")
+        server.send_signal(signal.SIGSTOP)  # so that the connection has ended before it is accepted
+        with socket.create_connection((host, int(port))) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() resets it
+        server.send_signal(signal.SIGCONT)
+        assert free() > 0
+        children, stay = psutil.Process(server.pid).children, mdns.is_available()
+        wait_until(lambda: len(children()) <= stay, what="the end of the process that attended to it")
+        server.terminate()
+        said = server.stderr.read()
+
+    assert "turned away" in said and "Traceback" not in said
+
+
 def test_a_program_elsewhere_with_another_key_is_refused(home, monkeypatch):
     with serving(*LAN) as server:
         monkeypatch.setenv("RIVER_KEY_FILE", str(home / "other"))
@@ -152,6 +244,10 @@ def test_an_address_at_which_nobody_listens_says_so(home):
         servers.join(servers.at(address), 1)
     with pytest.raises(ValueError, match="node7:40123"):
         servers.at("node7")
+    with pytest.raises(ValueError, match="node7:40123"):
+        servers.at("node7:70000")
+    with pytest.raises(ServerError, match="cannot be reached"):
+        servers.join(servers.at("node..7:40123"), 1)
 
 
 def test_an_address_that_is_not_ours_cannot_be_bound(home):
@@ -212,6 +308,26 @@ def test_a_server_is_not_found_twice(network, unique):
         wait_until(lambda: [r for r in mdns.browse(1.0, "127.0.0.1") if r.name == unique], what="its advertisement")
 
         assert [server.where for server in servers.find() if server.name == unique] == [servers.HERE]
+
+
+def test_names_that_do_not_answer_take_nobodys_time(network, unique):
+    from zeroconf import DNSOutgoing, DNSPointer, Zeroconf, const
+
+    shouts = DNSOutgoing(const._FLAGS_QR_RESPONSE | const._FLAGS_AA)
+    for number in range(12):
+        name = f"a-{number}.{mdns.SERVICE}"
+        shouts.add_answer_at_time(DNSPointer(mdns.SERVICE, const._TYPE_PTR, const._CLASS_IN, 60, name), 0)
+    with serving(*LAN, name=unique), ThreadPool(1) as threads, Zeroconf(interfaces=["127.0.0.1"]) as stranger:
+        began = time.monotonic()
+        browsing = threads.apply_async(mdns.browse, (2.0, "127.0.0.1"))
+        while not browsing.ready():
+            stranger.send(shouts)
+            browsing.wait(0.1)
+        names = {record.name for record in browsing.get()}
+        threads.close()
+        threads.join()
+
+        assert unique in names and time.monotonic() - began < 10  # one after the other would take 26
 
 
 def test_a_server_with_another_key_is_told_of_and_left_alone(network, unique, elsewhere, home, monkeypatch):

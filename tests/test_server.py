@@ -128,6 +128,18 @@ def speak():
     print("to stderr", file=sys.stderr, flush=True)
 
 
+def test_of_stdout_and_stderr_one_may_be_closed_and_is_not_replaced_by_the_other(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text("import served, test_server\nserved.Driver(1, test_server.speak).started('a')\n")
+    with serving("-n", 1):
+        for closed, said, complained in (">&-", "", "to stderr\n"), ("2>&-", f"to stdout from {os.getcwd()}\n", ""):
+            program = subprocess.run(
+                ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, str(script)],
+                capture_output=True, text=True, env=surroundings(), timeout=60,
+            )
+            assert (program.stdout, program.stderr) == (said, complained)
+
+
 def test_variables_for_vms_are_theirs_and_not_the_next_programs(tmp_path):
     output = tmp_path / "said"
     with serving("-n", 1), open(output, "w") as file:

@@ -25,10 +25,13 @@ from collections import deque
 from .connection import Connection, pair
 from .wire import Kind, ProtocolError
 
-# Beyond so many bytes that one side has not taken, no more is read from the other.
+# Beyond so many bytes that one side has not taken, no more is read from the other.  Of a tunnel, the other side is told
+# so: not to read from `far` would do as well, but hold up the VM's tasks and all its other tunnels for as long as one
+# receiver does not read; to keep everything would let a sender fill the memory of a process that is not its own.
 _MOST_UNSENT = 4 << 20
 _READ = 1 << 18
 _NUMBER = struct.Struct("<Q")
+_TUNNELS = (Kind.TUNNEL_OPEN, Kind.TUNNEL, Kind.TUNNEL_END, Kind.TUNNEL_FULL, Kind.TUNNEL_ROOM)
 
 
 class _Tunnel:
@@ -38,14 +41,20 @@ class _Tunnel:
         sock.setblocking(False)
         self.sock = sock
         self.unsent: deque[memoryview] = deque()
+        self.size = 0  # of that
+        self.is_full = False  # we have told so
+        self.is_paused = False  # we were told so
+        self.is_over = False  # at the other side; it ends here when all is written
 
     def write(self, data: memoryview | None = None) -> bool:
         """Write what there is, as far as the socket takes it; False when nobody reads any more."""
         if data is not None:
             self.unsent.append(data)
+            self.size += len(data)
         try:
             while self.unsent:
                 sent = self.sock.send(self.unsent[0])
+                self.size -= sent
                 rest = self.unsent[0][sent:]
                 if rest:
                     self.unsent[0] = rest
@@ -88,8 +97,9 @@ class Carrier:
         poller.register(near.number, select.POLLIN * is_open | select.POLLOUT * bool(near.waiting))
         poller.register(far.number, select.POLLIN * (near.waiting < _MOST_UNSENT) | select.POLLOUT * bool(far.waiting))
         for tunnel in self._tunnels.values():
-            poller.register(tunnel.sock, select.POLLIN * is_open | select.POLLOUT * bool(tunnel.unsent))
-        for descriptor, _ in poller.poll():
+            reads = is_open and not tunnel.is_paused
+            poller.register(tunnel.sock, select.POLLIN * reads | select.POLLOUT * bool(tunnel.unsent))
+        for descriptor, events in poller.poll():
             if descriptor == near.number:
                 near.flush()
                 self._from_near()
@@ -97,7 +107,11 @@ class Carrier:
                 far.flush()
                 self._from_far()
             elif descriptor in self._numbers:
-                self._from_tunnel(self._numbers[descriptor])
+                number = self._numbers[descriptor]
+                if events & select.POLLOUT:
+                    self._write(number)
+                if events & ~select.POLLOUT and number in self._tunnels:
+                    self._from_tunnel(number)
         return True
 
     def _from_near(self) -> None:
@@ -113,7 +127,7 @@ class Carrier:
 
     def _from_far(self) -> None:
         for frame, _ in self._far.receive() or ():
-            if frame.kind not in (Kind.TUNNEL_OPEN, Kind.TUNNEL, Kind.TUNNEL_END):
+            if frame.kind not in _TUNNELS:
                 self._near.send(frame.kind, frame.payload, frame.buffers)
                 continue
             payload = memoryview(frame.payload)
@@ -124,18 +138,30 @@ class Carrier:
                 self._add(number, ours)
                 self._near.send(Kind.INTRODUCE, pickle.dumps((target, source, True), 5), (), (theirs.fileno(),))
                 theirs.close()
+            elif number not in self._tunnels:
+                continue  # it has ended here, which the other side hears in its turn
+            elif frame.kind == Kind.TUNNEL:
+                self._write(number, payload[_NUMBER.size :])
             elif frame.kind == Kind.TUNNEL_END:
-                self._drop(number)
-            elif number in self._tunnels and not self._tunnels[number].write(payload[_NUMBER.size :]):
-                self._end(number)
+                self._tunnels[number].is_over = True
+                self._write(number)
+            else:
+                self._tunnels[number].is_paused = frame.kind == Kind.TUNNEL_FULL
+
+    def _write(self, number: int, data: memoryview | None = None) -> None:
+        """Pass on what has come for a tunnel, as far as it is taken, and say when that is slow."""
+        tunnel = self._tunnels[number]
+        if not tunnel.write(data):
+            self._end(number)
+        elif tunnel.is_over and not tunnel.unsent:
+            self._drop(number)
+        elif tunnel.is_full != (tunnel.size > (_MOST_UNSENT // 2 if tunnel.is_full else _MOST_UNSENT)):
+            tunnel.is_full = not tunnel.is_full
+            self._far.send(Kind.TUNNEL_FULL if tunnel.is_full else Kind.TUNNEL_ROOM, _NUMBER.pack(number))
 
     def _from_tunnel(self, number: int) -> None:
-        tunnel = self._tunnels[number]
-        if tunnel.unsent and not tunnel.write():
-            self._end(number)
-            return
         try:
-            data = tunnel.sock.recv(_READ)
+            data = self._tunnels[number].sock.recv(_READ)
         except BlockingIOError:
             return
         except OSError:

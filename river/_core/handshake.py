@@ -152,13 +152,19 @@ class _Within:
         left = talk._deadline - talk._clock()
         if left <= 0:
             raise self._too_late()
-        talk._sock.settimeout(left)
+        try:
+            talk._sock.settimeout(left)
+        except OSError as error:  # it has been closed here
+            raise self._broken(error) from None
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, TimeoutError):
             raise self._too_late() from None
         if isinstance(error, OSError):
-            raise HandshakeError(f"the line to {self._talk._peer} broke: {error}") from None
+            raise self._broken(error) from None
+
+    def _broken(self, error: OSError) -> HandshakeError:
+        return HandshakeError(f"the line to {self._talk._peer} broke: {error}")
 
     def _too_late(self) -> HandshakeError:
         return HandshakeError(f"{self._talk._peer} did not answer within {self._talk._seconds:g} s")

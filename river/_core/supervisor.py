@@ -90,7 +90,8 @@ class Supervisor:
         self._inherited = inherited
         self._limit = limit
         self._lines = lines
-        self._handed: dict[str, int] = {}  # what came from `lines`, by VM
+        self._handed: dict[str, int] = {}  # what came from `lines`, by VM; perhaps before its START
+        self._forgotten: set[str] = set()  # VMs that were given up before their lines had come
         # STARTs that wait for room or for a line: name, options, buffers, descriptors.
         self._wanted: deque[tuple[str, dict[str, Any], list[Any], list[int]]] = deque()
         self._vms: dict[int, _VM] = {}  # by pid
@@ -163,7 +164,11 @@ class Supervisor:
             return False
         if name in self._handed:
             os.close(self._handed.pop(name))
-        self._handed[name] = number
+        if name in self._forgotten:
+            self._forgotten.remove(name)
+            os.close(number)
+        else:
+            self._handed[name] = number
         return True
 
     def _listen(self) -> bool:
@@ -190,6 +195,10 @@ class Supervisor:
             self._wanted.remove(start)
             for descriptor in start[3]:
                 os.close(descriptor)
+            if name in self._handed:
+                os.close(self._handed.pop(name))
+            elif self._lines is not None:
+                self._forgotten.add(name)
             self._send(Kind.EXITED, (name, {**_NEVER_RAN, "code": -number}))
 
     # -- starting and ending VMs --------------------------------------------------------------------------------

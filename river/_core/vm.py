@@ -60,6 +60,7 @@ def main(connection: Connection, cell: Any, options: dict[str, Any], initialize:
 
 
 def _set_up(options: dict[str, Any]) -> None:
+    os.environ.update(options["env"])
     learn(options["facts"])
     sys.argv[:] = options["argv"]
     if options["is_fresh"]:

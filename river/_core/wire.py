@@ -57,6 +57,8 @@ class Kind(enum.IntEnum):
     TUNNEL_OPEN = 9  # what came with INTRODUCE
     TUNNEL = 10  # bytes of it
     TUNNEL_END = 11  # nothing: it has ended
+    TUNNEL_FULL = 12  # nothing: send no more of it for now
+    TUNNEL_ROOM = 13  # nothing: go on
     # VM -> driver
     READY = 16  # the initializer has run: (pid,)
     RESULT = 17  # outcomes, in the order the tasks ran: [outcome, ...]

@@ -51,6 +51,14 @@ class Chunks:
         self._size = max(1, size)
         return max(self._size, wanted or 1)
 
+    def rest(self, left: int) -> int:
+        """The same when all that are left must go at once: a few for each VM, which can still be taken apart."""
+        size = self.size(left)
+        if self._is_strict:
+            return size
+        most = int(CHUNK_BYTES / self._bytes) if self._bytes else left
+        return max(size, min(left // (4 * self._vms), most))
+
     def measured(self, items: int, seconds: float) -> None:
         self._items += items
         self._seconds += seconds

@@ -67,6 +67,7 @@ class Cluster:
         self._callbacks = Callbacks()
         self._is_closed = False
         self.is_open = True  # False: submitting raises; `check_open` says why
+        self.unfed: set[Any] = set()  # maps of lists that have more items
         self.hungry: set[Any] = set()  # jobs that wait until there is room for more tasks
         self.dropped: deque[Callable[[], None]] = deque()  # what the garbage collector left to the reader to do
         self._failure: BaseException | None = None
@@ -109,6 +110,14 @@ class Cluster:
             self.scheduler.forsaken(task)
         if task.sent_to is not None:
             self.signal(task.sent_to, signal.SIGKILL)  # it may have got half of it
+
+    def feed_earlier(self) -> None:
+        """Something is about to be submitted: what was given before, and is fed as there is room, goes before it."""
+        while self.unfed:
+            with self.undisturbed():
+                for job in list(self.unfed):
+                    self.unfed.discard(job)
+                    job.feed_rest()
 
     def resubmit(self, tasks: Iterable[Task]) -> None:
         self.act(self.decide(self.scheduler.resubmitted, tasks))

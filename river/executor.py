@@ -308,6 +308,8 @@ def submit_task(
 ) -> TaskFuture:
     if not cluster.is_open:
         cluster.check_open()
+    if cluster.unfed:
+        cluster.feed_earlier()
     task = kind(cluster, options, (fn, args, kwargs), is_pool, callbacks)
     try:
         task.function, task.mode, task.argument = _pack(cluster, fn, args, kwargs)

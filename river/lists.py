@@ -7,11 +7,15 @@ May not: decide where a chunk runs, or how large it is.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from .futures import Future
 from .maps import SKIPPED, Chunk, Job
 from .tasks import finish
+
+# Seconds that a map waits for its items to be fed by somebody else.
+_PATIENCE = 1.0
 
 
 class ListJob(Job):
@@ -26,10 +30,39 @@ class ListJob(Job):
         self._left = self.length
         self._is_finished = False
         self._callbacks = callback, error_callback
+        self._feeder = 0  # the thread that feeds just now
+        self.cluster.unfed.add(self)
         if not self.length:
             self.is_fed = True
+            self.fed_all()
             self.count(0, True)
             self._finish(self._values, None)
+
+    def feed(self) -> None:
+        self._feeder = threading.get_ident()
+        super().feed()
+
+    def feed_rest(self) -> None:
+        """Something else is about to be submitted: it may wait for what these items do, so all of them go before it.
+
+        What feeds just now may wait for that thread, in user code that pickles an item: then this gives up."""
+        assert self.length is not None
+        if self._feeding.locked() and self._feeder == threading.get_ident():
+            return
+        if self._feeding.acquire(timeout=_PATIENCE):
+            try:
+                while not self.is_fed:
+                    if not self._feed_chunk(self._chunks.rest(self.length - self.fed)):
+                        self._end_feed()
+            finally:
+                self._feeding.release()
+
+    def fed_all(self) -> None:
+        self.cluster.unfed.discard(self)
+
+    def abandon(self) -> None:
+        self.cluster.unfed.discard(self)
+        super().abandon()
 
     def deliver(self, offset: int, values: list[Any], errors: dict[int, BaseException], size: int, weight: int) -> None:
         with self._lock:
@@ -65,6 +98,7 @@ class ListJob(Job):
 
     def drop(self) -> None:
         """The pool has ended."""
+        self.cluster.unfed.discard(self)
         self.is_fed = True
         self.future.finish_cancelled()
         self.ring()

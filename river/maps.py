@@ -92,6 +92,7 @@ class Job:
     ) -> None:
         if on_error not in ("raise", "return", "skip"):
             raise ValueError(_UNBOUND_CLASS_ERROR.format(on_error))
+        cluster.feed_earlier()
         self.cluster = cluster
         self.is_pool = is_pool
         self.length: int | None = len(source) if isinstance(source, Sized) else None
@@ -140,9 +141,10 @@ class Job:
                 if not self._feed_chunk():
                     self._end_feed()
 
-    def _feed_chunk(self) -> bool:
-        left = None if self.length is None else self.length - self.fed
-        size = max(0, min(self._chunks.size(left), self.window()))
+    def _feed_chunk(self, size: int | None = None) -> bool:
+        if size is None:
+            left = None if self.length is None else self.length - self.fed
+            size = max(0, min(self._chunks.size(left), self.window()))
         items: list[Any] = []
         try:
             items.extend(itertools.islice(self._source, size))

@@ -215,3 +215,12 @@ def stop_if_seventh(x):
     if x % 7 == 0:
         raise StopIteration(x)
     return x
+
+
+def put_slowly(queue, value):
+    time.sleep(0.01)
+    queue.put(value)
+
+
+def sum_of(queue, count):
+    return sum(queue.get(timeout=30) for _ in range(count))

@@ -20,6 +20,9 @@ class FakeCluster:
 
     is_closed, failure = False, None
 
+    def feed_earlier(self):
+        pass
+
     def __init__(self):
         self.scheduler = FakeScheduler()
         self.context = reference.Context()

@@ -16,6 +16,7 @@ from tasks import Gate, wait_until
 from tools import STARTS, both_starts, forking_is_meant
 
 import river
+import river.queues
 from river import RiverPool
 
 pytestmark = forking_is_meant
@@ -631,3 +632,18 @@ def test_an_iterator_that_is_dropped_after_its_pools_end_touches_no_file_of_othe
             file.seek(0)
 
         assert [file.read() for file in opened] == 20 * [b""]
+
+
+@pytest.mark.parametrize("chunksize", [None, 1])
+@pytest.mark.parametrize("consumers", ["submit", "map_async"])
+def test_what_is_submitted_after_a_map_may_wait_for_all_of_its_items(own, consumers, chunksize):
+    """As with multiprocessing, where all of them stand before it; the consumers here occupy every VM."""
+    queue = river.queues.Queue()
+    produced = own.starmap_async(tasks.put_slowly, [(queue, n) for n in range(40)], chunksize)
+    if consumers == "submit":
+        sums = [future.result(60) for future in [own.submit(tasks.sum_of, queue, 20) for _ in range(2)]]
+    else:
+        sums = own.starmap_async(tasks.sum_of, [(queue, 20)] * 2, 1).get(60)
+
+    assert sum(sums) == 780
+    assert produced.get(60) == [None] * 40

@@ -126,7 +126,15 @@ class Reader:
             until = max(0.0, deadline - time.monotonic())
             timeout = until if timeout is None else min(timeout, until)
         try:
-            for descriptor in self._poller.wait(timeout, spin):
+            ready = self._poller.wait(timeout, spin)
+        except BaseException:
+            # Of a user's handler of signals (`alarm`, say), in the middle of a wait, where nothing is half done: it is
+            # the caller's.  Or the poller does not work any more: that is told below.
+            if self._poller.works():
+                raise
+            ready = None
+        try:
+            for descriptor in self._poller.wait(0.0) if ready is None else ready:
                 owner = self._lines.get(descriptor)
                 if isinstance(owner, RemoteVM):
                     self._read_vm(owner)

@@ -224,3 +224,10 @@ def put_slowly(queue, value):
 
 def sum_of(queue, count):
     return sum(queue.get(timeout=30) for _ in range(count))
+
+
+def signal_and_sleep(case):
+    process, number, seconds = case
+    time.sleep(seconds)
+    os.kill(process, number)
+    time.sleep(seconds)

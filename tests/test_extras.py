@@ -8,6 +8,7 @@ import concurrent.futures
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 import time
 
@@ -118,6 +119,24 @@ def test_a_stopped_task_is_not_tried_again(tmp_path):
         pool.apply(tasks.nothing)
 
     assert len(tasks.lines(log)) == 1
+
+
+@both_starts
+def test_a_handler_of_signals_may_raise_while_the_caller_waits(start):
+    """The usual idiom for a timeout of one's own."""
+
+    def raise_timeout(*_):
+        raise TimeoutError("time is up")
+
+    previous = signal.signal(signal.SIGUSR1, raise_timeout)
+    try:
+        with RiverPool(1, mp_context=start) as pool:
+            for wait in (pool.map, pool.apply, lambda *call: next(pool.imap(*call))):
+                with pytest.raises(TimeoutError, match="time is up"):
+                    wait(tasks.signal_and_sleep, [(os.getpid(), signal.SIGUSR1, SOON / 5)])
+                assert pool.map(tasks.square, range(5)) == [0, 1, 4, 9, 16]
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
 
 
 # ------------------------------------------------------------------------------------ stopping by cancel

@@ -101,6 +101,14 @@ class Poller:
         self._is_brisk = perf_counter() - began < spin
         return [descriptor for descriptor, _ in ready]
 
+    def works(self) -> bool:
+        """Whether it can be asked at all: a task or the program may have closed what it waits with."""
+        try:
+            self.wait(0.0)
+        except (OSError, ValueError):
+            return False
+        return True
+
     def close(self) -> None:
         if hasattr(self._poll, "close"):
             self._poll.close()

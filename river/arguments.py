@@ -5,6 +5,7 @@ May not: start anything.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from .tasks import Options
@@ -38,7 +39,15 @@ def lifetime(tasks: Any, wrong_type: type[Exception]) -> int | None:
     return tasks
 
 
+def check_whole(name: str, number: Any) -> None:
+    try:
+        operator.index(0 if number is None else number)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {number!r}") from None
+
+
 def check_chunksize(chunksize: int | None) -> None:
+    check_whole("chunksize", chunksize)
     if chunksize is not None and chunksize < 1:
         raise ValueError(f"chunksize must be 1 or more, not {chunksize}")
 

@@ -34,7 +34,9 @@ class Callbacks:
             try:
                 call(*args)
             except BaseException:  # noqa: BLE001 - one callback's fault must not keep the others from running
-                logging.getLogger("river").exception("a callback raised: %r", call)
+                users = filter(callable, (*args, call))  # not what calls it
+                logging.getLogger("river").exception("a callback raised: %r", next(users))
+                del users
             del item, call, args
 
     @property

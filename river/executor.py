@@ -255,6 +255,7 @@ class RiverExecutor(Face):
         max_tasks_per_child: int | None = None,
         **extras: Any,
     ) -> None:
+        arguments.check_whole("max_workers", max_workers)
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         super().__init__(

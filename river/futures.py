@@ -52,6 +52,9 @@ class Future(concurrent.futures.Future[Any]):
     def __init__(self, owner: Owner) -> None:  # the base class's would make a condition
         self._owner = owner
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a future cannot be sent to a VM: it is this program's; send its result()")
+
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         if self._made is None:

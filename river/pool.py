@@ -59,6 +59,7 @@ class RiverPool(Face):
         **extras: Any,
     ) -> None:
         count = arguments.one_of("processes", processes, "max_workers", max_workers)
+        arguments.check_whole("processes (max_workers)", count)
         if count is not None and count < 1:
             name = "max_workers" if processes is None else "Number of processes"
             raise ValueError(f"{name} must be greater than 0" if processes is None else f"{name} must be at least 1")

@@ -316,6 +316,18 @@ def test_an_iterator_goes_on_after_an_item_that_raised(pool):
         next(results)
 
 
+def test_what_should_be_a_whole_number_and_is_not_is_named(pool):
+    with pytest.raises(TypeError, match=r"processes \(max_workers\) must be a whole number, not 2.5"):
+        RiverPool(2.5)
+    with pytest.raises(TypeError, match="chunksize must be a whole number, not '8'"):
+        pool.map(tasks.square, [1], chunksize="8")
+
+
+def test_a_future_as_an_argument_is_refused_with_what_to_do(pool):
+    with pytest.raises(TypeError, match=r"send its result\(\)"):
+        pool.submit(tasks.square, pool.submit(tasks.square, 2)).result(60)
+
+
 @pytest.mark.parametrize("chunksize", [0, -1])
 def test_chunksizes_below_one_are_refused(pool, chunksize):
     for method in (pool.map, pool.map_async, pool.imap, pool.imap_unordered, pool.istarmap, pool.starmap):

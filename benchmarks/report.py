@@ -289,7 +289,8 @@ STYLE = """
   text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #57606a }
   .title { font-size: 14px; font-weight: 600; fill: #1f2328 } .big { font-size: 20px }
   .end { text-anchor: end } .mid { text-anchor: middle } .small { font-size: 10.5px }
-  .card { fill: #818b981a; stroke: #818b9840 } .grid { stroke: #818b9833 }
+  .card { fill: #818b98; fill-opacity: .1; stroke: #818b98; stroke-opacity: .25 }
+  .grid { stroke: #818b98; stroke-opacity: .2 }
   .one { stroke: #0a7d8c; stroke-width: 1.5 }
   .ahead { fill: #14919f } .behind { fill: #d9822b } .whisker { stroke: #1f2328; opacity: .55 }
   .goal { stroke: #8250df; stroke-width: 2 } .good { fill: #14919f } .bad { fill: #d9822b; font-weight: 600 }
@@ -309,12 +310,14 @@ def picture(data):
         parts.append(draw_card(card, scale, column * (CARD + GAP), bottoms[column]))
         bottoms[column] += height(card) + GAP
     total = max(bottoms) + 4
+    is_of_packets = all(name.startswith("packet") for name in data["works"])
+    heading = "River's packets beside its peers" if is_of_packets else "River beside its peers"
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total:.0f}" width="{WIDTH}"'
-            f' height="{total:.0f}" role="img" aria-label="River beside its peers">',
+            f' height="{total:.0f}" role="img" aria-label="{heading}">',
             f"<style>{STYLE}\n</style>",
-            label(0, 24, "River beside its peers", "title big"),
+            label(0, 24, heading, "title big"),
             label(0, 45, "How many times as long as River each takes (bar: median; line: smallest, largest)"),
             label(0, 62, machine_text(data), "small"),
             *legend(),
@@ -325,13 +328,18 @@ def picture(data):
 
 
 def legend():
-    x = WIDTH - 256
+    x = WIDTH - 330
     yield f'<rect class="ahead" x="{x}" y="14" width="14" height="9" rx="2"/>'
     yield label(x + 19, 22, "River needs less", "small")
     yield f'<rect class="behind" x="{x + 112}" y="14" width="14" height="9" rx="2"/>'
     yield label(x + 131, 22, "more", "small")
     yield upright("goal", x + 174, 12, 25)
-    yield label(x + 180, 22, "to be reached", "small")
+    yield label(x + 180, 22, "goal", "small")
+    yield label(x + 216, 22, "✓ ✗ reached or not", "small")
+
+
+# Behind a figure that has a goal: whether it is reached.
+MARKS = {"": "", "good": " \u2713", "bad": " \u2717"}
 
 
 class Scale:
@@ -360,7 +368,11 @@ def card_of(data, name, figure):
         for peer, record in work["peers"].items()
         if peer != ME and record["ratios"].get(figure)
     ]
-    limits = [target for target in work["targets"] if target["kind"] == "limit" and target["met"] is not None]
+    limits = [
+        target
+        for target in work["targets"]
+        if target["kind"] == "limit" and target["met"] is not None and target["figure"] == figure
+    ]
     value = quantity(own["median"], work["units"][figure]) if own else ""
     return {"title": title(work, figure), "own": f"River: {value}", "rows": rows, "limits": limits}
 
@@ -384,8 +396,8 @@ def draw_card(card, scale, x, y):
     parts.append(label(14, 23, card["title"], "title"))
     parts.append(label(14, 39, card["own"], "small"))
     if card["limits"]:
-        words = "; ".join(f"{t['text']}: {t['shown'].split(' (')[0]}" for t in card["limits"])
         good = all(target["met"] for target in card["limits"])
+        words = "goal for River: " + ", ".join(t["text"] for t in card["limits"]) + MARKS["good" if good else "bad"]
         parts.append(label(CARD - 14, 39, words, f"small end {'good' if good else 'bad'}"))
     for mark in scale.marks():
         parts.append(upright("one" if mark == 1 else "grid", scale(mark), HEAD, base))
@@ -410,8 +422,7 @@ def draw_row(row, scale, y):
         bound, met = row["goal"]
         kind = "good" if met else "bad"
         yield upright("goal", scale(bound), y + 1, y + ROW - 1)
-    mark = {"": "", "good": " \u2713", "bad": " \u2717"}[kind]
-    yield label(CARD - 10, y + 12.5, times(ratio["median"]) + mark, f"end {kind}")
+    yield label(CARD - 10, y + 12.5, times(ratio["median"]) + MARKS[kind], f"end {kind}")
 
 
 def upright(kind, x, top, bottom):

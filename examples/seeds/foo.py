@@ -1,3 +1,4 @@
+# Run it with `river -n 4 foo.py`: there are VMs then, and names that it does not import.
 def foo(x, y):
     return x + y
 

@@ -1,3 +1,4 @@
+# Run it with `river -n 4 hello_vr.py`: there are VMs then, and names that it does not import.
 from socket import gethostname
 
 from vr import VirtualResource

@@ -1,3 +1,4 @@
+# Run it with `trickle -n 4 simpsonsrule_scheduled.py`: there are VMs then, and names that it does not import.
 import math
 
 

@@ -28,7 +28,7 @@ from ._core.questions import Reply
 from .executor import submit_task
 from .machine import RemoteVM
 from .pool import RiverPool
-from .program import FarProgram
+from .program import FarProgram, Outcome
 from .tasks import Options, TaskFuture
 from .vms import ONCE, VM
 from .vr import VirtualResource, begin, end, live, live_packed
@@ -143,11 +143,8 @@ class Registry:
     def discover(self, attributes: dict[str, Any]) -> list[Any]:
         return [vm for vm in self._session.vms() if selects(attributes, vm)]
 
-    def deploy(self, parent: str, vms: list[Any], kind: type[VirtualResource], args: tuple[Any, ...]) -> list[Any]:
-        entries, futures = self._start(parent, [vm["uuid"] for vm in vms], live, (kind,), args)
-        for future in futures:
-            future.result()
-        return entries
+    def deploy(self, parent: str, vms: list[Any], kind: type[VirtualResource], args: tuple[Any, ...]) -> Outcome:
+        return _deployed(*self._start(parent, [vm["uuid"] for vm in vms], live, (kind,), args))
 
     def _start(
         self, parent: str, uuids: list[str], start: Any, what: tuple[Any, ...], args: tuple[Any, ...]
@@ -178,7 +175,7 @@ class Registry:
         try:
             values = letter.values()
             if what == "discover":
-                reply.answer("ok", envelope.seal({"vms": [dict(vm) for vm in self._session.vms()]}))
+                self._tell(reply, [dict(vm) for vm in self._session.vms()], None)
                 return
             entries, futures = self._start(values["parent"], values["vms"], live_packed, (values["blob"],), ())
             left = list(futures)
@@ -186,22 +183,19 @@ class Registry:
             def one_is_done(future: Any) -> None:
                 left.remove(future)
                 if not left:
-                    self._tell(reply, entries, futures)
+                    self._tell(reply, *_deployed(entries, futures))
 
             for future in futures:
                 future.add_done_callback(one_is_done)
             if not futures:
-                self._tell(reply, entries, futures)
+                self._tell(reply, [], None)
         except Exception as error:  # noqa: BLE001 - whoever asked hears of it
-            reply.answer("failed", envelope.seal({"report": serial.dump_exception(error)}))
+            self._tell(reply, [], error)
 
     @staticmethod
-    def _tell(reply: Reply, entries: list[dict[str, Any]], futures: Sequence[TaskFuture]) -> None:
-        failed = [error for error in (future.exception() for future in futures) if error is not None]
-        if failed:
-            reply.answer("failed", envelope.seal({"report": serial.dump_exception(failed[0])}))
-        else:
-            reply.answer("ok", envelope.seal({"vms": entries}))
+    def _tell(reply: Reply, vms: list[Any], error: BaseException | None) -> None:
+        report = None if error is None else serial.dump_exception(error)
+        reply.answer("ok", envelope.seal({"vms": vms, "report": report}))
 
     def delivered(self, letter: Letter, line: Line | None) -> None:
         """Nobody sends it packets."""
@@ -215,6 +209,13 @@ class Registry:
     def close(self) -> None:
         if self._is_known:
             the_post().move_out(self._uuid)
+
+
+def _deployed(entries: list[Any], futures: Sequence[TaskFuture]) -> Outcome:
+    """What has come of it, after waiting for all: a VR that nobody is told of could be neither reached nor ended."""
+    outcomes = [future.exception() for future in futures]
+    started = [entry for entry, error in zip(entries, outcomes, strict=True) if error is None]
+    return started, next((error for error in outcomes if error is not None), None)
 
 
 _session: Session | None = None

@@ -284,6 +284,45 @@ def test_a_vm_that_dies_while_a_vr_is_put_there_is_an_error_of_deploy(program):
         program(lambda vr: vr.deploy(vr.discover(), cls=vrs.Fails, args=(vrs.die,)))
 
 
+class FailsThere(vrs.Does):
+    """Cannot be made in the VM with this pid."""
+
+    def __init__(self, pid, *what):
+        if os.getpid() == pid:
+            vrs.fail(self)
+        super().__init__(*what)
+
+
+def half_deployed(vr):
+    """What a VR finds when one of the two that it deploys cannot be made."""
+    first, second = vr.discover()
+    try:
+        vr.deploy([first, second], cls=FailsThere, args=(first["pid"], vrs.answer))
+    except ZeroDivisionError as error:
+        (entry,) = error.deployed
+        cause = str(error.__cause__)
+    vr.send(dest=entry["uuid"], tag="are you there?")
+    return vr.recv(src=entry["uuid"]).tag, vr.children == [entry["uuid"]], entry["vm"] == second["uuid"], cause
+
+
+def tell(vr, function):
+    vr.send(dest=vr.parent, tag="told", what=function(vr))
+
+
+@pytest.mark.parametrize("is_far", [False, True], ids=["by the initiator", "by a VR in a VM"])
+def test_where_one_cannot_be_deployed_the_others_are_children_and_named_in_the_error(program, is_far):
+    def body(vr):
+        if not is_far:
+            return half_deployed(vr)
+        deployed(vr, tell, half_deployed)
+        return vr.recv(tag="told").what
+
+    *found, cause = program(body)
+
+    assert found == ["are you there?", True, True]
+    assert "in fail" in cause
+
+
 # ----------------------------------------------------------------------------------------------- exceptions
 
 

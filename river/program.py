@@ -43,10 +43,11 @@ class FarProgram:
         return [vm for vm in vms if selects(attributes, vm)]
 
     def deploy(self, parent: str, vms: Sequence[Any], kind: type, args: tuple[Any, ...]) -> Outcome:
-        import cloudpickle
-
-        blob = cloudpickle.dumps((kind, args))
-        return self._ask("deploy", {"parent": parent, "vms": [vm["uuid"] for vm in vms], "blob": blob})
+        try:  # by name what the driver has, so that a VR in a VM deploys the very class that the initiator would
+            what = envelope.by_value({"kind": kind, "args": args})
+        except errors.PacketError as error:
+            raise error.__cause__ or error from None
+        return self._ask("deploy", {"parent": parent, "vms": [vm["uuid"] for vm in vms], "what": what.blob})
 
     def _ask(self, what: str, values: dict[str, Any]) -> Outcome:
         post = the_post()

@@ -31,7 +31,7 @@ from .pool import RiverPool
 from .program import FarProgram, Outcome
 from .tasks import Options, TaskFuture
 from .vms import ONCE, VM
-from .vr import VirtualResource, begin, end, live, live_packed
+from .vr import VirtualResource, begin, end, live
 
 if TYPE_CHECKING:
     from .joined import JoinedMachine
@@ -144,10 +144,10 @@ class Registry:
         return [vm for vm in self._session.vms() if selects(attributes, vm)]
 
     def deploy(self, parent: str, vms: list[Any], kind: type[VirtualResource], args: tuple[Any, ...]) -> Outcome:
-        return _deployed(*self._start(parent, [vm["uuid"] for vm in vms], live, (kind,), args))
+        return _deployed(*self._start(parent, [vm["uuid"] for vm in vms], kind, args))
 
     def _start(
-        self, parent: str, uuids: list[str], start: Any, what: tuple[Any, ...], args: tuple[Any, ...]
+        self, parent: str, uuids: list[str], kind: type[VirtualResource], args: tuple[Any, ...]
     ) -> tuple[list[dict[str, Any]], list[TaskFuture]]:
         if not self._is_known:
             self._is_known = True
@@ -162,7 +162,7 @@ class Registry:
             entry = {**vm, "uuid": new_resident(uuid), "vm": uuid}
             entries.append(entry)
             program = FarProgram(self._uuid)
-            futures.append(self._session.call(vm, start, *what, entry["uuid"], parent, program, args))
+            futures.append(self._session.call(vm, live, kind, entry["uuid"], parent, program, args))
         return entries, futures
 
     # -- what the post calls ------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class Registry:
             if what == "discover":
                 self._tell(reply, [dict(vm) for vm in self._session.vms()], None)
                 return
-            entries, futures = self._start(values["parent"], values["vms"], live_packed, (values["blob"],), ())
+            entries, futures = self._start(values["parent"], values["vms"], **serial.loads(values["what"]))
             left = list(futures)
 
             def one_is_done(future: Any) -> None:

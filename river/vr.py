@@ -175,12 +175,6 @@ def live(kind: type[VirtualResource], uuid: str, parent: str, program: Program, 
     threading.Thread(target=_live, args=(vr,), name=f"river-{kind.__name__}-{uuid[-8:]}", daemon=True).start()
 
 
-def live_packed(blob: bytes, uuid: str, parent: str, program: Program, args: tuple[Any, ...]) -> None:
-    """The same for a class that comes from a VR in a VM, packed by that one."""
-    kind, args = serial.loads(blob)
-    live(kind, uuid, parent, program, args)
-
-
 def begin(
     kind: type[VirtualResource], uuid: str, parent: str | None, program: Program, args: tuple[Any, ...]
 ) -> VirtualResource:

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import errors
 from ._core import remote
+from ._core.relay import deadline_of, left_of
 from .futures import Future
 from .session import Session, disconnect, the_session
 from .vms import VM, Handle, RemoteMethod, RemoteName, fork_on
@@ -128,8 +129,18 @@ def forkall(vms: Iterable[VM], function: Any, /, *args: Any, **keywords: Any) ->
 
 
 def joinall(handles: Iterable[Handle], timeout: float | None = None) -> list[Any]:
-    """Wait for all handles and return their values, in order.  Raises what the first of them that failed raised."""
-    return [handle.result(timeout) for handle in handles]
+    """Wait for all handles and return their values, in order.
+
+    Raises what the first of them that failed raised; TimeoutError if not all are finished within `timeout` seconds.
+    """
+    handles, deadline = list(handles), deadline_of(timeout)
+    values = []
+    for handle in handles:
+        handle.wait(left_of(deadline))
+        if not handle.done():
+            raise errors.TimeoutError(f"not all of {len(handles)} handles were finished within {timeout} s")
+        values.append(handle.result())
+    return values
 
 
 def forkjoin(vms: Sequence[VM], function: Callable[..., Any], items: Iterable[Any], star: bool | None = None) -> Any:

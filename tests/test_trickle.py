@@ -4,6 +4,7 @@ import os
 import queue
 import signal
 import threading
+import time
 import types
 
 import numpy
@@ -371,6 +372,15 @@ def test_forkall_starts_the_same_call_on_each_vm():
 
     assert joinall(forkall(vms, os.getpid)) == [vm["pid"] for vm in vms]
     assert joinall(forkall(vms, tasks.add, 1, y=2)) == [3, 3, 3]
+
+
+def test_joinall_has_one_timeout_for_all_handles_together():
+    (vm,) = connect(1)
+    handles = [fork(vm, time.sleep, 0.1) for _ in range(30)]  # each ends in time, all of them cannot
+
+    with pytest.raises(TimeoutError, match="not all of 30 handles were finished within 1.0 s"):
+        joinall(handles, timeout=1.0)
+    assert joinall(handles[:2], timeout=60) == [None, None]
 
 
 def test_calls_may_come_from_any_thread():

@@ -83,6 +83,8 @@ def fork(where: Any, /, *args: Any, **keywords: Any) -> Handle:
 
     `fork(obj.method, ...)` does the same for an object that lives in a VM, `fork(vm.name, ...)` for what was injected.
     The call runs at most once: if its VM dies, the handle fails with WorkerLost.
+
+    Raises TypeError for what cannot be called, or for a method of an object that lives in another VM.
     """
     if isinstance(where, (RemoteName, RemoteMethod)):
         return where._river_fork(args, keywords)
@@ -93,6 +95,10 @@ def fork(where: Any, /, *args: Any, **keywords: Any) -> Handle:
         return RemoteName(where, function)._river_fork(args, keywords)
     if isinstance(function, RemoteName):
         return RemoteName(where, function._name)._river_fork(args, keywords)
+    if isinstance(function, RemoteMethod):
+        if function._owner._vm != where:
+            raise TypeError(f"{function!r} runs there only, not on {where!r}: fork(obj.{function._name}, ...)")
+        return function._river_fork(args, keywords)
     if not callable(function):
         raise TypeError(f"fork() takes a function, or the name of one that was injected, not {function!r}")
     return fork_on(where, function, args, keywords)

@@ -1,6 +1,7 @@
 """Trickle: connect, inject, fork and join, remote calls and objects; with VMs that are killed in the middle of it."""
 
 import os
+import pickle
 import queue
 import signal
 import threading
@@ -231,6 +232,30 @@ def test_an_object_lives_in_its_vm_and_is_called_with_or_without_waiting():
     assert (handle.result(), counter.add(), counter.value(), counter.start()) == (8, 9, 9, 10)
     assert handle.vm is handle.vr is vm
     assert "Counter in <VM" in repr(counter)
+
+
+def test_a_method_of_an_object_is_forked_on_its_own_vm_only():
+    one, other = connect(2)
+    items = one.list([3])
+
+    assert join(fork(one, items.count, 3)) == 1
+    with pytest.raises(TypeError, match=rf"<count of <list in {one!r}>> runs there only, not on {other!r}: fork"):
+        fork(other, items.count, 3)
+
+
+@pytest.mark.parametrize("what", [lambda vm: vm.list([1]), lambda vm: vm.list([1]).count, lambda vm: vm.os.getpid])
+def test_what_stands_for_something_in_a_vm_is_not_sent_and_says_what_to_do(what):
+    one, other = connect(2)
+    stands = what(one)
+
+    for send in (
+        lambda: pickle.dumps(stands),
+        lambda: join(fork(other, repr, stands)),
+        lambda: forkjoin([one, other], repr, [stands]),
+        lambda: forkjoin([one, other], lambda _: stands, [1]),
+    ):
+        with pytest.raises(TypeError, match=f"{stands!r} cannot be sent: .*; call it here, and send what it returns"):
+            send()
 
 
 def test_none_is_an_argument_like_any_other():

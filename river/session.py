@@ -48,7 +48,12 @@ class Session:
         found = sum(machine.limit for machine in machines)
         if not found and not local:
             raise errors.VMsNotFound("no VM was found, and none may be started (local=False); all there are: none")
-        self.pool = RiverPool((vms if local else found) or found or cpus.cpu_count(), machines=machines)
+        try:
+            self.pool = RiverPool((vms if local else found) or found or cpus.cpu_count(), machines=machines)
+        except BaseException:
+            for machine in machines:
+                machine.line.close()  # others may have what it could not take over
+            raise
         self.program = Registry(self)
         self._known: dict[str, VM] = {}
         self._lock = threading.Lock()
@@ -63,17 +68,15 @@ class Session:
         cluster.wait(lambda: self._is_staffed() or cluster.failure is not None, _PATIENCE)
         cluster.check_open()
         load, here = memory.of_machine(), socket.gethostname()
-        found = []
         with self._lock:
+            found = {}
             for remote in cluster.vms():
                 if remote.pid and not remote.is_ended:
-                    known = self._known.get(remote.name)
-                    if known is None:
-                        known = self._known[remote.name] = VM(self, remote.name, _facts(remote))
-                    if known["host"] == here:  # of other machines it is known as of joining
-                        known._facts.update(load)
-                    found.append(known)
-        return found
+                    vm = found[remote.name] = self._known.get(remote.name) or VM(self, remote.name, _facts(remote))
+                    if vm["host"] == here:  # of other machines it is known as of joining
+                        vm._facts.update(load)
+            self._known = found
+        return list(found.values())
 
     def _is_staffed(self) -> bool:
         return sum(bool(vm.pid) for vm in self.pool._cluster.vms()) >= self.pool._cluster.scheduler.wanted

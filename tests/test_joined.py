@@ -3,11 +3,12 @@
 A server is started as a user does it; RIVER_SERVERS names the one that is taken to be elsewhere.
 """
 
+import errno
 import os
 import signal
 
 import pytest
-from served import own_home, serving  # noqa: F401 - a fixture
+from served import free, own_home, serving  # noqa: F401 - a fixture
 from tasks import wait_until
 
 import river
@@ -156,6 +157,17 @@ def test_the_death_of_a_vm_there_is_told_at_once(server):
 
     with pytest.raises(river.VirtualResourceLost):
         river.run(Waits)
+
+
+def test_what_was_joined_is_given_back_when_the_program_cannot_use_it(server, monkeypatch):
+    def broken(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(river.session, "RiverPool", broken)
+    with pytest.raises(OSError, match="Too many open files"):
+        connect(2)
+
+    wait_until(lambda: free() == 3)
 
 
 def test_another_programs_vms_are_not_taken(server):

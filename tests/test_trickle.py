@@ -1,5 +1,6 @@
 """Trickle: connect, inject, fork and join, remote calls and objects; with VMs that are killed in the middle of it."""
 
+import gc
 import os
 import pickle
 import queue
@@ -7,6 +8,7 @@ import signal
 import threading
 import time
 import types
+import weakref
 
 import numpy
 import pytest
@@ -98,6 +100,16 @@ def test_a_vm_that_died_is_not_found_again_and_another_one_takes_its_place():
     again = connect(2)
     assert len(again) == 2 and two[0] not in again and two[1] in again
     assert forkjoin(again, tasks.square, [2, 3]) == [4, 9]
+
+
+def test_a_vm_that_died_is_not_kept():
+    two = connect(2)
+    died = weakref.ref(two[0])
+    kill(two[0])
+    tasks.wait_until(lambda: two[0] not in connect())
+    del two[0]
+
+    tasks.wait_until(lambda: gc.collect() >= 0 and died() is None)
 
 
 def test_a_session_that_was_ended_is_made_again_and_its_old_vms_say_so():

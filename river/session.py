@@ -49,11 +49,13 @@ class Session:
         if not found and not local:
             raise errors.VMsNotFound("no VM was found, and none may be started (local=False); all there are: none")
         try:
-            self.pool = RiverPool((vms if local else found) or found or cpus.cpu_count(), machines=machines)
+            count = (vms if local else found) or found or cpus.cpu_count()
+            self.pool = RiverPool(count, machines=machines, local=local)
         except BaseException:
             for machine in machines:
                 machine.line.close()  # others may have what it could not take over
             raise
+        self.is_local = local  # whether VMs may be started here
         self.program = Registry(self)
         self._known: dict[str, VM] = {}
         self._lock = threading.Lock()
@@ -84,11 +86,14 @@ class Session:
     def connect(self, n: int | None, local: bool, attributes: Mapping[str, Any]) -> list[VM]:
         """`n` VMs that match, or all; local ones are started for what is missing."""
         found = [vm for vm in self.vms() if selects(attributes, vm)]
-        if n is not None and len(found) < n and local and self._could_start(attributes):
+        if n is not None and len(found) < n and local and self.is_local and self._could_start(attributes):
             self.grow(n - len(found))
             found = [vm for vm in self.vms() if selects(attributes, vm)]
         if n is not None and len(found) < n:
-            raise errors.VMsNotFound(_missing(n, found, self.vms(), attributes))
+            text = _missing(n, found, self.vms(), attributes)
+            if local and not self.is_local:
+                text += "; none may be started here, as the first connect() said local=False"
+            raise errors.VMsNotFound(text)
         return found[:n]
 
     @staticmethod

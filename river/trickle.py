@@ -43,9 +43,10 @@ def connect(n: int | None = None, *, local: bool = True, lan: bool = False, **at
     """The VMs of this program: exactly `n`, or all there are.
 
     The first time, VMs that stay (`river vm start`) are joined; if there is none, one is started here for each usable
-    core.  local: start VMs on this machine for what is missing.  lan: join VMs that stay on other machines of the local
-    network, too, if they have the same key (needs `zeroconf`, and takes two seconds).  attributes: what the VMs must
-    have, by the rules of packets: `connect(2, memory=lambda free: free > 4 << 30)`.
+    core.  attributes: what VMs must have, by the rules of packets: `connect(2, memory=lambda free: free > 4 << 30)`.
+    local: start VMs on this machine for what is missing.  If the first connect() says False, none is ever started here,
+    not even in place of those that are lost.  lan: join VMs that stay on other machines of the local network, too, if
+    they have the same key (needs `zeroconf`, and takes two seconds).
 
     Raises VMsNotFound, which lists what was found; ValueError for `n` below 1.
     """

@@ -86,6 +86,38 @@ def test_their_end_costs_no_work(server, tmp_path):
     assert len(vms) == 3
 
 
+def test_without_local_ones_none_is_ever_started(server):
+    before = children_of(os.getpid())
+    vms = connect(2, local=False)
+    assert len(vms) == 2
+    with pytest.raises(river.VMsNotFound, match="3 VMs were asked for, and 2 found; .*local=False"):
+        connect(3)
+    server.send_signal(signal.SIGTERM)
+    server.wait()
+    with pytest.raises(river.BrokenProcessPool, match="one is gone with its VMs, and none may be started on this"):
+        forkjoin(vms, own_pid, [()] * 2)
+    with pytest.raises(river.BrokenProcessPool, match="one is gone"):
+        connect()
+    assert children_of(os.getpid()) <= before  # the server was one of them
+    disconnect()
+    assert len(connect(1)) == 1
+
+
+def test_without_local_ones_a_program_goes_on_with_what_is_left():
+    with serving("-n", 2, name="one") as one, serving("-n", 1, name="two") as two:
+        assert len(connect(local=False)) == 3
+        one.send_signal(signal.SIGTERM)
+        one.wait()
+        wait_until(lambda: len(connect()) == 1)
+
+        (left,) = connect(1)
+        assert left["pid"] in children_of(two.pid)
+        os.kill(left["pid"], signal.SIGKILL)
+        wait_until(lambda: connect() != [left])
+        assert forkjoin(connect(1), abs, [-1]) == [1]
+        disconnect()
+
+
 def test_large_arrays_go_there_and_back(server):
     numpy = pytest.importorskip("numpy")
     vms = connect(2)

@@ -56,6 +56,7 @@ class Session:
                 machine.line.close()  # others may have what it could not take over
             raise
         self.is_local = local  # whether VMs may be started here
+        self.is_lan = lan  # whether VMs were looked for on other machines
         self.program = Registry(self)
         self._known: dict[str, VM] = {}
         self._lock = threading.Lock()
@@ -236,13 +237,19 @@ def the_session(n: int | None = None, local: bool = True, lan: bool = False) -> 
     `lan`, on other machines too), and, if `local`, VMs of this machine for what is missing.  By default all that stay,
     or one for each core.
 
-    Raises VMsNotFound if there is none and `local` is false; with `lan`, NotPrivate when others can reach the key or
-    the runtime directory; ValueError when the file of the key holds none, or $RIVER_SERVERS what is no address.
+    Raises VMsNotFound if there is none and `local` is false; with `lan`, RuntimeError when it was made without, and
+    NotPrivate when others can reach the key or the runtime directory; ValueError when the file of the key holds none,
+    or $RIVER_SERVERS what is no address.
     """
     global _session
     with _making:
         if _session is None or _session.is_closed:
             _session = Session(n, local, lan)
+        elif lan and not _session.is_lan:  # its VMs may be forked: others could not know what these have inherited
+            raise RuntimeError(
+                "this program has VMs already, and did not look for others on the network: give lan=True to its first "
+                "connect(), or run it by `river --lan`, or disconnect() before"
+            )
         return _session
 
 

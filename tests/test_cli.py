@@ -50,7 +50,7 @@ def said(tmp_path):
 def test_help_shows_the_usage(name, option):
     printed, complaints = run(option, name=name)
 
-    assert printed.startswith(f"usage: {name} [-n N] [--quiet] script.py") and complaints == ""
+    assert printed.startswith(f"usage: {name} [-n N] [--lan] [--quiet] script.py") and complaints == ""
 
 
 def test_the_version_is_told():
@@ -109,6 +109,15 @@ def test_so_many_vms_are_started_as_asked_for(options, count, tmp_path):
 
 def test_without_n_there_is_one_vm_for_each_usable_core(tmp_path):
     assert run("--quiet", write(tmp_path, "print(len(connect()))"))[0] == f"{river.cpu_count()}\n"
+
+
+@pytest.mark.parametrize("name", ["river", "trickle"])
+def test_a_script_that_asks_for_vms_on_the_network_is_run_with_lan(name, tmp_path):
+    path = write(tmp_path, "print(len(connect(1, lan=True)))")
+
+    assert run("--lan", "-q", "-n1", path, name=name)[0] == "1\n"  # others on this network may be complained of
+    _, complaints = run("-q", "-n1", path, name=name, code=1)
+    assert "or run it by `river --lan`, or disconnect() before" in complaints
 
 
 def test_a_script_may_be_called_like_a_command(tmp_path):

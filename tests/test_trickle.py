@@ -92,6 +92,14 @@ def test_attributes_select_vms_and_an_error_lists_what_was_found_and_starts_none
     assert len(connect()) == 3
 
 
+def test_to_look_on_the_network_when_there_are_vms_already_is_refused():
+    first = connect(1)
+
+    with pytest.raises(RuntimeError, match=r"give lan=True to its first connect\(\), .* or disconnect\(\) before"):
+        connect(2, lan=True)
+    assert connect() == first
+
+
 def test_a_vm_that_died_is_not_found_again_and_another_one_takes_its_place():
     two = connect(2)
     kill(two[0])

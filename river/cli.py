@@ -120,15 +120,17 @@ def _run(order: _Order, name: str) -> int:
     except SyntaxError as error:
         _tell(error.with_traceback(None))
         return 1
-    from . import session
+    from . import exits, session
 
     sys.path.append(str(Path(__file__).with_name("names")))
     sys.argv[:] = [module.__file__ or "" if order.is_module else order.argv[0], *order.argv[1:]]
     sys.modules["__main__"] = module
     try:
-        return _finish(lambda: _perform(order, name, module, code))
+        ended = _finish(lambda: _perform(order, name, module, code))
+        return _finish(exits.wait_for_threads) or ended
     finally:
         session.disconnect()
+        exits.run()
 
 
 def _load(order: _Order) -> tuple[types.ModuleType, Any]:
@@ -204,7 +206,7 @@ def _finish(perform: Callable[[], None]) -> int:
 
 
 # What is around a script's own frames.
-_AROUND = (__name__, "river.session", "river.vr")
+_AROUND = (__name__, "river.exits", "river.session", "river.vr")
 
 
 def _tell(error: BaseException) -> None:

@@ -48,7 +48,9 @@ def connect(n: int | None = None, *, local: bool = True, lan: bool = False, **at
     not even in place of those that are lost.  lan: join VMs that stay on other machines of the local network, too, if
     they have the same key (needs `zeroconf`, and takes two seconds).
 
-    Raises VMsNotFound, which lists what was found; ValueError for `n` below 1.
+    Raises VMsNotFound, which lists what was found; ValueError for `n` below 1, a key file without a key, or an address
+    in $RIVER_SERVERS that is none; with `lan`, NotPrivate if others can reach the key or the runtime directory, and
+    RuntimeError after a first connect() without; BrokenProcessPool when VMs cannot be kept alive.
     """
     if n is not None and n < 1:
         raise ValueError(f"connect() takes 1 VM or more, not {n}")

@@ -280,6 +280,21 @@ def test_servers_of_one_name_on_two_machines_are_told_apart(monkeypatch, tmp_pat
         wait_until(lambda: not before[0] & children_of(one.pid), what="the end of the VM that was stopped")
         assert before[1] <= children_of(other.pid)
         disconnect()
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (lambda home, env: (home / "key").write_text("no key"), "holds no cluster key"),
+        (lambda home, env: env("RIVER_SERVERS", "node7"), "'node7' is no address of a server"),
+    ],
+    ids=["no key", "no address"],
+)
+def test_a_key_or_an_address_that_is_none_is_an_error_of_connect(wrong, text, home, monkeypatch):
+    with serving("-n", 1):
+        wrong(home, monkeypatch.setenv)
+        with pytest.raises(ValueError, match=text):
+            connect(1)
+
+
 
 
 def test_what_is_known_of_a_vm_comes_from_its_machine(server):

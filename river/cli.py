@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 _PATIENCE = 1.0
 
 _USAGE = """\
-usage: {name} [-n N] [--quiet] script.py [arguments of the script ...]
-       {name} [-n N] [--quiet] -m module [arguments ...]
+usage: {name} [-n N] [--lan] [--quiet] script.py [arguments of the script ...]
+       {name} [-n N] [--lan] [--quiet] -m module [arguments ...]
        {name} run ...            the same, for a script called vm, status, key or run
        river vm | status | key  [--help]
        river --help | --version
@@ -31,6 +31,7 @@ usage: {name} [-n N] [--quiet] script.py [arguments of the script ...]
 Run a Python script with VMs at hand: those of `connect()` and `discover()`.  `river vm start` makes VMs that stay,
 which all programs of yours find; `river status` shows them; `river key` is what they are protected by.
   -n N       so many VMs (default: those that stay, or else one for each usable core)
+  --lan      look for VMs that stay on other machines of the local network, too
   --quiet    do not say how many VMs were found
 """
 
@@ -39,6 +40,7 @@ class _Order(NamedTuple):
     """What the command line asks for."""
 
     vms: int | None
+    lan: bool
     quiet: bool
     is_module: bool
     argv: list[str]
@@ -74,7 +76,7 @@ def trickle(argv: Sequence[str] | None = None) -> int:
 def _read(given: list[str]) -> _Order | str:
     """What is asked for; a string is to be printed, and that is all.  Raises _Misuse."""
     vms: int | None = None
-    quiet = False
+    lan = quiet = False
     if given[:1] == ["run"]:
         given = given[1:]
     while given and given[0].startswith("-"):
@@ -85,12 +87,14 @@ def _read(given: list[str]) -> _Order | str:
             from . import __version__
 
             return f"river {__version__}"
-        if option in ("-q", "--quiet"):
+        if option == "--lan":
+            lan = True
+        elif option in ("-q", "--quiet"):
             quiet = True
         elif option == "-m":
             if not given:
                 raise _Misuse("-m needs the name of a module")
-            return _Order(vms, quiet, True, given)
+            return _Order(vms, lan, quiet, True, given)
         elif option.startswith("-n"):
             text = option[2:] or (given.pop(0) if given else "")
             if not text.isdecimal() or int(text) < 1:
@@ -100,7 +104,7 @@ def _read(given: list[str]) -> _Order | str:
             raise _Misuse(f"there is no option {option}")
     if not given:
         raise _Misuse("which script?")
-    return _Order(vms, quiet, False, given)
+    return _Order(vms, lan, quiet, False, given)
 
 
 def _run(order: _Order, name: str) -> int:
@@ -116,15 +120,17 @@ def _run(order: _Order, name: str) -> int:
     except SyntaxError as error:
         _tell(error.with_traceback(None))
         return 1
-    from . import session
+    from . import exits, session
 
     sys.path.append(str(Path(__file__).with_name("names")))
     sys.argv[:] = [module.__file__ or "" if order.is_module else order.argv[0], *order.argv[1:]]
     sys.modules["__main__"] = module
     try:
-        return _finish(lambda: _perform(order, name, module, code))
+        ended = _finish(lambda: _perform(order, name, module, code))
+        return _finish(exits.wait_for_threads) or ended
     finally:
         session.disconnect()
+        exits.run()
 
 
 def _load(order: _Order) -> tuple[types.ModuleType, Any]:
@@ -150,7 +156,7 @@ def _perform(order: _Order, name: str, module: types.ModuleType, code: Any) -> N
     """Find VMs, say how many, and do what the script does; then what its program does."""
     from . import session
 
-    vms = session.the_session(order.vms).connect(order.vms, True, {})
+    vms = session.the_session(order.vms, lan=order.lan).connect(order.vms, True, {})
     if not order.quiet:
         found = f"discovered {len(vms)} VM{'s' * (len(vms) != 1)}"
         is_seen = sys.stdout is not None and sys.stdout.isatty()
@@ -200,7 +206,7 @@ def _finish(perform: Callable[[], None]) -> int:
 
 
 # What is around a script's own frames.
-_AROUND = (__name__, "river.session", "river.vr")
+_AROUND = (__name__, "river.exits", "river.session", "river.vr")
 
 
 def _tell(error: BaseException) -> None:

@@ -38,7 +38,7 @@ class Cluster:
     """VMs and the tasks that they run.
 
     vms: how many. lifetime: tasks until a VM is replaced. start, memory, env: see `Plan`.
-    machines: VMs are started on these first, and on this one only beyond what they take.
+    machines: VMs are started on these first, and on this one only beyond what they take. local: False: not on this one.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Cluster:
         env: dict[str, str] | None = None,
         threads: int | None = None,
         machines: Sequence[Machine] = (),
+        local: bool = True,
     ) -> None:
         self.is_orphan = False  # True in a forked child: VMs are the parent's
         initialize = (initializer, tuple(initargs)) if initializer is not None else None
@@ -75,7 +76,8 @@ class Cluster:
         try:
             for machine in machines:
                 self._fleet.join(machine)
-            self._fleet.launch()
+            if local:
+                self._fleet.launch()
             self._reader.start()
             _clusters.add(self)
             self.act(self.decide(self.scheduler.opened))
@@ -224,6 +226,13 @@ class Cluster:
                 self.act(self.decide(self.scheduler.gave_up, f"the supervisor died {self._fleet.launches} times"))
                 return
             self._fleet.launch()
+        elif not self._fleet.launches:  # nothing may take its place
+            if self._fleet.is_empty:
+                why = f"{machine.name} is gone with its VMs, and none may be started on this machine (local=False)"
+                self.act(self.decide(self.scheduler.gave_up, why))
+                return
+            with self._lock:
+                self.scheduler.wanted -= machine.limit or 0
         facts = {"pid": machine.process.pid, "code": -signal.SIGKILL, "peak": 0, "oom": False, "tail": ""}
         for vm in vms:
             left = self.scheduler.vms.get(vm.name)

@@ -72,6 +72,7 @@ class Face(Lookalikes, concurrent.futures.Executor):
         env: dict[str, str] | None = None,
         threads_per_worker: int | None = None,
         machines: Sequence[Machine] = (),
+        local: bool = True,
     ) -> None:
         self._life = Life()
         self._is_view = False
@@ -93,6 +94,7 @@ class Face(Lookalikes, concurrent.futures.Executor):
             # VMs elsewhere have not inherited anything, so none may.
             start="exec" if machines else arguments.start_method(context),
             machines=machines,
+            local=local,
             lifetime=lifetime,
             memory=arguments.memory_limits(max_memory),
             env={k: str(v) for k, v in (env or {}).items()},

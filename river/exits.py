@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable
 
 _calls: list[Callable[[], None]] = []
-_is_exiting = False
+_is_exiting = _is_held = False
 
 
 def at_exit(call: Callable[[], None]) -> None:
     """Run `call` once when the interpreter ends, while threads still work."""
     if not _calls:
         # concurrent.futures does the same: plain atexit functions run after threads have been joined.
-        getattr(threading, "_register_atexit", atexit.register)(_run)
+        getattr(threading, "_register_atexit", atexit.register)(run)
     if call not in _calls:
         _calls.append(call)
 
@@ -26,8 +26,24 @@ def is_exiting() -> bool:
     return _is_exiting
 
 
-def _run() -> None:
+def wait_for_threads() -> None:
+    """Wait for the program's own threads, as the interpreter does when it ends; what they use is there until they end.
+
+    Whoever calls this (in the main thread) ends the program next, and calls `run` himself.
+    """
+    global _is_held
+    _is_held = True
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # the one way for those that wait for the main thread's end
+    finally:
+        _is_held = False
+
+
+def run() -> None:
+    """Do now what is to be done when the interpreter ends."""
     global _is_exiting
+    if _is_held:
+        return
     _is_exiting = True
     for call in _calls:
         call()

@@ -1,4 +1,4 @@
-"""What the cluster tells of tasks and pools that have failed.
+"""What is told of tasks, VRs and pools that have failed.
 
 The exceptions themselves are in `errors`, which is loaded with the first of them: it imports much of the standard
 library, and most programs end without one.
@@ -6,8 +6,10 @@ library, and most programs end without one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from ._core import serial
 from ._core.instructions import Fail
 
 
@@ -24,6 +26,20 @@ def of_task(fail: Fail, host: str, facts: Any) -> BaseException:
     if fail.reason == "gone":
         return errors.WorkerLost(f"{what} was to run on {fail.vm}, which is gone; discover() or connect() finds others")
     return errors.worker_lost(fail.vm or "", host, facts, what, task.deaths, task.retries)
+
+
+def of_report(report: Sequence[Any], is_pool: bool) -> BaseException:
+    """The exception that a VM reported, ready to be raised here."""
+    from . import errors
+
+    blob, name, text, *value = report
+    try:
+        caught = serial.loads(blob) if blob is not None else None
+    except BaseException:  # noqa: BLE001 - its class may be unknown here, or have gone; the text still tells
+        caught = None
+    if value:
+        return errors.unsendable((blob, name, text), caught, value[0], is_pool)
+    return errors.remote((blob, name, text), caught, is_pool)
 
 
 def of_pool(why: str, facts: Any = None) -> BaseException:

@@ -104,6 +104,11 @@ class Fleet:
         with self._lock:
             return [*self._ended, *self._vms.values()]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no machine."""
+        return not self._machines
+
     def signal(self, name: str, number: int) -> None:
         """Send a signal to a VM's process group."""
         machine = self._machines.get(name.partition("/")[0])

@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
+from . import failures
 from . import progress as progress_
 from ._core import calls, serial
 from ._core.instructions import Task
 from .chunks import Chunks
 from .cluster import Cluster
 from .functions import Function
-from .tasks import Options, rebuild, short, transfer_error
+from .tasks import Options, short, transfer_error
 
 SKIPPED: Any = object()  # in place of an item that raised, with on_error="skip"
 _UNBOUND_CLASS_ERROR = "on_error must be 'raise', 'return' or 'skip', not {!r}"
@@ -278,7 +279,7 @@ class Job:
         errors: dict[int, BaseException] = {}
         again: list[int] = []
         for index, report in reports:
-            error = rebuild(report, self.is_pool)
+            error = failures.of_report(report, self.is_pool)
             if self.options.retries_exception(error, task.attempt):
                 again.append(index)
             else:

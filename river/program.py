@@ -8,13 +8,16 @@ May not: know how VMs are started, or what a VR does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from . import errors
-from ._core import envelope, serial
+from . import errors, failures
+from ._core import envelope
 from ._core.packet import selects
 from ._core.post import the_post
 from ._core.questions import LOST
+
+# What there is, as mappings, and what the first of those raised that could not be had, or None.
+Outcome: TypeAlias = "tuple[list[Any], BaseException | None]"
 
 
 class Program(Protocol):
@@ -23,8 +26,8 @@ class Program(Protocol):
     def discover(self, attributes: dict[str, Any]) -> list[Any]:
         """The VMs that match, as mappings."""
 
-    def deploy(self, parent: str, vms: list[Any], kind: type, args: tuple[Any, ...]) -> list[Any]:
-        """Start a VR of class `kind` on each; a mapping for each, with its `uuid`."""
+    def deploy(self, parent: str, vms: list[Any], kind: type, args: tuple[Any, ...]) -> Outcome:
+        """Start a VR of class `kind` on each; those that live are told with their `uuid`s, whatever others raise."""
 
 
 class FarProgram:
@@ -34,22 +37,24 @@ class FarProgram:
         self._registry = registry
 
     def discover(self, attributes: dict[str, Any]) -> list[Any]:
-        return [vm for vm in self._ask("discover", {})["vms"] if selects(attributes, vm)]
+        vms, error = self._ask("discover", {})
+        if error is not None:
+            raise error
+        return [vm for vm in vms if selects(attributes, vm)]
 
-    def deploy(self, parent: str, vms: Sequence[Any], kind: type, args: tuple[Any, ...]) -> list[Any]:
-        import cloudpickle
+    def deploy(self, parent: str, vms: Sequence[Any], kind: type, args: tuple[Any, ...]) -> Outcome:
+        try:  # by name what the driver has, so that a VR in a VM deploys the very class that the initiator would
+            what = envelope.by_value({"kind": kind, "args": args})
+        except errors.PacketError as error:
+            raise error.__cause__ or error from None
+        return self._ask("deploy", {"parent": parent, "vms": [vm["uuid"] for vm in vms], "what": what.blob})
 
-        blob = cloudpickle.dumps((kind, args))
-        return self._ask("deploy", {"parent": parent, "vms": [vm["uuid"] for vm in vms], "blob": blob})["vms"]  # type: ignore[no-any-return]
-
-    def _ask(self, what: str, values: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, what: str, values: dict[str, Any]) -> Outcome:
         post = the_post()
         pending = post.ask(self._registry, what, envelope.seal(values))
         post.wait(lambda: pending.status)
         if pending.letter is None or pending.status == LOST:
             raise errors.VirtualResourceLost("the program that this VR belongs to has ended")
         answer = pending.letter.values()
-        if pending.status == "failed":
-            blob, name, text = answer["report"]
-            raise errors.remote((blob, name, text), serial.loads(blob) if blob else None, False)
-        return answer
+        report = answer["report"]
+        return answer["vms"], None if report is None else failures.of_report(report, False)

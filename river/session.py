@@ -28,10 +28,10 @@ from ._core.questions import Reply
 from .executor import submit_task
 from .machine import RemoteVM
 from .pool import RiverPool
-from .program import FarProgram
+from .program import FarProgram, Outcome
 from .tasks import Options, TaskFuture
 from .vms import ONCE, VM
-from .vr import VirtualResource, begin, end, live, live_packed
+from .vr import VirtualResource, begin, end, live
 
 if TYPE_CHECKING:
     from .joined import JoinedMachine
@@ -48,7 +48,15 @@ class Session:
         found = sum(machine.limit for machine in machines)
         if not found and not local:
             raise errors.VMsNotFound("no VM was found, and none may be started (local=False); all there are: none")
-        self.pool = RiverPool((vms if local else found) or found or cpus.cpu_count(), machines=machines)
+        try:
+            count = (vms if local else found) or found or cpus.cpu_count()
+            self.pool = RiverPool(count, machines=machines, local=local)
+        except BaseException:
+            for machine in machines:
+                machine.line.close()  # others may have what it could not take over
+            raise
+        self.is_local = local  # whether VMs may be started here
+        self.is_lan = lan  # whether VMs were looked for on other machines
         self.program = Registry(self)
         self._known: dict[str, VM] = {}
         self._lock = threading.Lock()
@@ -63,17 +71,15 @@ class Session:
         cluster.wait(lambda: self._is_staffed() or cluster.failure is not None, _PATIENCE)
         cluster.check_open()
         load, here = memory.of_machine(), socket.gethostname()
-        found = []
         with self._lock:
+            found = {}
             for remote in cluster.vms():
                 if remote.pid and not remote.is_ended:
-                    known = self._known.get(remote.name)
-                    if known is None:
-                        known = self._known[remote.name] = VM(self, remote.name, _facts(remote))
-                    if known["host"] == here:  # of other machines it is known as of joining
-                        known._facts.update(load)
-                    found.append(known)
-        return found
+                    vm = found[remote.name] = self._known.get(remote.name) or VM(self, remote.name, _facts(remote))
+                    if vm["host"] == here:  # of other machines it is known as of joining
+                        vm._facts.update(load)
+            self._known = found
+        return list(found.values())
 
     def _is_staffed(self) -> bool:
         return sum(bool(vm.pid) for vm in self.pool._cluster.vms()) >= self.pool._cluster.scheduler.wanted
@@ -81,11 +87,14 @@ class Session:
     def connect(self, n: int | None, local: bool, attributes: Mapping[str, Any]) -> list[VM]:
         """`n` VMs that match, or all; local ones are started for what is missing."""
         found = [vm for vm in self.vms() if selects(attributes, vm)]
-        if n is not None and len(found) < n and local and self._could_start(attributes):
+        if n is not None and len(found) < n and local and self.is_local and self._could_start(attributes):
             self.grow(n - len(found))
             found = [vm for vm in self.vms() if selects(attributes, vm)]
         if n is not None and len(found) < n:
-            raise errors.VMsNotFound(_missing(n, found, self.vms(), attributes))
+            text = _missing(n, found, self.vms(), attributes)
+            if local and not self.is_local:
+                text += "; none may be started here, as the first connect() said local=False"
+            raise errors.VMsNotFound(text)
         return found[:n]
 
     @staticmethod
@@ -143,14 +152,11 @@ class Registry:
     def discover(self, attributes: dict[str, Any]) -> list[Any]:
         return [vm for vm in self._session.vms() if selects(attributes, vm)]
 
-    def deploy(self, parent: str, vms: list[Any], kind: type[VirtualResource], args: tuple[Any, ...]) -> list[Any]:
-        entries, futures = self._start(parent, [vm["uuid"] for vm in vms], live, (kind,), args)
-        for future in futures:
-            future.result()
-        return entries
+    def deploy(self, parent: str, vms: list[Any], kind: type[VirtualResource], args: tuple[Any, ...]) -> Outcome:
+        return _deployed(*self._start(parent, [vm["uuid"] for vm in vms], kind, args))
 
     def _start(
-        self, parent: str, uuids: list[str], start: Any, what: tuple[Any, ...], args: tuple[Any, ...]
+        self, parent: str, uuids: list[str], kind: type[VirtualResource], args: tuple[Any, ...]
     ) -> tuple[list[dict[str, Any]], list[TaskFuture]]:
         if not self._is_known:
             self._is_known = True
@@ -165,7 +171,7 @@ class Registry:
             entry = {**vm, "uuid": new_resident(uuid), "vm": uuid}
             entries.append(entry)
             program = FarProgram(self._uuid)
-            futures.append(self._session.call(vm, start, *what, entry["uuid"], parent, program, args))
+            futures.append(self._session.call(vm, live, kind, entry["uuid"], parent, program, args))
         return entries, futures
 
     # -- what the post calls ------------------------------------------------------------------------------------
@@ -178,30 +184,27 @@ class Registry:
         try:
             values = letter.values()
             if what == "discover":
-                reply.answer("ok", envelope.seal({"vms": [dict(vm) for vm in self._session.vms()]}))
+                self._tell(reply, [dict(vm) for vm in self._session.vms()], None)
                 return
-            entries, futures = self._start(values["parent"], values["vms"], live_packed, (values["blob"],), ())
+            entries, futures = self._start(values["parent"], values["vms"], **serial.loads(values["what"]))
             left = list(futures)
 
             def one_is_done(future: Any) -> None:
                 left.remove(future)
                 if not left:
-                    self._tell(reply, entries, futures)
+                    self._tell(reply, *_deployed(entries, futures))
 
             for future in futures:
                 future.add_done_callback(one_is_done)
             if not futures:
-                self._tell(reply, entries, futures)
+                self._tell(reply, [], None)
         except Exception as error:  # noqa: BLE001 - whoever asked hears of it
-            reply.answer("failed", envelope.seal({"report": serial.dump_exception(error)}))
+            self._tell(reply, [], error)
 
     @staticmethod
-    def _tell(reply: Reply, entries: list[dict[str, Any]], futures: Sequence[TaskFuture]) -> None:
-        failed = [error for error in (future.exception() for future in futures) if error is not None]
-        if failed:
-            reply.answer("failed", envelope.seal({"report": serial.dump_exception(failed[0])}))
-        else:
-            reply.answer("ok", envelope.seal({"vms": entries}))
+    def _tell(reply: Reply, vms: list[Any], error: BaseException | None) -> None:
+        report = None if error is None else serial.dump_exception(error)
+        reply.answer("ok", envelope.seal({"vms": vms, "report": report}))
 
     def delivered(self, letter: Letter, line: Line | None) -> None:
         """Nobody sends it packets."""
@@ -217,6 +220,13 @@ class Registry:
             the_post().move_out(self._uuid)
 
 
+def _deployed(entries: list[Any], futures: Sequence[TaskFuture]) -> Outcome:
+    """What has come of it, after waiting for all: a VR that nobody is told of could be neither reached nor ended."""
+    outcomes = [future.exception() for future in futures]
+    started = [entry for entry, error in zip(entries, outcomes, strict=True) if error is None]
+    return started, next((error for error in outcomes if error is not None), None)
+
+
 _session: Session | None = None
 _has_run = False
 _making = threading.Lock()
@@ -227,13 +237,19 @@ def the_session(n: int | None = None, local: bool = True, lan: bool = False) -> 
     `lan`, on other machines too), and, if `local`, VMs of this machine for what is missing.  By default all that stay,
     or one for each core.
 
-    Raises VMsNotFound if there is none and `local` is false; with `lan`, NotPrivate when others can reach the key or
-    the runtime directory; ValueError when the file of the key holds none, or $RIVER_SERVERS what is no address.
+    Raises VMsNotFound if there is none and `local` is false; with `lan`, RuntimeError when it was made without, and
+    NotPrivate when others can reach the key or the runtime directory; ValueError when the file of the key holds none,
+    or $RIVER_SERVERS what is no address.
     """
     global _session
     with _making:
         if _session is None or _session.is_closed:
             _session = Session(n, local, lan)
+        elif lan and not _session.is_lan:  # its VMs may be forked: others could not know what these have inherited
+            raise RuntimeError(
+                "this program has VMs already, and did not look for others on the network: give lan=True to its first "
+                "connect(), or run it by `river --lan`, or disconnect() before"
+            )
         return _session
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ._core import calls, serial
+from . import failures
+from ._core import calls
 from ._core.instructions import Task
 from .cluster import Cluster
 from .futures import Future
@@ -61,7 +62,7 @@ class TaskFuture(Future, Task):
             self._end(None, transfer_error(self.describe(), outcome[5], error, self.is_pool))
         else:
             report = outcome[5] if status == calls.ERROR else (*outcome[5][0], outcome[5][1])
-            caught = rebuild(report, self.is_pool)
+            caught = failures.of_report(report, self.is_pool)
             if self._options.retries_exception(caught, self.attempt):
                 self.attempt += 1
                 self._owner.resubmit([self])  # type: ignore[attr-defined]
@@ -107,20 +108,6 @@ def _call_then_finish(callback: Callable[[Any], Any], future: Future, value: Any
     finally:
         future.finish(value, error)
         future._owner.nudge()
-
-
-def rebuild(report: Sequence[Any], is_pool: bool) -> BaseException:
-    """The exception that a VM reported, ready to be raised here."""
-    from . import errors
-
-    blob, name, text, *value = report
-    try:
-        caught = serial.loads(blob) if blob is not None else None
-    except BaseException:  # noqa: BLE001 - its class may have gone from here; the text still tells
-        caught = None
-    if value:
-        return errors.unsendable((blob, name, text), caught, value[0], is_pool)
-    return errors.remote((blob, name, text), caught, is_pool)
 
 
 def transfer_error(call: str, report: Any, error: BaseException | None, is_pool: bool) -> BaseException:

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import errors
 from ._core import remote
+from ._core.relay import deadline_of, left_of
 from .futures import Future
 from .session import Session, disconnect, the_session
 from .vms import VM, Handle, RemoteMethod, RemoteName, fork_on
@@ -42,11 +43,14 @@ def connect(n: int | None = None, *, local: bool = True, lan: bool = False, **at
     """The VMs of this program: exactly `n`, or all there are.
 
     The first time, VMs that stay (`river vm start`) are joined; if there is none, one is started here for each usable
-    core.  local: start VMs on this machine for what is missing.  lan: join VMs that stay on other machines of the local
-    network, too, if they have the same key (needs `zeroconf`, and takes two seconds).  attributes: what the VMs must
-    have, by the rules of packets: `connect(2, memory=lambda free: free > 4 << 30)`.
+    core.  attributes: what VMs must have, by the rules of packets: `connect(2, memory=lambda free: free > 4 << 30)`.
+    local: start VMs on this machine for what is missing.  If the first connect() says False, none is ever started here,
+    not even in place of those that are lost.  lan: join VMs that stay on other machines of the local network, too, if
+    they have the same key (needs `zeroconf`, and takes two seconds).
 
-    Raises VMsNotFound, which lists what was found; ValueError for `n` below 1.
+    Raises VMsNotFound, which lists what was found; ValueError for `n` below 1, a key file without a key, or an address
+    in $RIVER_SERVERS that is none; with `lan`, NotPrivate if others can reach the key or the runtime directory, and
+    RuntimeError after a first connect() without; BrokenProcessPool when VMs cannot be kept alive.
     """
     if n is not None and n < 1:
         raise ValueError(f"connect() takes 1 VM or more, not {n}")
@@ -82,6 +86,8 @@ def fork(where: Any, /, *args: Any, **keywords: Any) -> Handle:
 
     `fork(obj.method, ...)` does the same for an object that lives in a VM, `fork(vm.name, ...)` for what was injected.
     The call runs at most once: if its VM dies, the handle fails with WorkerLost.
+
+    Raises TypeError for what cannot be called, or for a method of an object that lives in another VM.
     """
     if isinstance(where, (RemoteName, RemoteMethod)):
         return where._river_fork(args, keywords)
@@ -92,6 +98,10 @@ def fork(where: Any, /, *args: Any, **keywords: Any) -> Handle:
         return RemoteName(where, function)._river_fork(args, keywords)
     if isinstance(function, RemoteName):
         return RemoteName(where, function._name)._river_fork(args, keywords)
+    if isinstance(function, RemoteMethod):
+        if function._owner._vm != where:
+            raise TypeError(f"{function!r} runs there only, not on {where!r}: fork(obj.{function._name}, ...)")
+        return function._river_fork(args, keywords)
     if not callable(function):
         raise TypeError(f"fork() takes a function, or the name of one that was injected, not {function!r}")
     return fork_on(where, function, args, keywords)
@@ -128,8 +138,18 @@ def forkall(vms: Iterable[VM], function: Any, /, *args: Any, **keywords: Any) ->
 
 
 def joinall(handles: Iterable[Handle], timeout: float | None = None) -> list[Any]:
-    """Wait for all handles and return their values, in order.  Raises what the first of them that failed raised."""
-    return [handle.result(timeout) for handle in handles]
+    """Wait for all handles and return their values, in order.
+
+    Raises what the first of them that failed raised; TimeoutError if not all are finished within `timeout` seconds.
+    """
+    handles, deadline = list(handles), deadline_of(timeout)
+    values = []
+    for handle in handles:
+        handle.wait(left_of(deadline))
+        if not handle.done():
+            raise errors.TimeoutError(f"not all of {len(handles)} handles were finished within {timeout} s")
+        values.append(handle.result())
+    return values
 
 
 def forkjoin(vms: Sequence[VM], function: Callable[..., Any], items: Iterable[Any], star: bool | None = None) -> Any:

@@ -78,7 +78,14 @@ class Handle(TaskFuture):
         return super().finish(result, exception, state)
 
 
-class RemoteName:
+class _Stays:
+    """What stands for something in a VM, and would mean nothing elsewhere."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be sent: it is of use here only; call it here, and send what it returns")
+
+
+class RemoteName(_Stays):
     """Something that was injected into a VM: calling it calls it there."""
 
     def __init__(self, vm: VM, name: str) -> None:
@@ -102,7 +109,7 @@ class RemoteName:
         return f"<{self._name} in {self._vm!r}>"
 
 
-class RemoteObject:
+class RemoteObject(_Stays):
     """An object that lives in a VM: its methods are called there, one at a time.  It is dropped there when this is."""
 
     def __init__(self, vm: VM, held: remote.Held) -> None:
@@ -121,7 +128,7 @@ class RemoteObject:
         return f"<{self._kind} in {self._vm!r}>"
 
 
-class RemoteMethod:
+class RemoteMethod(_Stays):
     """A method of an object that lives in a VM."""
 
     def __init__(self, owner: RemoteObject, name: str) -> None:

@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from . import errors
+from . import errors, failures
 from ._core import serial
 from ._core.box import KILLED, Box, ChildFailed
 from ._core.packet import Packet, check_names
 from ._core.post import the_post
-from ._core.process import flush_output
+from ._core.process import flush_output, without_us
 from .program import Program
 
 __all__ = ["VirtualResource"]
@@ -79,12 +79,17 @@ class VirtualResource:
         """Start a VR on each of these VMs; returns a mapping for each: its uuid, and its VM's facts (vm, host, ...).
 
         cls: its class, default: the one VirtualResource of `module` (default: this one's).  args: for its `__init__`.
-        Raises what pickling the class raises, WorkerLost if a VM is gone, LookupError if `module` has not just one.
+        Raises what pickling the class raises, WorkerLost if a VM is gone, LookupError if `module` has not just one,
+        and what the first `__init__` that failed raised.  Those that were started all the same are children, too; the
+        exception has their mappings as its attribute `deployed`.
         """
         kind = cls or (the_vr_of(module) if module is not None else type(self))
-        deployed = self._program.deploy(self.uuid, list(allocated), kind, tuple(args))
+        deployed, error = self._program.deploy(self.uuid, list(allocated), kind, tuple(args))
         for entry in deployed:
             self._box.adopt(entry["uuid"])
+        if error is not None:
+            error.deployed = deployed  # type: ignore[attr-defined]
+            raise error
         return deployed
 
     @property
@@ -170,12 +175,6 @@ def live(kind: type[VirtualResource], uuid: str, parent: str, program: Program, 
     threading.Thread(target=_live, args=(vr,), name=f"river-{kind.__name__}-{uuid[-8:]}", daemon=True).start()
 
 
-def live_packed(blob: bytes, uuid: str, parent: str, program: Program, args: tuple[Any, ...]) -> None:
-    """The same for a class that comes from a VR in a VM, packed by that one."""
-    kind, args = serial.loads(blob)
-    live(kind, uuid, parent, program, args)
-
-
 def begin(
     kind: type[VirtualResource], uuid: str, parent: str | None, program: Program, args: tuple[Any, ...]
 ) -> VirtualResource:
@@ -211,15 +210,10 @@ def _live(vr: VirtualResource) -> None:
         vr.main()
     except BaseException as error:  # noqa: BLE001 - whatever it was, the parent hears of it
         if not isinstance(error, SystemExit) or error.code:  # sys.exit() is an end like any other, sys.exit("why") not
-            report = serial.dump_exception(_without_us(error))
+            report = serial.dump_exception(without_us(error))
     finally:
         flush_output()
         end(vr, report)
-
-
-def _without_us(error: BaseException) -> BaseException:
-    """Leave the frame of `_live` out of the traceback: the first line should be the user's."""
-    return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
 
 
 def the_vr_of(module: str | ModuleType) -> type[VirtualResource]:
@@ -247,12 +241,7 @@ def _what_ended(failed: ChildFailed) -> tuple[BaseException, BaseException | Non
     if failed.report == KILLED:
         lost = errors.VirtualResourceLost(f"VR {failed.uuid}, a child of this one, is gone with its VM, which has died")
         return lost, None
-    blob, name, text = failed.report
-    try:
-        caught = serial.loads(blob) if blob is not None else None
-    except BaseException:  # noqa: BLE001 - its class may be unknown here; the text still tells
-        caught = None
-    error = errors.remote((blob, name, text), caught, False)
+    error = failures.of_report(failed.report, False)
     return error, error.__cause__
 
 

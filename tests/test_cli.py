@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from served import own_home  # noqa: F401
@@ -50,7 +51,7 @@ def said(tmp_path):
 def test_help_shows_the_usage(name, option):
     printed, complaints = run(option, name=name)
 
-    assert printed.startswith(f"usage: {name} [-n N] [--quiet] script.py") and complaints == ""
+    assert printed.startswith(f"usage: {name} [-n N] [--lan] [--quiet] script.py") and complaints == ""
 
 
 def test_the_version_is_told():
@@ -109,6 +110,15 @@ def test_so_many_vms_are_started_as_asked_for(options, count, tmp_path):
 
 def test_without_n_there_is_one_vm_for_each_usable_core(tmp_path):
     assert run("--quiet", write(tmp_path, "print(len(connect()))"))[0] == f"{river.cpu_count()}\n"
+
+
+@pytest.mark.parametrize("name", ["river", "trickle"])
+def test_a_script_that_asks_for_vms_on_the_network_is_run_with_lan(name, tmp_path):
+    path = write(tmp_path, "print(len(connect(1, lan=True)))")
+
+    assert run("--lan", "-q", "-n1", path, name=name)[0] == "1\n"  # others on this network may be complained of
+    _, complaints = run("-q", "-n1", path, name=name, code=1)
+    assert "or run it by `river --lan`, or disconnect() before" in complaints
 
 
 def test_a_script_may_be_called_like_a_command(tmp_path):
@@ -486,6 +496,48 @@ def test_ctrl_c_while_virtual_resources_run_ends_them(tmp_path):
 
         assert terminal.end() == 130
         assert terminal.said.endswith("KeyboardInterrupt\n") and "main has returned" not in terminal.said
+        wait_until(lambda: others() == [], what="the end of all processes")
+
+
+THREADS = """
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+    from river import RiverPool
+
+    vms, pool, idle = connect(2), {pool}, ThreadPoolExecutor(1)
+
+    def work():
+        threading.main_thread().join()
+        {work}
+
+    idle.submit(threading.Thread(target=work).start).result()
+    {end}
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("import sys; sys.exit(3)", 3), ("1 / 0", 1)])
+def test_vms_are_there_until_the_scripts_own_threads_have_ended(end, code, said):
+    work = "print(forkjoin(vms, abs, [-1, -2]), pool.submit(abs, -3).result())"
+
+    assert said(THREADS.format(pool="RiverPool(1)", work=work, end=end), code=code)[0] == "[1, 2] 3\n"
+
+
+def is_asleep(pid):
+    """Whether no thread of this process has anything to do."""
+    stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "S" for stat in stats)
+
+
+def test_ctrl_c_while_the_scripts_own_threads_run_ends_it(tmp_path):
+    work = "print('at work', flush=True); threading.Event().wait()"
+    path = write(tmp_path, THREADS.format(pool=None, work=work, end=""))
+    with Terminal("-W", "error", *command("river"), "-q", "-n", "2", path) as terminal:
+        terminal.expect("at work")
+        wait_until(lambda: is_asleep(terminal.pid), what="it to wait")  # before, Python may miss the signal
+        terminal.press_ctrl_c()
+
+        assert terminal.end() == (130 if sys.version_info < (3, 13) else 0)  # 3.13 tells of it, but not the program
+        assert terminal.said.count("KeyboardInterrupt") == 1
         wait_until(lambda: others() == [], what="the end of all processes")
 
 

@@ -3,11 +3,12 @@
 A server is started as a user does it; RIVER_SERVERS names the one that is taken to be elsewhere.
 """
 
+import errno
 import os
 import signal
 
 import pytest
-from served import own_home, serving  # noqa: F401 - a fixture
+from served import free, own_home, serving  # noqa: F401 - a fixture
 from tasks import wait_until
 
 import river
@@ -85,6 +86,38 @@ def test_their_end_costs_no_work(server, tmp_path):
     assert len(vms) == 3
 
 
+def test_without_local_ones_none_is_ever_started(server):
+    before = children_of(os.getpid())
+    vms = connect(2, local=False)
+    assert len(vms) == 2
+    with pytest.raises(river.VMsNotFound, match="3 VMs were asked for, and 2 found; .*local=False"):
+        connect(3)
+    server.send_signal(signal.SIGTERM)
+    server.wait()
+    with pytest.raises(river.BrokenProcessPool, match="one is gone with its VMs, and none may be started on this"):
+        forkjoin(vms, own_pid, [()] * 2)
+    with pytest.raises(river.BrokenProcessPool, match="one is gone"):
+        connect()
+    assert children_of(os.getpid()) <= before  # the server was one of them
+    disconnect()
+    assert len(connect(1)) == 1
+
+
+def test_without_local_ones_a_program_goes_on_with_what_is_left():
+    with serving("-n", 2, name="one") as one, serving("-n", 1, name="two") as two:
+        assert len(connect(local=False)) == 3
+        one.send_signal(signal.SIGTERM)
+        one.wait()
+        wait_until(lambda: len(connect()) == 1)
+
+        (left,) = connect(1)
+        assert left["pid"] in children_of(two.pid)
+        os.kill(left["pid"], signal.SIGKILL)
+        wait_until(lambda: connect() != [left])
+        assert forkjoin(connect(1), abs, [-1]) == [1]
+        disconnect()
+
+
 def test_large_arrays_go_there_and_back(server):
     numpy = pytest.importorskip("numpy")
     vms = connect(2)
@@ -156,6 +189,17 @@ def test_the_death_of_a_vm_there_is_told_at_once(server):
 
     with pytest.raises(river.VirtualResourceLost):
         river.run(Waits)
+
+
+def test_what_was_joined_is_given_back_when_the_program_cannot_use_it(server, monkeypatch):
+    def broken(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(river.session, "RiverPool", broken)
+    with pytest.raises(OSError, match="Too many open files"):
+        connect(2)
+
+    wait_until(lambda: free() == 3)
 
 
 def test_another_programs_vms_are_not_taken(server):
@@ -236,6 +280,21 @@ def test_servers_of_one_name_on_two_machines_are_told_apart(monkeypatch, tmp_pat
         wait_until(lambda: not before[0] & children_of(one.pid), what="the end of the VM that was stopped")
         assert before[1] <= children_of(other.pid)
         disconnect()
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (lambda home, env: (home / "key").write_text("no key"), "holds no cluster key"),
+        (lambda home, env: env("RIVER_SERVERS", "node7"), "'node7' is no address of a server"),
+    ],
+    ids=["no key", "no address"],
+)
+def test_a_key_or_an_address_that_is_none_is_an_error_of_connect(wrong, text, home, monkeypatch):
+    with serving("-n", 1):
+        wrong(home, monkeypatch.setenv)
+        with pytest.raises(ValueError, match=text):
+            connect(1)
+
+
 
 
 def test_what_is_known_of_a_vm_comes_from_its_machine(server):

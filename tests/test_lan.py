@@ -17,7 +17,7 @@ import psutil
 import pytest
 from served import Driver, ended, free, next_frames, own_home, river, serving  # noqa: F401
 from tasks import wait_until
-from tools import surroundings
+from tools import command, script, surroundings
 
 from river import keys, mdns, servers
 from river._core import calls, serial, shm
@@ -301,6 +301,15 @@ def test_a_server_on_the_network_is_found_joined_and_gone_when_it_stops(network,
         line = f"{unique} on {socket.gethostname()} ({server.address}): 1 VMs"
         wait_until(lambda: line in river("status", "--lan"), what="the server in the list")
     wait_until(lambda: found(unique) is None, what="the end of its advertisement")
+
+
+@pytest.mark.parametrize("name", ["river", "trickle"])
+def test_a_script_finds_vms_on_the_network(network, unique, elsewhere, tmp_path, name):
+    path = script(tmp_path, "print(*(vm['name'] for vm in connect(1, lan=True)))")
+    run = [sys.executable, *command(name), "--lan", "-q", "-n1", path]
+    with serving("-n", 1, *LAN, name=unique):
+        elsewhere()
+        wait_until(lambda: unique in subprocess.run(run, env=surroundings(), capture_output=True, text=True).stdout)
 
 
 def test_a_server_is_not_found_twice(network, unique):

@@ -1,10 +1,14 @@
 """Trickle: connect, inject, fork and join, remote calls and objects; with VMs that are killed in the middle of it."""
 
+import gc
 import os
+import pickle
 import queue
 import signal
 import threading
+import time
 import types
+import weakref
 
 import numpy
 import pytest
@@ -88,6 +92,14 @@ def test_attributes_select_vms_and_an_error_lists_what_was_found_and_starts_none
     assert len(connect()) == 3
 
 
+def test_to_look_on_the_network_when_there_are_vms_already_is_refused():
+    first = connect(1)
+
+    with pytest.raises(RuntimeError, match=r"give lan=True to its first connect\(\), .* or disconnect\(\) before"):
+        connect(2, lan=True)
+    assert connect() == first
+
+
 def test_a_vm_that_died_is_not_found_again_and_another_one_takes_its_place():
     two = connect(2)
     kill(two[0])
@@ -96,6 +108,16 @@ def test_a_vm_that_died_is_not_found_again_and_another_one_takes_its_place():
     again = connect(2)
     assert len(again) == 2 and two[0] not in again and two[1] in again
     assert forkjoin(again, tasks.square, [2, 3]) == [4, 9]
+
+
+def test_a_vm_that_died_is_not_kept():
+    two = connect(2)
+    died = weakref.ref(two[0])
+    kill(two[0])
+    tasks.wait_until(lambda: two[0] not in connect())
+    del two[0]
+
+    tasks.wait_until(lambda: gc.collect() >= 0 and died() is None)
 
 
 def test_a_session_that_was_ended_is_made_again_and_its_old_vms_say_so():
@@ -230,6 +252,30 @@ def test_an_object_lives_in_its_vm_and_is_called_with_or_without_waiting():
     assert (handle.result(), counter.add(), counter.value(), counter.start()) == (8, 9, 9, 10)
     assert handle.vm is handle.vr is vm
     assert "Counter in <VM" in repr(counter)
+
+
+def test_a_method_of_an_object_is_forked_on_its_own_vm_only():
+    one, other = connect(2)
+    items = one.list([3])
+
+    assert join(fork(one, items.count, 3)) == 1
+    with pytest.raises(TypeError, match=rf"<count of <list in {one!r}>> runs there only, not on {other!r}: fork"):
+        fork(other, items.count, 3)
+
+
+@pytest.mark.parametrize("what", [lambda vm: vm.list([1]), lambda vm: vm.list([1]).count, lambda vm: vm.os.getpid])
+def test_what_stands_for_something_in_a_vm_is_not_sent_and_says_what_to_do(what):
+    one, other = connect(2)
+    stands = what(one)
+
+    for send in (
+        lambda: pickle.dumps(stands),
+        lambda: join(fork(other, repr, stands)),
+        lambda: forkjoin([one, other], repr, [stands]),
+        lambda: forkjoin([one, other], lambda _: stands, [1]),
+    ):
+        with pytest.raises(TypeError, match=f"{stands!r} cannot be sent: .*; call it here, and send what it returns"):
+            send()
 
 
 def test_none_is_an_argument_like_any_other():
@@ -371,6 +417,15 @@ def test_forkall_starts_the_same_call_on_each_vm():
 
     assert joinall(forkall(vms, os.getpid)) == [vm["pid"] for vm in vms]
     assert joinall(forkall(vms, tasks.add, 1, y=2)) == [3, 3, 3]
+
+
+def test_joinall_has_one_timeout_for_all_handles_together():
+    (vm,) = connect(1)
+    handles = [fork(vm, time.sleep, 0.1) for _ in range(30)]  # each ends in time, all of them cannot
+
+    with pytest.raises(TimeoutError, match="not all of 30 handles were finished within 1.0 s"):
+        joinall(handles, timeout=1.0)
+    assert joinall(handles[:2], timeout=60) == [None, None]
 
 
 def test_calls_may_come_from_any_thread():

@@ -116,6 +116,70 @@ def test_several_vrs_share_a_vm_each_with_its_own_thread_and_mailbox(program):
     assert (numbers, len(threads), len(pids)) == ([0, 1, 2], 2, 1)
 
 
+SAME_CLASSES = """
+import threading
+import river
+
+class Mine(Exception):
+    pass
+
+class Thing:
+    pass
+
+class Child(river.VirtualResource):
+    def __init__(self, thing, function=None):
+        if not isinstance(thing, Thing):
+            raise Mine("no thing")
+        self.value = function()
+
+    def main(self):
+        self.send(self.parent, value=self.value)
+
+class Parent(river.VirtualResource):
+    def main(self):
+        vms = self.discover()[-1:]
+        try:
+            self.deploy(vms, cls=Child, args=(None,))
+        except Mine as error:
+            said = [str(error), "Mine" in str(error.__cause__)]
+        self.deploy(vms, cls=Child, args=(Thing(), lambda: 7))
+        said.append(self.recv(value=river.ANY).value)
+        if self.parent is not None:
+            return self.send(self.parent, said=said)
+        self.deploy(self.discover()[:1], cls=Parent)
+        return said, self.recv(said=river.ANY).said
+
+if __name__ == "__main__":
+    if START == "fresh":
+        threading.Thread(target=threading.main_thread().join).start()  # with two threads there is no fork
+    print(river.run(Parent, n=2))
+"""
+
+
+@pytest.mark.parametrize("start", ["forked", "fresh"])
+def test_a_vr_in_a_vm_deploys_the_same_classes_as_the_initiator(start, tmp_path):
+    path = tools.script(tmp_path, f"START = {start!r}\n{SAME_CLASSES}")
+
+    assert tools.python(path) == "(['no thing', True, 7], ['no thing', True, 7])\n"
+
+
+def test_what_a_vr_in_a_vm_cannot_deploy_is_its_error(program):
+    def body(vr):
+        deployed(vr, tell, deploy_a_lock)
+        return vr.recv(tag="told").what
+
+    kind, text, children = program(body)
+
+    assert (kind, children) == ("TypeError", []) and "lock" in text
+
+
+def deploy_a_lock(vr):
+    try:
+        vr.deploy(vr.discover(), args=(threading.Lock(),))
+    except TypeError as error:
+        return type(error).__name__, str(error), vr.children
+
+
 def test_vrs_in_vms_find_vms_and_deploy_others_there(program):
     def body(vr):
         deployed(vr, vrs.tell_of_children, vrs.say_hello, 2)
@@ -282,6 +346,45 @@ def test_to_deploy_on_a_vm_that_is_gone_or_none_of_the_programs_is_refused(progr
 def test_a_vm_that_dies_while_a_vr_is_put_there_is_an_error_of_deploy(program):
     with pytest.raises(WorkerLost, match="SIGKILL"):
         program(lambda vr: vr.deploy(vr.discover(), cls=vrs.Fails, args=(vrs.die,)))
+
+
+class FailsThere(vrs.Does):
+    """Cannot be made in the VM with this pid."""
+
+    def __init__(self, pid, *what):
+        if os.getpid() == pid:
+            vrs.fail(self)
+        super().__init__(*what)
+
+
+def half_deployed(vr):
+    """What a VR finds when one of the two that it deploys cannot be made."""
+    first, second = vr.discover()
+    try:
+        vr.deploy([first, second], cls=FailsThere, args=(first["pid"], vrs.answer))
+    except ZeroDivisionError as error:
+        (entry,) = error.deployed
+        cause = str(error.__cause__)
+    vr.send(dest=entry["uuid"], tag="are you there?")
+    return vr.recv(src=entry["uuid"]).tag, vr.children == [entry["uuid"]], entry["vm"] == second["uuid"], cause
+
+
+def tell(vr, function):
+    vr.send(dest=vr.parent, tag="told", what=function(vr))
+
+
+@pytest.mark.parametrize("is_far", [False, True], ids=["by the initiator", "by a VR in a VM"])
+def test_where_one_cannot_be_deployed_the_others_are_children_and_named_in_the_error(program, is_far):
+    def body(vr):
+        if not is_far:
+            return half_deployed(vr)
+        deployed(vr, tell, half_deployed)
+        return vr.recv(tag="told").what
+
+    *found, cause = program(body)
+
+    assert found == ["are you there?", True, True]
+    assert "in fail" in cause
 
 
 # ----------------------------------------------------------------------------------------------- exceptions

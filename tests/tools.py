@@ -142,6 +142,10 @@ class Terminal:
         self._heard = ""
         self.said = ""  # all it has ever said
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def __enter__(self):
         return self
 

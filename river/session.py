@@ -82,7 +82,8 @@ class Session:
         return list(found.values())
 
     def _is_staffed(self) -> bool:
-        return sum(bool(vm.pid) for vm in self.pool._cluster.vms()) >= self.pool._cluster.scheduler.wanted
+        up = sum(bool(vm.pid) and not vm.is_ended for vm in self.pool._cluster.vms())
+        return up >= self.pool._cluster.scheduler.wanted
 
     def connect(self, n: int | None, local: bool, attributes: Mapping[str, Any]) -> list[VM]:
         """`n` VMs that match, or all; local ones are started for what is missing."""

@@ -104,6 +104,11 @@ class Connection:
         with self._lock:
             return self._flush()
 
+    def mark(self) -> int:
+        """What `taken` will be at least when all that was sent so far has left."""
+        with self._lock:
+            return self.taken + self.waiting
+
     def _flush(self) -> bool:
         unsent = self._unsent
         while unsent:

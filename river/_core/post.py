@@ -161,11 +161,15 @@ class Post:
 
     def drain(self, timeout: float | None = None) -> None:
         """Wait until what was sent so far has left this process: it could be ended any moment."""
-        if self._outgoing:
-            self._flush_all()
-        lines = [line.connection for line in list(self._all.values()) if line.connection.waiting]
-        if lines:
-            marks = [(connection, connection.taken + connection.waiting) for connection in lines]
+        lines = list(self._all.values())
+        with self.undisturbed():
+            for line in lines:  # also those that keep nothing: it may be with whoever flushes them just now
+                line.flush()
+        waiting = [line for line in lines if line.connection.waiting]
+        if waiting:
+            for line in waiting:
+                self._flush_later(line)
+            marks = [(line.connection, line.connection.mark()) for line in waiting]
             self.wait(lambda: all(not c.waiting or c.taken >= mark for c, mark in marks), timeout)
 
     def undisturbed(self) -> Undisturbed:

@@ -44,7 +44,6 @@ class Post:
         self._lines: dict[str, Line] = {}  # by the other process's UUID: the one we send on
         self._all: dict[int, Line] = {}  # by descriptor
         self._lost: set[str] = set()
-        self._ended: set[str] = set()  # of other processes, to whom something was sent in vain
         self._outgoing = Outgoing()
         self._full: set[str] = set()  # mailboxes elsewhere that take no more for now
         self._questions = Questions()
@@ -107,9 +106,10 @@ class Post:
     def watch(self, uuid: str, resident: Resident) -> None:
         """Let `resident` know when that one ends, or if there is no such one."""
         if home_of(uuid) != self.home:
-            self._residents.watch_far(uuid, resident)
             line = self.line_to(home_of(uuid))
-            self.write(line, Kind.WATCH, (uuid,))
+            with self.undisturbed():  # else others would take it for told
+                if self._residents.watch_far(uuid, resident):
+                    self.write(line, Kind.WATCH, (uuid,))
             if line.is_ended:
                 resident.lost(line.home)
         elif not self._residents.watch(uuid, resident):
@@ -137,7 +137,7 @@ class Post:
             self._told()
             return
         line = self._lines.get(far_home) or self.line_to(far_home)
-        if line.is_ended or dest in self._ended:
+        if line.is_ended or self._residents.has_ended(dest):
             what = f"the process of {dest} is gone" if line.is_ended else f"{dest} has ended"
             raise errors.VirtualResourceLost(what)
         if packed:
@@ -378,7 +378,6 @@ class Post:
 
     def _gone(self, line: Line, head: Any, letter: Letter) -> None:
         uuid, parent, _ = head
-        self._ended.add(uuid)
         told = self._residents.gone(uuid)
         for resident in told:
             resident.gone(*head)

@@ -29,5 +29,6 @@ def posts():
     yield here, there
     for post in (here, there):
         post._residents.forget()
+        post._rest_if_unused()
     for line in list(here._all.values()):  # whoever reads finds the ends
         line.connection._sock.shutdown(socket.SHUT_RDWR)

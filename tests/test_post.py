@@ -1,6 +1,7 @@
 """What two posts promise each other, whatever their threads and lines are at just then."""
 
 import gc
+import socket
 import weakref
 
 import pytest
@@ -9,8 +10,11 @@ from tasks import wait_until
 
 from river._core.box import Box, ChildFailed
 from river._core.homes import new_resident
+from river._core.letters import Letter
 from river._core.lines import Line
+from river._core.questions import LOST
 from river._core.residents import MOST_ENDED
+from river._core.store import Store
 from river._core.wire import Kind
 from river.errors import VirtualResourceLost
 
@@ -95,3 +99,34 @@ def test_of_the_many_that_have_ended_only_the_last_are_kept_in_mind(posts):  # n
         here.send(witness.uuid, ended[-1], {})
     here.send(witness.uuid, ended[0], {})
     wait_until(lambda: here._residents.has_ended(ended[0]), what="the news of the first one")
+
+
+def spoil(line):
+    """Let the other end of this line read what is no frame."""
+    line.connection._sock.send(b"GET / HTTP/1.1\r\n\r\n")
+
+
+@pytest.mark.parametrize("which", ["the one that they send on", "the other one"])
+def test_a_line_that_cannot_be_read_costs_its_process_all_lines_and_nobody_waits_for_ever(posts, which):  # noqa: F811
+    here, there = posts
+    queue = resident(here, Store)
+    pending = there.ask(queue._uuid, "get", ({"now": False, "stays": False, "plain": ()}, {}))
+    wait_until(lambda: queue._gets, what="the question")
+    lines = list(there._all.values())
+    spoil(next(line for line in lines if (line is there._lines[here.home]) == (which == "the one that they send on")))
+
+    assert there.wait(lambda: pending.status, 60) and pending.status == LOST
+    wait_until(lambda: all(line.is_ended for line in lines) and not here._all, what="the end of all lines")
+    queue.delivered(Letter({"number": 1}), None)
+    assert (len(queue), queue._lent, queue._gets) == (1, {}, {})
+
+
+def test_where_one_of_two_lines_ends_the_other_one_is_used(posts):  # noqa: F811
+    here, there = posts
+    first, box = here.line_to(there.home), resident(there)
+    first.connection._sock.shutdown(socket.SHUT_RDWR)
+    wait_until(lambda: len(here._all) == len(there._all) == 1, what="the end of one line")
+    here.send(here.new_uuid(), box.uuid, {"number": 1})
+    there.send(box.uuid, resident(here).uuid, {})
+
+    assert box.take({}, 60).value("number") == 1 and first.is_ended

@@ -266,7 +266,14 @@ class Post:
         self._open().add(line)
         return line
 
+    def _lose_all(self, far_home: str) -> None:
+        """Something from that process cannot be read: whoever waits for it there or here would wait for ever."""
+        for line in list(self._all.values()):
+            if line.home == far_home:
+                self._lose(line)
+
     def _lose(self, line: Line) -> None:
+        """This line has ended; if it was the last one to its process, that is lost."""
         line.is_ended = True
         if self._desk is not None:
             self._desk.poller.forget(line.connection.number)
@@ -275,9 +282,11 @@ class Post:
         self._outgoing.discard(line)
         line.end()
         with self._lock:
-            if any(other.home == line.home for other in self._all.values()):
-                return  # there is another one, and it may still have something for us
             self._lines.pop(line.home, None)
+            for other in self._all.values():
+                if other.home == line.home:  # it may still have something for us, and take something
+                    self._lines[line.home] = other
+                    return
             self._lost.add(line.home)
         for resident in self._residents.lost(line.home):
             resident.lost(line.home)
@@ -329,8 +338,11 @@ class Post:
         desk.poller.flush(connection)
         try:
             frames = line.connection.receive()
-        except (EOFError, ProtocolError):
+        except EOFError:
             self._lose(line)
+            return
+        except ProtocolError:
+            self._lose_all(line.home)
             return
         for frame, descriptors in frames or ():
             try:
@@ -345,7 +357,7 @@ class Post:
                 import logging
 
                 logging.getLogger("river").exception("River failed while it read packets; please report this")
-                self._lose(line)
+                self._lose_all(line.home)
                 return
         if line.released:  # who only receives must tell, too
             self._flush(line)

@@ -23,7 +23,7 @@ from typing import Any
 
 from . import errors
 from ._core import envelope, serial, store
-from ._core.homes import place
+from ._core.homes import home_of
 from ._core.letters import Letter
 from ._core.packet import check_names, is_plain, is_simple
 from ._core.post import Post, the_post
@@ -199,7 +199,8 @@ class Queue:
         if status == store.SHUT:
             raise ShutDown
         if letter is None or status in (LOST, ""):
-            raise errors.VirtualResourceLost(_gone())
+            what = "the queue is gone: the process that made it has ended, or let go of it"
+            raise errors.VirtualResourceLost(what + the_post().doubts(home_of(self._uuid)))
         if status == store.FAILED:
             blob, name, text = letter.value("report")
             raise errors.remote((blob, name, text), serial.loads(blob) if blob else None, False)
@@ -269,13 +270,6 @@ def _handle(uuid: str, maxsize: int) -> Queue:
     handle = Queue.__new__(Queue)
     handle._begin(uuid, maxsize)
     return handle
-
-
-def _gone() -> str:
-    text = "the queue is gone: the process that made it has ended, or let go of it"
-    if place().up is None and not place().down:
-        text += "; or it cannot be reached, as this process is neither a VM of River's nor has any"
-    return text
 
 
 def _opened(letter: Letter) -> Any:

@@ -4,6 +4,7 @@ What only a line between processes of one machine can do, passing descriptors, c
 """
 
 import contextlib
+import errno
 import gc
 import os
 import random
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import pytest
 from tasks import wait_until
-from tools import surroundings
+from tools import python, surroundings
 
 from river import certificates
 from river._core import connection, tls
@@ -463,3 +464,75 @@ def test_large_frames_with_descriptors_in_both_directions_arrive(unix):
 
     assert contents(there) == [[b"there %d" % i] for i in range(4)]
     assert contents(back) == [[b"back %d" % i] for i in range(4)]
+
+
+SHORT_OF_DESCRIPTORS = """
+import array, contextlib, os, resource, select, socket, sys
+from river._core.connection import Connection, pair
+from river._core.wire import Kind
+
+with contextlib.suppress(PermissionError):  # root may have any number on their way
+    os.setgid(65534)
+    os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+full, unread = socket.socketpair()
+ours, theirs = map(Connection, pair())
+with full, contextlib.closing(ours), contextlib.closing(theirs):
+    try:
+        while True:
+            full.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [2]))])
+    except OSError as error:
+        print(error.strerror)
+    ours.send(Kind.DATA, b"first", (), [2])
+    ours.send(Kind.DATA, b"second")
+    print("kept", ours.waiting > 0, ours.flush(), theirs.receive())
+    unread.close()
+    frames = []
+    while len(frames) < 2:
+        ours.flush()
+        select.select([theirs], [ours] if ours.waiting else [], [], 60)
+        frames += theirs.receive() or ()
+    print([(bytes(frame.payload), len(descriptors)) for frame, descriptors in frames])
+"""
+
+
+def test_a_frame_waits_while_too_many_descriptors_are_on_their_way(tmp_path):
+    assert python("-c", SHORT_OF_DESCRIPTORS).splitlines() == [
+        os.strerror(errno.ETOOMANYREFS),
+        "kept True False None",
+        "[(b'first', 1), (b'second', 0)]",
+    ]
+
+
+class OutOfMemory(socket.socket):
+    """Sends until the system has no memory for it."""
+
+    is_out = False
+
+    def send(self, *args):
+        return self._refuse() or super().send(*args)
+
+    def sendmsg(self, *args):
+        return self._refuse() or super().sendmsg(*args)
+
+    def _refuse(self):
+        if self.is_out:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+@pytest.mark.parametrize("buffers", [[], [b"buffer"]])
+def test_a_frame_that_cannot_be_sent_ends_the_line_for_both_behind_what_came_before(buffers):
+    first, second = connection.pair()
+    sock = OutOfMemory(fileno=first.detach())
+    with contextlib.closing(Connection(sock)) as ours, contextlib.closing(Connection(second)) as theirs:
+        theirs.send(Kind.RESULT, b"from there")
+        ours.send(Kind.CALL, b"before")
+        sock.is_out = True
+        ours.send(Kind.CALL, b"lost", buffers)
+        sock.is_out = False
+        ours.send(Kind.CALL, b"after")
+
+        for end, before in ((ours, b"from there"), (theirs, b"before")):
+            assert [frame.payload for frame, _ in end.receive()] == [before]
+            with pytest.raises(EOFError):
+                end.receive()

@@ -1,14 +1,11 @@
 """How a VR has ended is never lost, in whatever order the news of it come, and never overtakes its last packets."""
 
-import socket
-
 import pytest
+from posts import posts  # noqa: F401 - a fixture
 from tasks import wait_until
 
 from river._core.box import KILLED, Box, ChildFailed
-from river._core.connection import Connection, pair
 from river._core.homes import new_home, new_resident
-from river._core.post import Post
 from river.errors import VirtualResourceLost
 
 PARENT, CHILD = new_resident(new_home()), new_resident(new_home())
@@ -73,22 +70,6 @@ def test_without_news_of_its_end_a_child_goes_on_until_its_process_is_lost(news)
 # ------------------------------------------------------------------------------------ behind the last packet
 
 
-@pytest.fixture
-def posts():
-    """The posts of two processes, each of which has made a line to the other at the same moment."""
-    here, there = Post(new_home()), Post(new_home())
-    (a, b), (c, d) = pair(), pair()
-    here._take_in(there.home, Connection(a))
-    there._take_in(here.home, Connection(c))
-    here.adopt(there.home, d.detach(), False)
-    there.adopt(here.home, b.detach(), False)
-    yield here, there
-    for post in (here, there):
-        post._residents.forget()
-    for line in list(here._all.values()):  # whoever reads finds the ends
-        line.connection._sock.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture(params=[True, False], ids=["it was watched", "it is asked for afterwards"])
 def is_watched(request):
     return request.param
@@ -96,7 +77,7 @@ def is_watched(request):
 
 @pytest.mark.parametrize("report", [None, REPORT], ids=["ended", "failed"])
 @pytest.mark.parametrize("is_child", [True, False], ids=["a child", "another one"])
-def test_the_end_of_a_vr_is_told_behind_its_last_packets(is_watched, is_child, report, posts):
+def test_the_end_of_a_vr_is_told_behind_its_last_packets(is_watched, is_child, report, posts):  # noqa: F811
     here, there = posts
     receiver, sender = Box(here, here.new_uuid()), Box(there, there.new_uuid())
     here.move_in(receiver.uuid, receiver)

@@ -24,10 +24,11 @@ from tasks import Gate, lines, note, wait_until
 from tools import STARTS, both_starts, forking_is_meant, kill, pids, python, script, surroundings
 
 from river import RiverPool
+from river._core.homes import new_home, new_resident
 from river._core.packet import ANY, Packet, any_of
 from river._core.post import the_post
 from river.errors import ConsumerLost, PacketError, VirtualResourceLost, WorkerLost
-from river.queues import Empty, Full, Queue, ShutDown
+from river.queues import Empty, Full, Queue, ShutDown, _handle
 
 pytestmark = forking_is_meant
 
@@ -488,6 +489,18 @@ def test_the_vms_of_a_vms_own_pool_use_the_drivers_queue(pool):
 
     assert pool.map(in_a_pool_of_its_own, [(inbox, outbox)] * 2) == [[0, 1, 2]] * 2
     assert sorted(outbox.get(timeout=60) for _ in range(12)) == [n * n for n in range(12)]
+
+
+def make_queue_in_a_pool_of_its_own():
+    MADE.append(RiverPool(1))
+    return MADE[-1].apply(make_queue)[0]
+
+
+def test_who_does_not_know_the_way_to_a_vm_of_a_vm_is_told_what_to_do(pool):
+    queue = pool.apply(make_queue_in_a_pool_of_its_own)
+
+    with pytest.raises(VirtualResourceLost, match="in a VM of a VM.* is best made in the driver"):
+        queue.get(timeout=60)
 
 
 def put_numbers(queue, sender, count):
@@ -984,7 +997,7 @@ def test_a_process_that_is_no_vm_is_told_that_it_cannot_reach_the_queue(pool, st
 
 def test_the_error_says_why_a_process_cannot_reach_a_queue():
     with pytest.raises(VirtualResourceLost, match="this process is neither a VM of River's nor has any"):
-        pickle.loads(pickle.dumps(Queue())).get()
+        _handle(new_resident(new_home()), 0).get()
 
 
 def fork_and_use(queue):

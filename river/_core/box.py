@@ -176,7 +176,7 @@ class Box:
                 if bad_news:
                     self._raise_bad_news()
                 if is_over:
-                    how = _described(sources, self.ended)
+                    how = "; ".join(map(self._described, sources))
                     raise errors.VirtualResourceLost(f"{how}, and no packet that matches is left")
                 if self._size:
                     self._tell_room()  # what is here is of no use, so more must come
@@ -212,6 +212,15 @@ class Box:
                 return chosen
             search.fresh = None  # somebody was quicker: look at all of them again
 
+    def _described(self, uuid: str) -> str:
+        """How it has ended."""
+        report = self.ended[uuid]
+        if report is None:
+            return f"VR {uuid} has ended"
+        if report != KILLED:
+            return f"VR {uuid} failed with {report[1]}"
+        return f"VR {uuid} is gone with its VM{self._post.doubts(home_of(uuid))}"
+
     def _raise_bad_news(self) -> None:
         try:
             uuid, report = self.bad_news.popleft()
@@ -233,13 +242,3 @@ def _sources(wanted: Mapping[str, Any]) -> Set[str]:
     src = wanted.get("src")
     named: Sequence[Any] = src.values if type(src) is AnyOf else (src,)
     return dict.fromkeys(uuid for uuid in named if is_uuid(uuid)).keys()
-
-
-def _described(sources: Set[str], ended: Mapping[str, Any]) -> str:
-    def how(uuid: str) -> str:
-        report = ended[uuid]
-        if report is None:
-            return f"VR {uuid} has ended"
-        return f"VR {uuid} is gone with its VM" if report == KILLED else f"VR {uuid} failed with {report[1]}"
-
-    return "; ".join(map(how, sources))

@@ -3,15 +3,20 @@
 Nothing here blocks.  What the socket does not take is kept and flushed when it is writable again, so that two ends
 that send to each other at once can never wait for each other; credit (the scheduler's) bounds what is kept.
 
+No frame is left out: where one cannot be sent the line ends, and both ends are told.
+
 May not: know what a frame means, start a thread, or unpickle.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
+import errno
 import os
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -21,6 +26,12 @@ _CAN_PASS = hasattr(socket, "SCM_RIGHTS")
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize) if _CAN_PASS else 0
 # sendmsg takes at most IOV_MAX (1024) pieces.
 _MOST_PIECES = 512
+# The system is short of something that others give back: more descriptors of this user's are on their way, unread, than
+# he may have open, or there is no memory for buffers.
+_SCARCE = (errno.ETOOMANYREFS, errno.ENOBUFS)
+# Seconds to rest then.  A poller calls such a socket writable, so whoever waits for it would spin without it; longer
+# would hold up all who share his turns.
+_REST = 0.001
 # Ask for more room than the usual 208 KiB: a large result then needs fewer turns.  The kernel caps it as it likes.
 _SOCKET_BUFFER = 1 << 20
 
@@ -52,13 +63,14 @@ class Connection:
         self._lock = threading.Lock()
         self._unsent: deque[tuple[Buffer, Sequence[int]]] = deque()
         self.waiting = 0  # bytes that the socket has not taken
-        self.taken = 0  # bytes that it has taken only after they had waited
+        self.taken = 0  # bytes that it has taken of those that were kept, were it for a moment
 
     def fileno(self) -> int:
         return self.number
 
     def send(self, kind: int, payload: Buffer, buffers: Sequence[Buffer] = (), descriptors: Sequence[int] = ()) -> None:
-        """Send a frame, or keep what the socket does not take.  A broken line swallows it; `receive` tells.
+        """Send a frame, or keep what the socket does not take.  A line that has ended swallows it, and one that cannot
+        send it ends: `receive` tells, here and there.
 
         Descriptors are duplicated if they have to wait; the caller keeps its own.
         """
@@ -68,10 +80,10 @@ class Connection:
                 piece = pieces[0]
                 try:
                     sent = self._sock.send(piece)
-                except self._BLOCKED:
+                except OSError as error:
+                    if not self._may_send_later(error):
+                        return
                     sent = 0
-                except OSError:
-                    return
                 if sent < len(piece):
                     self._keep(memoryview(piece)[sent:], ())
                 return
@@ -92,6 +104,11 @@ class Connection:
         with self._lock:
             return self._flush()
 
+    def mark(self) -> int:
+        """What `taken` will be at least when all that was sent so far has left."""
+        with self._lock:
+            return self.taken + self.waiting
+
     def _flush(self) -> bool:
         unsent = self._unsent
         while unsent:
@@ -110,11 +127,8 @@ class Connection:
                             break
                         pieces.append(piece)
                     count = self._push(pieces)
-            except self._BLOCKED:
-                return False
-            except OSError:  # broken: what is left can never be sent
-                self._drop()
-                return True
+            except OSError as error:
+                return not self._may_send_later(error)
             self.waiting -= count
             self.taken += count
             while count:
@@ -130,6 +144,20 @@ class Connection:
     def _push(self, pieces: list[Buffer]) -> int:
         """Send the first of these bytes; says how many."""
         return self._sock.sendmsg(pieces)
+
+    def _may_send_later(self, error: OSError) -> bool:
+        """Whether what could not be sent is worth keeping; if not, it and the line are done with."""
+        if isinstance(error, self._BLOCKED):
+            return True
+        if error.errno in _SCARCE:
+            time.sleep(_REST)
+            return True
+        self._drop()
+        if not isinstance(error, ConnectionError):  # those mean that the other end has gone, and knows
+            with contextlib.suppress(OSError):  # closed by us
+                # Not TLS's own, after which what has come could not be decrypted.
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        return False
 
     def _drop(self) -> None:
         for _, descriptors in self._unsent:

@@ -4,7 +4,8 @@
     uuid of a VR there  0f9e2c41-....-4...-....-....5c1d88e0
 
 A process knows the way down to its own VMs, and up to its driver; so together they are a tree, and an introduction
-passes through it like a letter through branches.
+passes through it like a letter through branches.  No process knows the VMs of its VMs: these find everybody, but only
+their driver and its other VMs find them, and who has heard from them.
 
 May not: send anything itself; imported with every pool, so it must cost nothing.
 May import only the standard library: a bare far interpreter starts from these files.
@@ -67,6 +68,15 @@ class Place:
 
     def way_to(self, home: str) -> Callable[[bytes, int], None] | None:
         return self.down.get(home, self.up)
+
+    def why_no_way(self) -> str:
+        """Why somebody may only seem to have ended, to be added to an error."""
+        if self.up is None and not self.down:
+            return "; or it cannot be reached, as this process is neither a VM of River's nor has any"
+        return (
+            "; or it cannot be reached from here, as it is in a VM of a VM, to which only the VM that started that "
+            "one, and its other VMs, know the way: what all are to use is best made in the driver or a VM of its own"
+        )
 
 
 _place = Place()

@@ -1,7 +1,7 @@
 """A line to another process that exchanges packets with this one, and the desk at which lines are read.
 
-    Line.put --> outbox --(full, or its time is up)--> one frame for many packets
-    Line.write -----------------------------------> a frame of its own, after what is in the outbox
+    Line.put --> outbox --(full, or its time is up)--> one frame for many packets --+
+    Line.write -----------------------------------> a frame of its own, after it ---+--> Line.read
 
 May not: know who lives where, or what a packet is for.
 May import only the standard library and its neighbours: a bare far interpreter starts from these files.
@@ -18,6 +18,7 @@ from typing import Any
 
 from . import envelope, shm
 from .connection import Connection
+from .letters import Letter
 from .relay import Bell, Poller, Relay
 from .wire import Kind
 
@@ -36,6 +37,7 @@ class Line:
         self.home = home
         self.connection = connection
         self.is_ended = False
+        self.is_met = False  # whether it has been adopted at the other end
         self.released: deque[int] = deque()  # of the other side's memory, what is not needed here any more
         self._loans: set[int] = set()  # of our memory, what is lent to it
         self._lock = threading.Lock()  # keeps the order of what is sent
@@ -84,6 +86,16 @@ class Line:
         if self.released:
             loans = [self.released.popleft() for _ in range(len(self.released))]
             self.connection.send(Kind.RELEASE, pickle.dumps((loans, {}, ()), 5))
+
+    def read(self) -> Iterator[tuple[int, Any, Letter]]:
+        """What has come: its kind, its head, and the values.  Raises EOFError and ProtocolError like a connection."""
+        for frame, descriptors in self.connection.receive() or ():
+            if frame.kind == Kind.PACKETS:
+                for dest, values in pickle.loads(frame.payload):
+                    yield Kind.PACKET, dest, Letter(values)
+            else:
+                head, plain, packed = pickle.loads(frame.payload)
+                yield frame.kind, head, envelope.read(plain, packed, frame.buffers, descriptors, self.released)
 
     def take_back(self, loans: list[int]) -> None:
         """The other side needs these no more."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import threading
 from collections.abc import Callable
 from time import perf_counter
@@ -43,8 +44,7 @@ class Post:
         self._residents = Residents()
         self._lines: dict[str, Line] = {}  # by the other process's UUID: the one we send on
         self._all: dict[int, Line] = {}  # by descriptor
-        self._lost: set[str] = set()
-        self._ended: set[str] = set()  # of other processes, to whom something was sent in vain
+        self._lost: dict[str, bool] = {}  # processes whose lines have ended, and whether they had ever been met
         self._outgoing = Outgoing()
         self._full: set[str] = set()  # mailboxes elsewhere that take no more for now
         self._questions = Questions()
@@ -107,9 +107,10 @@ class Post:
     def watch(self, uuid: str, resident: Resident) -> None:
         """Let `resident` know when that one ends, or if there is no such one."""
         if home_of(uuid) != self.home:
-            self._residents.watch_far(uuid, resident)
             line = self.line_to(home_of(uuid))
-            self.write(line, Kind.WATCH, (uuid,))
+            with self.undisturbed():  # else others would take it for told
+                if self._residents.watch_far(uuid, resident):
+                    self.write(line, Kind.WATCH, (uuid,))
             if line.is_ended:
                 resident.lost(line.home)
         elif not self._residents.watch(uuid, resident):
@@ -137,8 +138,8 @@ class Post:
             self._told()
             return
         line = self._lines.get(far_home) or self.line_to(far_home)
-        if line.is_ended or dest in self._ended:
-            what = f"the process of {dest} is gone" if line.is_ended else f"{dest} has ended"
+        if line.is_ended or self._residents.has_ended(dest):
+            what = f"the process of {dest} is gone{self.doubts(far_home)}" if line.is_ended else f"{dest} has ended"
             raise errors.VirtualResourceLost(what)
         if packed:
             self.write(line, Kind.PACKET, dest, contents)
@@ -161,12 +162,13 @@ class Post:
 
     def drain(self, timeout: float | None = None) -> None:
         """Wait until what was sent so far has left this process: it could be ended any moment."""
-        if self._outgoing:
-            self._flush_all()
-        lines = [line.connection for line in list(self._all.values()) if line.connection.waiting]
-        if lines:
-            marks = [(connection, connection.taken + connection.waiting) for connection in lines]
-            self.wait(lambda: all(not c.waiting or c.taken >= mark for c, mark in marks), timeout)
+        lines = list(self._all.values())
+        with self.undisturbed():
+            for line in lines:  # also those that keep nothing: it may be with whoever flushes them just now
+                line.flush()
+                self._flush_later(line)
+        marks = [(line.connection, line.connection.mark()) for line in lines if line.connection.waiting]
+        self.wait(lambda: all(not c.waiting or c.taken >= mark for c, mark in marks), timeout)
 
     def undisturbed(self) -> Undisturbed:
         """Within it, Ctrl-C waits: what is half sent would make the rest of the line unreadable."""
@@ -200,7 +202,7 @@ class Post:
     def tell(self, uuid: str, what: str, contents: envelope.Contents = ({}, {}), number: int = 0) -> None:
         """The same without an answer (or for the answer of that number)."""
         if home_of(uuid) == self.home:
-            self._asked(None, number, uuid, what, envelope.at_home(contents))
+            self._ask(None, (number, uuid, what), envelope.at_home(contents))
             return
         line = self.line_to(home_of(uuid))
         self.write(line, Kind.ASK, (number, uuid, what), contents)
@@ -234,9 +236,8 @@ class Post:
             connection = Connection(ours)
             if way is None:
                 theirs.close()
-                connection.close()
                 line = Line(far_home, connection)
-                line.is_ended = True
+                line.end()
                 return line
             connection.shares = False  # until the other end says that it is near
             line = self._take_in(far_home, connection)
@@ -246,12 +247,16 @@ class Post:
             theirs.close()
         return line
 
+    def doubts(self, far_home: str) -> str:
+        """What an error has to add to the end of that process, unless a line to it has ever arrived there."""
+        is_met = far_home == self.home or far_home in self._lines or self._lost.get(far_home)
+        return "" if is_met else place().why_no_way()
+
     def adopt(self, far_home: str, descriptor: int, is_carried: bool) -> None:
         """Another process has made a line to this one."""
-        import socket
-
         with self._lock:
             line = self._take_in(far_home, Connection(socket.socket(fileno=descriptor)))
+            line.is_met = True
             line.connection.shares = not is_carried
         self.write(line, Kind.HELLO, (is_carried,))
 
@@ -262,7 +267,14 @@ class Post:
         self._open().add(line)
         return line
 
+    def _lose_all(self, far_home: str) -> None:
+        """Something from that process cannot be read: whoever waits for it there or here would wait for ever."""
+        for line in list(self._all.values()):
+            if line.home == far_home:
+                self._lose(line)
+
     def _lose(self, line: Line) -> None:
+        """This line has ended; if it was the last one to its process, that is lost."""
         line.is_ended = True
         if self._desk is not None:
             self._desk.poller.forget(line.connection.number)
@@ -271,10 +283,12 @@ class Post:
         self._outgoing.discard(line)
         line.end()
         with self._lock:
-            if any(other.home == line.home for other in self._all.values()):
-                return  # there is another one, and it may still have something for us
             self._lines.pop(line.home, None)
-            self._lost.add(line.home)
+            for other in self._all.values():
+                if other.home == line.home:  # it may still have something for us, and take something
+                    self._lines[line.home] = other
+                    return
+            self._lost[line.home] = line.is_met or self._lost.get(line.home, False)
         for resident in self._residents.lost(line.home):
             resident.lost(line.home)
         self._lose_pending(line.home)
@@ -292,10 +306,8 @@ class Post:
             self._flush_all()
         if ready():
             return True
-        desk = self._desk
-        if desk is None:
-            with self._lock:
-                desk = self._open()
+        with self._lock:
+            desk = self._open()
         return desk.relay.wait(ready, timeout)
 
     def interrupt(self) -> None:
@@ -321,28 +333,19 @@ class Post:
                 desk.poller.forget(descriptor)
 
     def _read(self, desk: Desk, line: Line) -> None:
-        connection = line.connection
-        desk.poller.flush(connection)
+        desk.poller.flush(line.connection)
         try:
-            frames = line.connection.receive()
-        except (EOFError, ProtocolError):
+            for kind, head, letter in line.read():
+                self._HANDLERS[kind](self, line, head, letter)
+        except EOFError:
             self._lose(line)
-            return
-        for frame, descriptors in frames or ():
-            try:
-                if frame.kind == Kind.PACKETS:
-                    for dest, values in pickle.loads(frame.payload):
-                        self._packet(line, dest, Letter(values))
-                    continue
-                head, plain, packed = pickle.loads(frame.payload)
-                letter = envelope.read(plain, packed, frame.buffers, descriptors, line.released)
-                self._HANDLERS[frame.kind](self, line, head, letter)
-            except Exception:  # noqa: BLE001 - a fault in River must not become a hang: that process counts as lost
-                import logging
+        except ProtocolError:
+            self._lose_all(line.home)
+        except Exception:  # noqa: BLE001 - a fault in River must not become a hang: that process counts as lost
+            import logging
 
-                logging.getLogger("river").exception("River failed while it read packets; please report this")
-                self._lose(line)
-                return
+            logging.getLogger("river").exception("River failed while it read packets; please report this")
+            self._lose_all(line.home)
         if line.released:  # who only receives must tell, too
             self._flush(line)
 
@@ -353,11 +356,8 @@ class Post:
         else:
             self._tell_gone(line, head, *self._residents.report_of(head))
 
-    def _ask(self, line: Line, head: Any, letter: Letter) -> None:
+    def _ask(self, line: Line | None, head: Any, letter: Letter) -> None:
         number, uuid, what = head
-        self._asked(line, number, uuid, what, letter)
-
-    def _asked(self, line: Line | None, number: int, uuid: str, what: str, letter: Letter) -> None:
         resident = self._residents.find(uuid)
         if resident is not None:
             resident.asked(Reply(self, line, number), what, letter)
@@ -374,7 +374,6 @@ class Post:
 
     def _gone(self, line: Line, head: Any, letter: Letter) -> None:
         uuid, parent, _ = head
-        self._ended.add(uuid)
         told = self._residents.gone(uuid)
         for resident in told:
             resident.gone(*head)
@@ -389,6 +388,7 @@ class Post:
         self._full.discard(head[0])
 
     def _hello(self, line: Line, head: Any, letter: Letter) -> None:
+        line.is_met = True
         line.connection.shares = not head[0]
 
     def _release(self, line: Line, head: Any, letter: Letter) -> None:

@@ -121,6 +121,8 @@ class Queue:
         """
         post, pending = the_post(), None
         try:
+            if not block:
+                post.catch_up(self._uuid)
             with post.undisturbed():
                 pending = self._ask_for(post, wanted, now=not block, stays=False)
             letter = self._check(self._wait(pending, timeout if block else None), Empty)
@@ -144,6 +146,7 @@ class Queue:
 
     def peek(self, **wanted: Any) -> Any:
         """The first item, or packet that matches; it stays.  Raises queue.Empty if there is none."""
+        the_post().catch_up(self._uuid)
         return _opened(self._check(self._wait(self._ask_for(the_post(), wanted, now=True, stays=True), None), Empty))
 
     def __iter__(self) -> Iterator[Any]:
@@ -222,6 +225,7 @@ class Queue:
 
     def qsize(self) -> int:
         """How many items wait."""
+        the_post().catch_up(self._uuid)
         return int(self._ask("count").plain["items"])
 
     def empty(self) -> bool:

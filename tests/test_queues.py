@@ -1115,3 +1115,20 @@ def put_and_compute(queue, path):
         queue.put(number)
     while not os.path.exists(path):
         sum(range(1000))
+
+
+def test_what_a_task_has_put_is_there_when_its_result_is():
+    with RiverPool(2) as pool:
+        queue = Queue()
+        for n in range(50):
+            pool.submit(queue.put, n).result(60)
+            assert (queue.qsize(), queue.empty(), queue.peek()) == (1, False, n)
+            assert queue.get_nowait() == n
+        pool.submit(put_many, queue, range(20_000)).result(60)
+
+        assert [queue.get_nowait() for _ in range(20_000)] == list(range(20_000))
+
+
+def put_many(queue, items):
+    for item in items:
+        queue.put(item)

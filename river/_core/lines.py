@@ -28,6 +28,8 @@ BURST = 15e-6
 MOST_TOGETHER = 128
 # No packet is kept for the next frame longer than this.
 HOLD = 0.0005
+# Seconds after which enough was read of what goes on coming.
+_CATCH_UP = 0.1
 
 
 class Line:
@@ -163,10 +165,30 @@ class Outgoing:
 class Desk:
     """What lines are read with: descriptors and a thread."""
 
-    def __init__(self, turn: Callable[[Desk, float | None, float], None]) -> None:
+    def __init__(self, turn: Callable[[Desk, float | None, float], bool]) -> None:
         self.poller = Poller()
         self.bell = Bell(self.poller)
-        self.relay = Relay(lambda timeout, spin: turn(self, timeout, spin), self.interrupt, "river-post")
+        self._look = turn  # says whether there was something to read
+        self._turns = 0
+        self._was_busy = False
+        self.relay = Relay(self._turn, self.interrupt, "river-post")
+
+    def _turn(self, timeout: float | None, spin: float) -> None:
+        self._was_busy = self._look(self, timeout, spin)
+        self._turns += 1
+
+    def catch_up(self) -> None:
+        """Read what had arrived when this was called, if it is no endless stream."""
+        target = self._turns + 2  # one may be under way, and have looked already
+
+        def has_caught_up() -> bool:
+            if self._turns >= target and not self._was_busy:
+                return True
+            self.interrupt()  # or the next turn would wait
+            return False
+
+        if not self.relay.is_mine:
+            self.relay.wait(has_caught_up, _CATCH_UP)
 
     def add(self, line: Line) -> None:
         """Read this line, too."""

@@ -59,9 +59,7 @@ class Post:
         return self._desk
 
     def _rest_if_unused(self) -> None:
-        """Nobody lives here any more and no line is open: let go of what is read with, until it is needed again.
-
-        A VM keeps it to its end."""
+        """Nobody lives here any more and no line is open: let go of what is read with.  A VM keeps it to its end."""
         if place().up is not None:
             return
         with self._lock:
@@ -310,13 +308,20 @@ class Post:
             desk = self._open()
         return desk.relay.wait(ready, timeout)
 
+    def catch_up(self, uuid: str) -> None:
+        """Who lives here is to have what others sent before anything that the caller knows of: a result, say."""
+        desk = self._desk
+        if desk is not None and self._all and home_of(uuid) == self.home:
+            desk.catch_up()
+
     def interrupt(self) -> None:
         """Whoever reads looks again at what he waits for.  Any thread."""
         desk = self._desk
         if desk is not None:
             desk.interrupt()
 
-    def _turn(self, desk: Desk, timeout: float | None, spin: float) -> None:
+    def _turn(self, desk: Desk, timeout: float | None, spin: float) -> bool:
+        was_busy = False
         left = self._outgoing.left(perf_counter)
         if left is not None:
             if left <= 0:
@@ -326,11 +331,13 @@ class Post:
         for descriptor in desk.poller.wait(timeout, spin):
             line = self._all.get(descriptor)
             if line is not None:
+                was_busy = True
                 self._read(desk, line)
             elif descriptor == desk.bell.number:
                 desk.bell.hush()
             else:
                 desk.poller.forget(descriptor)
+        return was_busy
 
     def _read(self, desk: Desk, line: Line) -> None:
         desk.poller.flush(line.connection)
@@ -381,18 +388,9 @@ class Post:
             self._tell_parent(*head)
         self._full.discard(uuid)
 
-    def _mailbox_full(self, line: Line, head: Any, letter: Letter) -> None:
-        self._full.add(head[0])
-
-    def _room(self, line: Line, head: Any, letter: Letter) -> None:
-        self._full.discard(head[0])
-
     def _hello(self, line: Line, head: Any, letter: Letter) -> None:
         line.is_met = True
         line.connection.shares = not head[0]
-
-    def _release(self, line: Line, head: Any, letter: Letter) -> None:
-        line.take_back(head)
 
     _HANDLERS: dict[int, Callable[..., None]] = {
         Kind.PACKET: _packet,
@@ -400,9 +398,9 @@ class Post:
         Kind.ANSWER: _answer,
         Kind.WATCH: _watch,
         Kind.GONE: _gone,
-        Kind.FULL: _mailbox_full,
-        Kind.ROOM: _room,
-        Kind.RELEASE: _release,
+        Kind.FULL: lambda self, line, head, letter: self._full.add(head[0]),
+        Kind.ROOM: lambda self, line, head, letter: self._full.discard(head[0]),
+        Kind.RELEASE: lambda self, line, head, letter: line.take_back(head),
         Kind.HELLO: _hello,
     }
 

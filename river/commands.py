@@ -1,6 +1,6 @@
 """The commands `river vm`, `river status` and `river key`: arguments to calls, and what comes of them to text.
 
-`river` (see `cli`) hands them over; `python -m river.commands vm start` does without it.
+`river` (see `cli`) hands them over.
 May not: know how anything is done.
 """
 
@@ -208,16 +208,3 @@ def _port(text: str) -> int:
 
 
 MAINS: dict[str, Callable[[Sequence[str]], int]] = {"vm": vm_main, "status": status_main, "key": key_main}
-
-
-def main() -> int:
-    """The command line without `river`."""
-    chosen = MAINS.get(sys.argv[1]) if len(sys.argv) > 1 else None
-    if chosen is None:
-        print(f"usage: python -m river.commands {{{','.join(MAINS)}}} ...", file=sys.stderr)
-        return 2
-    return chosen(sys.argv[2:])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -25,7 +25,7 @@ from river._core.reference import Context
 from river._core.wire import Kind
 from river.machine import facts_of_driver
 
-COMMAND = [sys.executable, "-m", "river.commands"]
+COMMAND = [sys.executable, "-m", "river"]
 
 
 @pytest.fixture(name="home", autouse=True)

@@ -24,7 +24,7 @@ def file(tmp_path, monkeypatch):
 def river(*arguments, input=""):
     """Run a command of River's; returns (exit code, stdout, stderr)."""
     done = subprocess.run(
-        [sys.executable, "-m", "river.commands", *arguments],
+        [sys.executable, "-m", "river", *arguments],
         input=input, capture_output=True, text=True, env=surroundings(), timeout=60,
     )
     return done.returncode, done.stdout, done.stderr

@@ -84,6 +84,10 @@ def make(number, where=None, **options):
     return task
 
 
+def is_queued(scheduler, number):
+    return number in scheduler.tasks and scheduler.tasks[number].sent_to is None
+
+
 def part(number, of, offset, where=None):
     """A part of a chunk that was submitted as task `of`."""
     task = make(number, where)
@@ -232,7 +236,7 @@ def test_only_few_are_sent_ahead_and_the_rest_is_kept():
     sent = submit(scheduler, *range(1, 10))
 
     assert len(sent) == 2 * FEW
-    assert [scheduler.is_queued(n) for n in range(1, 10)] == [False] * 2 * FEW + [True] * (9 - 2 * FEW)
+    assert [is_queued(scheduler, n) for n in range(1, 10)] == [False] * 2 * FEW + [True] * (9 - 2 * FEW)
 
 
 def test_results_come_to_their_tasks_in_order_and_the_next_tasks_go_out():
@@ -401,7 +405,7 @@ def test_what_a_lost_vm_had_not_begun_goes_elsewhere_and_the_task_that_ran_is_tr
 
     assert (tasks[begun].deaths, tasks[begun].attempt) == (1, 2)
     assert (tasks[waiting].deaths, tasks[waiting].attempt) == (0, 1)
-    assert scheduler.is_queued(begun) and scheduler.is_queued(waiting)
+    assert is_queued(scheduler, begun) and is_queued(scheduler, waiting)
     assert said(scheduler.started("c")) == []
     assert said(scheduler.readied("c")) == [f"c gets {begun}"]
 
@@ -1303,7 +1307,7 @@ class World:
             and name not in self.leaving | self.condemned | self.retired
             and (self.lifetime is None or self.used[name] < self.lifetime)
         ]
-        queued = [r.task for n, r in self.records.items() if not r.ends and self.scheduler.is_queued(n)]
+        queued = [r.task for n, r in self.records.items() if not r.ends and is_queued(self.scheduler, n)]
         for name in idle:
             waits = [task for task in queued if task.where is None or name in task.where]
             self.expect(not waits, "none idle while a task is queued", f"{name} is idle, {waits} are queued")

@@ -19,7 +19,7 @@ pytest.importorskip("cryptography", reason="needs cryptography, which makes the 
 
 RECORDER = """
     import os, pickle, sys
-    from river import commands
+    from river import cli
 
     def record(event, arguments):
         if event == "pickle.find_class":
@@ -35,7 +35,7 @@ RECORDER = """
 
     original, pickle.loads = pickle.loads, loads
     sys.addaudithook(record)
-    sys.exit(commands.main())
+    sys.exit(cli.main())
 """
 
 

@@ -61,10 +61,6 @@ class Scheduler:
             return None
         return min((vm.timed for vm in self._timed.values() if vm.timed is not None), default=None)
 
-    def is_queued(self, number: int) -> bool:
-        task = self.tasks.get(number)
-        return task is not None and task.sent_to is None
-
     # -- events -------------------------------------------------------------------------------------------------
 
     def opened(self) -> list[Instruction]:

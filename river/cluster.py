@@ -31,6 +31,10 @@ from .functions import Functions, next_number
 from .machine import Machine, RemoteVM
 from .reader import Reader
 
+# Seconds that the end of a line between machines may come after the news of its VM's end, which comes over another one.
+# Whoever reads waits so long, but only for VMs whose children keep the line open.
+OVERTAKEN = 1.0
+
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
 
@@ -210,7 +214,7 @@ class Cluster:
         vm = self._fleet.vm(name)
         if vm is None:
             return
-        self._reader.drain(vm)
+        self._reader.drain(vm, 0.0 if vm.line.shares else OVERTAKEN)
         vm.code = facts["code"]
         self._fleet.remove(vm)
         event = self.scheduler.lost

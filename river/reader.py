@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import select
 import signal
 import threading
 import time
@@ -160,9 +161,12 @@ class Reader:
             books.interrupted(error)
             raise
 
-    def drain(self, vm: RemoteVM) -> None:
-        """Take all that a VM has still sent."""
-        while not vm.is_ended and self._read_vm(vm):
+    def drain(self, vm: RemoteVM, seconds: float = 0.0) -> None:
+        """Take all that a VM has still sent, and what comes within so many seconds, unless its line ends before."""
+        deadline = time.monotonic() + seconds
+        poller = select.poll()
+        poller.register(vm.line.number, select.POLLIN)
+        while not vm.is_ended and (self._read_vm(vm) or poller.poll(1000 * max(0.0, deadline - time.monotonic()))):
             pass
 
     def _receive(self, owner: Machine | RemoteVM) -> list[tuple[Frame, list[int]]] | None:

@@ -20,7 +20,9 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 
 from .connection import Connection, pair
 from .wire import Kind, ProtocolError
@@ -30,6 +32,8 @@ from .wire import Kind, ProtocolError
 # receiver does not read; to keep everything would let a sender fill the memory of a process that is not its own.
 _MOST_UNSENT = 4 << 20
 _READ = 1 << 18
+# Seconds that may pass, after the end of one line, until the others have taken what came before.
+_PATIENCE = 10.0
 _NUMBER = struct.Struct("<Q")
 _TUNNELS = (Kind.TUNNEL_OPEN, Kind.TUNNEL, Kind.TUNNEL_END, Kind.TUNNEL_FULL, Kind.TUNNEL_ROOM)
 
@@ -46,8 +50,10 @@ class _Tunnel:
         self.is_paused = False  # we were told so
         self.is_over = False  # at the other side; it ends here when all is written
 
-    def write(self, data: memoryview | None = None) -> bool:
-        """Write what there is, as far as the socket takes it; False when nobody reads any more."""
+    def write(self, data: memoryview | None = None) -> None:
+        """Write what there is, as far as the socket takes it.
+
+        When nobody reads any more, reading tells: what was sent before that end is still to be read."""
         if data is not None:
             self.unsent.append(data)
             self.size += len(data)
@@ -63,8 +69,8 @@ class _Tunnel:
         except BlockingIOError:
             pass
         except OSError:
-            return False
-        return True
+            self.unsent.clear()
+            self.size = 0
 
 
 class Carrier:
@@ -78,19 +84,49 @@ class Carrier:
         self._numbers: dict[int, int] = {}  # of tunnels, by descriptor
 
     def run(self) -> None:
-        """Carry until one of the two lines ends; then both are closed."""
+        """Carry until one of the two lines ends; what came before goes on, and then both are closed."""
         try:
-            while self._turn():
-                pass
-        except (EOFError, ProtocolError, OSError):
-            pass
+            with contextlib.suppress(EOFError, ProtocolError, OSError):
+                while True:
+                    self._turn()
+            with contextlib.suppress(OSError):
+                self._finish(time.monotonic() + _PATIENCE)
         finally:
             for number in list(self._tunnels):
                 self._drop(number)
             self._near.close()
             self._far.close()
 
-    def _turn(self) -> bool:
+    def _finish(self, deadline: float) -> None:
+        """Take what is in the tunnels, and wait until everything has been taken; whoever has all is told at once."""
+        for number in list(self._tunnels):
+            for _ in range(_MOST_UNSENT // _READ):  # more than a socket holds: who goes on sending comes too late
+                if not self._from_tunnel(number):
+                    break
+        while (unsent := self._unsent()) and (left := deadline - time.monotonic()) > 0:
+            poller = select.poll()
+            for descriptor in unsent:
+                poller.register(descriptor, select.POLLOUT)
+            poller.poll(left * 1000)
+            for flush in unsent.values():
+                flush()
+
+    def _unsent(self) -> dict[int, Callable[[], object]]:
+        """Where something has not been taken, by descriptor: how to send it.  All else is closed."""
+        unsent: dict[int, Callable[[], object]] = {}
+        for line in (self._near, self._far):
+            if line.waiting:
+                unsent[line.number] = line.flush
+            else:
+                line.close()
+        for number, tunnel in list(self._tunnels.items()):
+            if tunnel.unsent:
+                unsent[tunnel.sock.fileno()] = tunnel.write
+            else:
+                self._drop(number)
+        return unsent
+
+    def _turn(self) -> None:
         near, far = self._near, self._far
         poller = select.poll()
         is_open = far.waiting < _MOST_UNSENT
@@ -112,7 +148,6 @@ class Carrier:
                     self._write(number)
                 if events & ~select.POLLOUT and number in self._tunnels:
                     self._from_tunnel(number)
-        return True
 
     def _from_near(self) -> None:
         for frame, descriptors in self._near.receive() or ():
@@ -151,25 +186,26 @@ class Carrier:
     def _write(self, number: int, data: memoryview | None = None) -> None:
         """Pass on what has come for a tunnel, as far as it is taken, and say when that is slow."""
         tunnel = self._tunnels[number]
-        if not tunnel.write(data):
-            self._end(number)
-        elif tunnel.is_over and not tunnel.unsent:
+        tunnel.write(data)
+        if tunnel.is_over and not tunnel.unsent:
             self._drop(number)
         elif tunnel.is_full != (tunnel.size > (_MOST_UNSENT // 2 if tunnel.is_full else _MOST_UNSENT)):
             tunnel.is_full = not tunnel.is_full
             self._far.send(Kind.TUNNEL_FULL if tunnel.is_full else Kind.TUNNEL_ROOM, _NUMBER.pack(number))
 
-    def _from_tunnel(self, number: int) -> None:
+    def _from_tunnel(self, number: int) -> bool:
+        """Pass on what has come from a tunnel; whether there was something."""
         try:
             data = self._tunnels[number].sock.recv(_READ)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if data:
             self._far.send(Kind.TUNNEL, _NUMBER.pack(number) + data)
         else:
             self._end(number)
+        return bool(data)
 
     def _add(self, number: int, sock: socket.socket) -> None:
         self._tunnels[number] = _Tunnel(sock)
@@ -187,11 +223,22 @@ class Carrier:
                 tunnel.sock.close()
 
 
+class _Carried(Connection):
+    """The near end, in a VM: closed, it waits until what was sent has left, for the VM's process ends then."""
+
+    carrier: threading.Thread
+
+    def close(self) -> None:
+        super().close()
+        self.carrier.join(_PATIENCE)
+
+
 def carried(far: Connection, name: str) -> Connection:
     """In a VM: the near end of a line that is carried from here on, by a thread."""
     ours, theirs = pair()
-    near = Connection(theirs)
+    near = _Carried(theirs)
     near.shares = False
     carrier = Carrier(Connection(ours), far, is_drivers=False)
-    threading.Thread(target=carrier.run, name=f"river-carrier-{name}", daemon=True).start()
+    near.carrier = threading.Thread(target=carrier.run, name=f"river-carrier-{name}", daemon=True)
+    near.carrier.start()
     return near

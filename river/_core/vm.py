@@ -52,11 +52,15 @@ def main(connection: Connection, cell: Any, options: dict[str, Any], initialize:
             sys.modules["logging"].getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
         _run_exit_functions()  # first: what it had logged or put into a queue must not be lost when the driver ends us
         connection.send(Kind.UNFIT, pickle.dumps(serial.dump_exception(without_us(error)), 5))
+        worker.finish()
         return 1
-    connection.send(Kind.READY, pickle.dumps((os.getpid(),), 5))
-    worker.run()
-    _run_exit_functions()
-    return 0
+    else:
+        connection.send(Kind.READY, pickle.dumps((os.getpid(),), 5))
+        worker.run()
+        _run_exit_functions()
+        return 0
+    finally:
+        connection.close()
 
 
 def _set_up(options: dict[str, Any]) -> None:

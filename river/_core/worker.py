@@ -272,9 +272,13 @@ class Worker:
                 self._execute(call, definition, buffers)
                 del call, definition, buffers
         finally:
-            self._answers.flush()
-            self._relay.wait(lambda: not self._line.waiting, timeout=10)
-            self._relay.close()
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until the driver has taken what was sent, as far as it does so in time; then read no more."""
+        self._answers.flush()
+        self._relay.wait(lambda: not self._line.waiting, timeout=10)
+        self._relay.close()
 
     def _execute(self, call: Call, definition: Definition | None, buffers: Sequence[Any]) -> None:
         number, _, mode, attempt, _, _ = call

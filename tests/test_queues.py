@@ -735,6 +735,33 @@ def test_join_raises_consumer_lost_when_an_item_that_was_taken_can_never_be_done
         joining.result(60)
 
 
+@pytest.mark.parametrize("is_marked_early", [False, True])
+def test_an_item_that_waits_keeps_join_waiting_though_the_last_consumer_has_died(pool, tmp_path, is_marked_early):
+    """What that one had taken, another process has marked; or it was marked before anybody had taken it."""
+    queue, gate = Queue(), Gate(tmp_path)
+    queue.put(1)
+    if is_marked_early:
+        queue.put(2)
+        queue.task_done()
+    consumer = pool.apply_async(get_and_wait, (queue, gate))
+    ((victim, _),) = gate.wait_for(1)
+    wait_until(lambda: store(queue)._held, what="the news that it was taken")
+    if not is_marked_early:
+        queue.task_done()
+        queue.put(2)
+    kill(victim)
+    with pytest.raises(WorkerLost):
+        consumer.get(60)
+    with ThreadPoolExecutor(1) as thread:
+        joining = thread.submit(queue.join)
+        wait_until(lambda: store(queue)._joins or joining.done(), what="the wish to join")
+        assert not joining.done()
+
+        queue.get()
+        queue.task_done()
+        joining.result(60)
+
+
 def test_a_consumer_that_dies_while_its_predicate_runs_takes_nothing(pool, tmp_path):
     queue, gate = Queue(), Gate(tmp_path)
     queue.put(size=1)

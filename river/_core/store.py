@@ -257,10 +257,11 @@ class Store:
             reply.answer(TOO_OFTEN)
             return
         self._unfinished -= 1
-        if self._held[reply.home]:
-            self._held[reply.home] -= 1
-        elif self._orphans:  # it answers for one that has died
+        whose = reply.home if self._held[reply.home] else next(iter(self._held), "")
+        if whose != reply.home and self._orphans:  # it answers for one that has died
             self._orphans -= 1
+        else:  # or for another one, as any process may mark what any has taken
+            self._held -= Counter([whose])  # which keeps no zeros
         reply.answer(OK)
         self._tell_joins()
 
@@ -269,7 +270,9 @@ class Store:
         self._tell_joins()
 
     def _tell_joins(self) -> None:
-        if self._unfinished <= self._orphans:
+        # Marks are not of certain items, so what is left may still be marked although as many were lost.
+        is_hopeless = self._unfinished <= self._orphans and not (len(self) or self._lent or self._held)
+        if self._unfinished <= 0 or is_hopeless:
             joins, self._joins = self._joins, []
             for reply in joins:
                 if self._unfinished <= 0:

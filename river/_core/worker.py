@@ -263,9 +263,12 @@ class Worker:
                 if not self._queue:
                     self._answers.flush()
                     self._relay.wait(lambda: self._queue or self._is_stopping)
+                # Before: whoever gives back must find a task in the queue, being loaded, or running, at any moment.
+                self._was_asked_early, self.is_loading = False, True
                 try:
                     call, definition, buffers = self._queue.popleft()
                 except IndexError:
+                    self.is_loading = False
                     if self._is_stopping:
                         return
                     continue
@@ -331,7 +334,6 @@ class Worker:
         number, function_number, flags, _, argument, _ = call
         mode = flags & 15
         keywords: dict[str, Any] = {}
-        self.is_loading = True
         try:
             if not flags & PLAIN:
                 argument = serial.loads(argument, buffers=buffers)
@@ -343,11 +345,11 @@ class Worker:
                 if mode == APPLY_KEYWORDS:
                     argument, keywords = argument
         except BaseException as error:  # noqa: BLE001 - whatever a __setstate__ raises belongs to this task
-            return UNREADABLE, None, serial.dump_exception(error)
-        finally:
             self.is_loading = False
+            return UNREADABLE, None, serial.dump_exception(error)
         if mode >= MAP:
             return CHUNK, self._work_through(number, flags, function, argument), None
+        self.is_loading = False
         try:
             return OK, function(*argument, **keywords), None
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are results, too
@@ -357,7 +359,7 @@ class Worker:
         """A map over a chunk."""
         run = Run(number, items)
         with self._answers.sending:
-            self._run = run
+            self._run, self.is_loading = run, False
             if self._was_asked_early and run.size > 1:
                 self._was_asked_early = False
                 cut = run.number, run.keep_first()

@@ -1,0 +1,49 @@
+"""What a VM answers when it is asked for its tasks back: at any moment the driver learns of all that has not begun."""
+
+import pytest
+from tools import python
+
+ASKED_AT_THAT_MOMENT = """
+import pickle, sys
+from collections import deque
+from river._core import calls, homes, serial, worker
+from river._core.connection import Connection, pair
+from river._core.reference import Context
+from river._core.wire import Kind
+
+def asks_before(function):
+    def asking(*args):
+        vm._give_back(was_asked=True)  # as whoever reads would
+        return function(*args)
+    return asking
+
+class Queue(deque):
+    def popleft(self):
+        item = super().popleft()
+        return asks_before(lambda: item)() if sys.argv[1] == "it is out of the queue" else item
+
+ours, theirs = map(Connection, pair())
+vm = worker.Worker(theirs, bytearray(worker.CELL_SIZE), {"name": "a", "uuid": homes.new_home(), "driver": ""})
+vm._queue = Queue()
+if sys.argv[1] == "it has been unpacked":
+    worker.Run = asks_before(worker.Run)
+function, items = (serial.dumps(thing, Context(None)).blob for thing in (abs, [-1, -2, -3]))
+ours.send(Kind.DEFINE, pickle.dumps((1, function, (), {}, [])))
+ours.send(Kind.CALL, pickle.dumps([(7, 1, calls.MAP, 1, items, ())]))
+ours.send(Kind.STOP, pickle.dumps(None))
+vm.run()
+for frame, _ in ours.receive():
+    payload = pickle.loads(frame.payload)
+    print(Kind(frame.kind).name, payload if frame.kind == Kind.RETURNED else serial.loads(payload[0][3]))
+ours.close()
+theirs.close()
+"""
+
+
+@pytest.mark.parametrize("moment", ["it is out of the queue", "it has been unpacked"])
+def test_a_chunk_that_is_asked_for_before_it_runs_is_given_back_but_for_its_first_item(moment):
+    assert python("-c", ASKED_AT_THAT_MOMENT, moment).splitlines() == [
+        "RETURNED ([], None, True, False)",
+        "RETURNED ([], (7, 1), False, False)",
+        "RESULT [1]",
+    ]

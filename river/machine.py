@@ -111,8 +111,7 @@ class RemoteVM:
                     argument = argument.blob
                 messages.append((task.number, number, task.mode, task.attempt, argument, specs))
             if self.released:
-                loans = [self.released.popleft() for _ in range(len(self.released))]
-                self.line.send(Kind.RELEASE, pickle.dumps(loans, 5))
+                self.line.send(Kind.RELEASE, pickle.dumps(shm.all_of(self.released), 5))
             self.line.send(Kind.CALL, pickle.dumps(messages, 5), buffers, descriptors)
 
     def _lend(self, pickled: serial.Pickled, buffers: list[Any], descriptors: list[int]) -> tuple[calls.Spec, ...]:

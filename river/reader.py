@@ -111,10 +111,7 @@ class Reader:
     def flush_later(self, owner: Machine | RemoteVM) -> None:
         """Send what the line has not taken as soon as it takes more."""
         if not owner.is_ended:
-            try:
-                self._poller.watch(owner.line.number, writing=True)
-            except (OSError, ValueError):
-                return  # ended meanwhile
+            self._poller.flush_later(owner.line)
             if not self._relay.is_mine:
                 self.interrupt()
 

@@ -155,8 +155,7 @@ class Answers:
                 held = [(a, b, c, d, [specs[i] for i in indexes], e) for a, b, c, d, indexes, e in held]
             self._line.send(Kind.RESULT, pickle.dumps(held, serial.PROTOCOL), buffers, descriptors)
             if self.released:
-                loans = [self.released.popleft() for _ in range(len(self.released))]
-                self._line.send(Kind.RELEASE, pickle.dumps(loans, serial.PROTOCOL))
+                self._line.send(Kind.RELEASE, pickle.dumps(shm.all_of(self.released), serial.PROTOCOL))
 
 
 def _salvage(values: list[Any], errors: list[tuple[int, Any]], start: int) -> tuple[bytes, list[tuple[int, Any]]]:

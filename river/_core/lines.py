@@ -86,8 +86,7 @@ class Line:
 
     def _release(self) -> None:
         if self.released:
-            loans = [self.released.popleft() for _ in range(len(self.released))]
-            self.connection.send(Kind.RELEASE, pickle.dumps((loans, {}, ()), 5))
+            self.connection.send(Kind.RELEASE, pickle.dumps((shm.all_of(self.released), {}, ()), 5))
 
     def read(self) -> Iterator[tuple[int, Any, Letter]]:
         """What has come: its kind, its head, and the values.  Raises EOFError and ProtocolError like a connection."""
@@ -200,10 +199,7 @@ class Desk:
     def flush_later(self, line: Line) -> None:
         """Send what the line's connection has not taken as soon as it takes more."""
         if not line.is_ended:
-            try:
-                self.poller.watch(line.connection.number, writing=True)
-            except (OSError, ValueError):
-                return  # ended meanwhile
+            self.poller.flush_later(line.connection)
             self.tell()
 
     def tell(self) -> None:

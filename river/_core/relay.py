@@ -70,6 +70,13 @@ class Poller:
             if line.waiting:  # another thread has sent meanwhile, and its own word came too early
                 self.watch(line.number, writing=True)
 
+    def flush_later(self, line: Any) -> None:
+        """The same from another thread, which has left something in a connection; that may have ended meanwhile."""
+        try:
+            self.watch(line.number, writing=True)
+        except (OSError, ValueError):
+            pass
+
     def forget(self, descriptor: int) -> None:
         with self._lock:
             if self._wants.pop(descriptor, None) is not None and self._poll is not None:
@@ -182,11 +189,11 @@ class Relay:
 
     def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool:
         """Wait until `ready()`; False if that took longer than `timeout` seconds, or the relay was closed."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_of(timeout)
         if self.is_mine and not ready():
             raise RuntimeError("what is called while a result is unpickled cannot wait for another result of that pool")
         while not ready():
-            if self._closed or (deadline is not None and time.monotonic() >= deadline):
+            if self._closed or left_of(deadline) == 0:
                 return bool(ready())
             if not self._read(ready, deadline):
                 self._follow(ready, deadline)
@@ -218,8 +225,8 @@ class Relay:
 
     def _read_on(self, ready: Callable[[], Any], deadline: float | None, pressed: list[Any]) -> None:
         while not ready() and not pressed and not self._closed:
-            timeout = None if deadline is None else deadline - time.monotonic()
-            if timeout is not None and timeout <= 0:
+            timeout = left_of(deadline)
+            if timeout == 0:
                 return
             self._turn(timeout, SPIN)
             if self._waiters:
@@ -242,7 +249,8 @@ class Relay:
             if self._in_background:
                 self._interrupt()
             if not ready() and not self._closed and self._baton.locked():
-                told.acquire(True, -1 if deadline is None else max(0.0, deadline - time.monotonic()))
+                left = left_of(deadline)
+                told.acquire(True, -1 if left is None else left)
         finally:
             try:
                 self._waiters.remove(entry)

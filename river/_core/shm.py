@@ -145,6 +145,11 @@ class Segment:
         return self.data if self.memory is None and self.data is not None else _copied(self.descriptor, self.size)
 
 
+def all_of(released: deque[int]) -> list[int]:
+    """Loans of the other side's that are not needed here any more, taken out; any thread may add others meanwhile."""
+    return [released.popleft() for _ in range(len(released))]
+
+
 def take_back(number: int) -> None:
     """The borrower needs it no more, or is dead.  Any thread, any number of times."""
     _lent.pop(number, None)

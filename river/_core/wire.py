@@ -43,13 +43,13 @@ class Kind(enum.IntEnum):
     """Every kind of frame; who sends it, and what its payload holds."""
 
     # driver -> VM
-    DEFINE = 1  # a function: (number, blob, sys.path, numbers to forget)
-    DATA = 2  # an object of `pool.put`: (number, blob)
+    DEFINE = 1  # a function: (number, blob, specs of its segments, facts of the driver, numbers to forget)
+    DATA = 2  # an object of `pool.put`: (number, blob, specs)
     FORGET = 3  # objects no longer needed: [number, ...]
     CALL = 4  # tasks to run, in order: [call, ...]
-    REVOKE = 5  # give back the tasks that have not begun: []
-    STOP = 6  # finish what was sent, then end
-    RELEASE = 7  # loans of shared memory that are not needed any more: [loan, ...]; any way
+    REVOKE = 5  # give back the tasks that have not begun: None
+    STOP = 6  # finish what was sent, then end: None
+    RELEASE = 7  # loans of shared memory that are not needed any more: [loan, ...]; any way; the head, with packets
     # A line to the process that asks, as a descriptor: (target, who asks, whether it is carried between machines);
     # passed on until it is there.
     INTRODUCE = 8
@@ -62,8 +62,11 @@ class Kind(enum.IntEnum):
     # VM -> driver
     READY = 16  # the initializer has run: (pid,)
     RESULT = 17  # outcomes, in the order the tasks ran: [outcome, ...]
-    RETURNED = 18  # answer to REVOKE: [task number, ...]
-    UNFIT = 19  # the initializer raised; the VM ends: (exception blob, traceback text)
+    # Tasks that have not begun: ([number, ...], None or (number of the chunk that runs, index from which its items come
+    # back), whether it answers REVOKE, whether the VM wants to end).  It also comes unasked, when the VM's memory is
+    # full, or about a chunk that was asked for while it was being unpacked.
+    RETURNED = 18
+    UNFIT = 19  # the initializer raised; the VM ends: (exception blob or None, its summary, traceback text)
     # driver -> supervisor
     START = 32  # start a VM on the descriptor that comes along: (name, options)
     SIGNAL = 33  # signal a VM's process group: (name, number)

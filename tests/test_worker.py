@@ -17,6 +17,12 @@ def asks_before(function):
         return function(*args)
     return asking
 
+def asks_after(function):
+    def asking(*args):
+        function(*args)
+        vm._give_back(was_asked=True)
+    return asking
+
 class Queue(deque):
     def popleft(self):
         item = super().popleft()
@@ -27,6 +33,9 @@ vm = worker.Worker(theirs, bytearray(worker.CELL_SIZE), {"name": "a", "uuid": ho
 vm._queue = Queue()
 if sys.argv[1] == "it has been unpacked":
     worker.Run = asks_before(worker.Run)
+if sys.argv[1] == "it has come":
+    worker.Worker._call = asks_after(worker.Worker._call)
+    worker.Worker._HANDLERS = {**worker.Worker._HANDLERS, Kind.CALL: worker.Worker._call}
 function, items = (serial.dumps(thing, Context(None)).blob for thing in (abs, [-1, -2, -3]))
 ours.send(Kind.DEFINE, pickle.dumps((1, function, (), {}, [])))
 ours.send(Kind.CALL, pickle.dumps([(7, 1, calls.MAP, 1, items, ())]))
@@ -40,7 +49,7 @@ theirs.close()
 """
 
 
-@pytest.mark.parametrize("moment", ["it is out of the queue", "it has been unpacked"])
+@pytest.mark.parametrize("moment", ["it has come", "it is out of the queue", "it has been unpacked"])
 def test_a_chunk_that_is_asked_for_before_it_runs_is_given_back_but_for_its_first_item(moment):
     assert python("-c", ASKED_AT_THAT_MOMENT, moment).splitlines() == [
         "RETURNED ([], None, True, False)",

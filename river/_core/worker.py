@@ -128,7 +128,7 @@ class Worker:
         self._functions: dict[int, Definition] = {}
         self._queue: deque[tuple[Call, Definition | None, Sequence[Any]]] = deque()
         self._run: Run | None = None
-        self._was_asked_early = False  # for a part of a chunk that was still being unpickled
+        self._was_asked_early = False  # for a part of a chunk that is still being unpickled, or comes next
         self._answers = Answers(connection)
         self._released = self._answers.released
         self._is_stopping = False
@@ -235,22 +235,25 @@ class Worker:
     def _give_back(self, was_asked: bool = False, wants_to_retire: bool = False) -> None:
         """Return the tasks that have not begun, and the rest of the chunk that has.
 
+        Who is asked keeps a task to begin with: a chunk that went to and fro as a whole would never be shared.
         All under one lock: the driver must hear of the rest before it hears that the chunk is done.
         """
         self._answers.flush()
         with self._answers.sending:
             numbers: list[int] = []
+            has_begun = self._run is not None or self.is_loading or self.attempt > 0
+            kept = int(was_asked and not has_begun)
             try:
-                while True:
+                while len(self._queue) > kept:
                     numbers.append(self._queue.pop()[0][0])
             except IndexError:
-                pass
+                pass  # the main thread was quicker
             run, cut = self._run, None
             if run is not None:
                 size = run.size
                 index = run.give_back()
                 cut = (run.number, index) if index < size else None
-            self._was_asked_early = was_asked and run is None and self.is_loading
+            self._was_asked_early = was_asked and (self.is_loading or (kept > 0 and len(self._queue) > 0))
             self._line.send(Kind.RETURNED, pickle.dumps((numbers[::-1], cut, was_asked, wants_to_retire), 5))
 
     # -- running ------------------------------------------------------------------------------------------------
@@ -264,15 +267,16 @@ class Worker:
                     self._answers.flush()
                     self._relay.wait(lambda: self._queue or self._is_stopping)
                 # Before: whoever gives back must find a task in the queue, being loaded, or running, at any moment.
-                self._was_asked_early, self.is_loading = False, True
+                self.is_loading = True
                 try:
                     call, definition, buffers = self._queue.popleft()
                 except IndexError:
-                    self.is_loading = False
+                    self._was_asked_early = self.is_loading = False
                     if self._is_stopping:
                         return
                     continue
                 self._execute(call, definition, buffers)
+                self._was_asked_early = False
                 del call, definition, buffers
         finally:
             self.finish()

@@ -106,7 +106,7 @@ class Scheduler:
             self.waiting.forsaken(task)
 
     def resubmitted(self, tasks: Iterable[Task], now: float = 0.0) -> list[Instruction]:
-        """Tasks go before all others: parts of a chunk, or a task to be tried again."""
+        """Tasks go before those that were submitted later: parts of a chunk, or a task to be tried again."""
         todo: list[Instruction] = []
         self._take_in(tasks, todo)
         return self._distribute(todo, now)

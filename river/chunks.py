@@ -32,6 +32,7 @@ class Chunks:
         self._items = 0
         self._seconds = 0.0
         self._bytes = 0.0  # of one item, pickled
+        self.total = 0  # bytes pickled so far
 
     def size(self, left: int | None) -> int:
         """Items for the next chunk, when `left` are left (None: unknown)."""
@@ -65,6 +66,7 @@ class Chunks:
 
     def pickled(self, items: int, size: int) -> None:
         self._bytes = size / items
+        self.total += size
 
     @property
     def is_quick(self) -> bool:

@@ -16,6 +16,8 @@ from .tasks import finish
 
 # Seconds that a map waits for its items to be fed by somebody else.
 _PATIENCE = 1.0
+# Of items beyond so many bytes no more are pickled for the sake of their order: each is a copy in memory.
+_MOST_AHEAD = 256 << 20
 
 
 class ListJob(Job):
@@ -43,7 +45,8 @@ class ListJob(Job):
         super().feed()
 
     def feed_rest(self) -> None:
-        """Something else is about to be submitted: it may wait for what these items do, so all of them go before it.
+        """Something else is about to be submitted: it may wait for what these items do, so they go before it, all that
+        fit into memory.
 
         What feeds just now may wait for that thread, in user code that pickles an item: then this gives up."""
         assert self.length is not None
@@ -51,7 +54,8 @@ class ListJob(Job):
             return
         if self._feeding.acquire(timeout=_PATIENCE):
             try:
-                while not self.is_fed:
+                most = self._chunks.total + _MOST_AHEAD
+                while not self.is_fed and self._chunks.total < most:
                     if not self._feed_chunk(self._chunks.rest(self.length - self.fed)):
                         self._end_feed()
             finally:

@@ -16,6 +16,7 @@ from tasks import Gate, wait_until
 from tools import STARTS, both_starts, forking_is_meant
 
 import river
+import river.lists
 import river.queues
 from river import RiverPool
 
@@ -659,3 +660,15 @@ def test_what_is_submitted_after_a_map_may_wait_for_all_of_its_items(own, consum
 
     assert sum(sums) == 780
     assert produced.get(60) == [None] * 40
+
+
+def test_for_the_sake_of_order_no_more_is_copied_than_fits_into_memory(own, monkeypatch, tmp_path):
+    gate = Gate(tmp_path / "gate")
+    monkeypatch.setattr(river.lists, "_MOST_AHEAD", 10 << 20)
+    mapped = own.map_async(gate, [bytes(1 << 20)] * 100, 1)
+    gate.wait_for(2)
+    future = own.submit(tasks.square, 3)
+
+    assert 10 <= mapped.job.fed < 30
+    gate.open()
+    assert (future.result(60), len(mapped.get(60))) == (9, 100)

@@ -31,7 +31,7 @@ def main(argv=None):
         write(options.svg, report.picture(data))
     if options.readme:
         report.rewrite_readme(options.readme, data)
-        write(options.readme.parent / "docs" / "benchmarks.svg", report.picture(data))
+        write(options.readme.parent / "docs" / "benchmarks.svg", report.picture(report.of_pools(data)))
     return 0
 
 

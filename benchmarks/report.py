@@ -222,7 +222,13 @@ def rewrite_readme(path, data):
     path.write_text(f"{text[:start]}{BEGIN}\n{readme_part(data)}\n{text[end:]}", encoding="utf-8")
 
 
+def of_pools(data):
+    """The same without the works of packets, which have other peers, and a paragraph and a picture of their own."""
+    return {**data, "works": {name: work for name, work in data["works"].items() if not name.startswith("packet")}}
+
+
 def readme_part(data):
+    data = of_pools(data)
     run = data["run"]
     missed = [
         f"{data['works'][name]['title']} ({target['text']}: {target['shown']})"
@@ -245,7 +251,8 @@ def table(data):
     """Markdown: a row for each work, a column for River's own figure and one for each peer."""
     rows = [(name, figure) for name, figure in shown_figures(data) if name != "scheduler"]
     # A variant of a peer, "Pool (spawn)", takes part in one work only: it shares the peer's column.
-    columns = [peer for peer, version in data["peers"].items() if version and peer != ME and " (" not in peer]
+    measured = {peer for work in data["works"].values() for peer in work["peers"]}
+    columns = [peer for peer in data["peers"] if peer in measured and peer != ME and " (" not in peer]
     names = [re.sub(r"(?=[.]|Executor)", "<br>", peer) for peer in columns]
     lines = ["| | River | " + " | ".join(names) + " |", "|---|" + "---:|" * (len(columns) + 1)]
     for name, figure in rows:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ._core import calls, scheduler, serial
-from ._core.relay import Bell, Poller, Relay
+from ._core.relay import Poller, Relay
 from ._core.wire import Frame, Kind, ProtocolError
 from .machine import Machine, RemoteVM
 
@@ -60,8 +60,7 @@ class Reader:
         self._books = books
         self._lines: dict[int, Machine | RemoteVM] = {}
         self._poller = Poller()
-        self._bell = Bell(self._poller)
-        self._relay = Relay(self._turn, self.interrupt, "river-reader")
+        self._relay = Relay(self._turn, self._poller.ring, "river-reader")
 
     def start(self) -> None:
         self._relay.start()
@@ -86,14 +85,13 @@ class Reader:
 
     def interrupt(self) -> None:
         """Whoever reads looks again at what he waits for.  Any thread."""
-        self._bell.ring()
+        self._poller.ring()
 
     def close(self) -> None:
         """Read no more; whoever waits is told so."""
         self._relay.close()
         self._lines.clear()
         self._poller.close()
-        self._bell.close()
 
     def forget_in_child(self) -> None:
         """After a fork of this process: let go of the lines, so that their ends are noticed when we die."""
@@ -138,8 +136,6 @@ class Reader:
                     self._read_vm(owner)
                 elif owner is not None:
                     self._read_machine(owner)
-                elif descriptor == self._bell.number:
-                    self._bell.hush()
                 else:  # `flush_later` came just after the VM's end, and the number may be another's by now
                     self._poller.forget(descriptor)
             if deadline is not None and deadline <= time.monotonic():

@@ -16,7 +16,7 @@ import pytest
 from tasks import wait_until
 
 from river._core import relay as module
-from river._core.relay import Bell, Poller, Relay
+from river._core.relay import Poller, Relay
 
 LENGTH = 4  # of a message; so short ones are written to a pipe whole
 
@@ -585,29 +585,25 @@ def test_a_descriptor_that_was_closed_when_it_should_be_watched_can_be_watched_w
         os.close(again)
 
 
-def test_a_bell_wakes_whoever_waits_however_often_it_was_rung(poller):
-    bell = Bell(poller)
+def test_ringing_wakes_whoever_waits_however_often(poller, ends):
+    poller.watch(ends[0].fileno())
     for _ in range(100_000):  # more than a pipe takes
-        bell.ring()
-    assert poller.wait(60) == [bell.number]
-    while poller.wait(0) == [bell.number]:
-        bell.hush()
+        poller.ring()
+    assert poller.wait(60) == []
 
-    assert poller.wait(0) == []
-    bell.ring()
-    assert poller.wait(60) == [bell.number]
-    bell.close()
+    ends[1].send(b"x")
+    while not (ready := poller.wait(60)):
+        pass
+    assert ready == [ends[0].fileno()]
 
 
-def test_a_bell_is_silent_after_its_end(poller):
-    bell = Bell(poller)
-    number = bell.number
-    bell.close()
-    ends = [os.pipe() for _ in range(4)]
-    assert number in itertools.chain(*ends)  # what others open now has its descriptors
-    bell.ring()
+def test_ringing_after_its_end_touches_no_file_of_others():
+    poller = Poller()
+    poller.close()
+    pipes = [os.pipe() for _ in range(4)]  # these have its descriptors
+    poller.ring()
 
-    for out, into in ends:
+    for out, into in pipes:
         os.close(into)
         assert os.read(out, 1) == b""
         os.close(out)

@@ -19,7 +19,7 @@ from typing import Any
 from . import envelope, shm
 from .connection import Connection
 from .letters import Letter
-from .relay import Bell, Poller, Relay
+from .relay import Poller, Relay
 from .wire import Kind
 
 # Packets that follow each other within so many seconds share a frame, up to so many of them: a frame costs more than
@@ -166,11 +166,10 @@ class Desk:
 
     def __init__(self, turn: Callable[[Desk, float | None, float], bool]) -> None:
         self.poller = Poller()
-        self.bell = Bell(self.poller)
         self._look = turn  # says whether there was something to read
         self._turns = 0
         self._was_busy = False
-        self.relay = Relay(self._turn, self.interrupt, "river-post")
+        self.relay = Relay(self._turn, self.poller.ring, "river-post")
 
     def _turn(self, timeout: float | None, spin: float) -> None:
         self._was_busy = self._look(self, timeout, spin)
@@ -209,14 +208,12 @@ class Desk:
 
     def interrupt(self) -> None:
         """Whoever reads looks again at what he waits for.  Any thread."""
-        self.bell.ring()
+        self.poller.ring()
 
     def close(self) -> None:
         self.relay.close()
         self.poller.close()
-        self.bell.close()
 
     def forget(self) -> None:
         """In a forked child, where nobody reads."""
-        self.poller.close()
-        self.bell.forget()
+        self.poller.abandon()

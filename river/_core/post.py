@@ -333,8 +333,6 @@ class Post:
             if line is not None:
                 was_busy = True
                 self._read(desk, line)
-            elif descriptor == desk.bell.number:
-                desk.bell.hush()
             else:
                 desk.poller.forget(descriptor)
         return was_busy

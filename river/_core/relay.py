@@ -34,7 +34,8 @@ _SIGINT = int(signal.SIGINT)
 
 
 class Poller:
-    """Waits for descriptors to become readable or writable: epoll where there is one, else poll, else select."""
+    """Waits for descriptors to become readable or writable, or to be rung: epoll where there is one, else poll, else
+    select."""
 
     def __init__(self) -> None:
         self._wants: dict[int, bool] = {}
@@ -48,6 +49,21 @@ class Poller:
             self._in, self._out, self._scale = select.POLLIN, select.POLLOUT, 1000.0
         else:
             self._poll = None
+        # Else it could ring in whatever has its number after its end; Ctrl-C may ring while it is being rung.
+        self._ringing = threading.RLock()
+        self._bell, self._rope = os.pipe()
+        for end in (self._bell, self._rope):
+            os.set_blocking(end, False)
+        self.watch(self._bell)
+
+    def ring(self) -> None:
+        """Whoever waits returns at once, or does not begin to.  Any thread or handler of signals, at any time."""
+        with self._ringing:
+            if self._rope >= 0:
+                try:
+                    os.write(self._rope, b"!")
+                except OSError:
+                    pass  # full, so he will wake anyway
 
     def watch(self, descriptor: int, writing: bool = False) -> None:
         """Wait for it to be readable, and writable too if `writing`."""
@@ -93,20 +109,27 @@ class Poller:
         if poll is None:
             writers = [d for d, writing in self._wants.items() if writing]
             readable, writable, _ = select.select(list(self._wants), writers, [], timeout)
-            return list({*readable, *writable})
+            return self._heard(list({*readable, *writable}))
         look = poll.poll
         if spin and self._is_brisk:
             until = perf_counter() + spin
             while True:
                 if ready := look(0):
-                    return [descriptor for descriptor, _ in ready]
+                    return self._heard([descriptor for descriptor, _ in ready])
                 if perf_counter() > until:
                     break
                 os.sched_yield()  # whoever else has work goes first
         began = perf_counter()
         ready = look(None if timeout is None else max(0.0, timeout) * self._scale)
         self._is_brisk = perf_counter() - began < spin
-        return [descriptor for descriptor, _ in ready]
+        return self._heard([descriptor for descriptor, _ in ready])
+
+    def _heard(self, ready: list[int]) -> list[int]:
+        """All but the bell, which is silent again."""
+        if self._bell in ready:
+            ready.remove(self._bell)
+            os.read(self._bell, 4096)
+        return ready
 
     def works(self) -> bool:
         """Whether it can be asked at all: a task or the program may have closed what it waits with."""
@@ -117,43 +140,16 @@ class Poller:
         return True
 
     def close(self) -> None:
+        with self._ringing:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """In a forked child, where another thread may have held the lock: let go of what is the parent's, too."""
         if hasattr(self._poll, "close"):
             self._poll.close()
-
-
-class Bell:
-    """Wakes whoever waits at a poller.  Any thread and any handler of signals may ring it, after its end too."""
-
-    def __init__(self, poller: Poller) -> None:
-        self.number, self._out = os.pipe()  # what the poller tells when it was rung
-        for end in (self.number, self._out):
-            os.set_blocking(end, False)
-        poller.watch(self.number)
-        # Else it could ring in whatever has its number after its end; Ctrl-C may ring while it is being rung.
-        self._lock = threading.RLock()
-
-    def ring(self) -> None:
-        """Whoever waits looks again."""
-        with self._lock:
-            if self._out >= 0:
-                try:
-                    os.write(self._out, b"!")
-                except OSError:
-                    pass  # full, so he will wake anyway
-
-    def hush(self) -> None:
-        """Whoever waited has woken."""
-        os.read(self.number, 4096)
-
-    def close(self) -> None:
-        with self._lock:
-            self.forget()
-
-    def forget(self) -> None:
-        """In a forked child, where another thread may have held the lock."""
-        os.close(self.number)
-        os.close(self._out)
-        self._out = -1
+        os.close(self._bell)
+        os.close(self._rope)
+        self._rope = -1
 
 
 class Relay:

@@ -42,7 +42,7 @@ from .calls import (
 )
 from .connection import Connection
 from .process import flush_output, learn, leave_twin, occupied, without_us
-from .relay import Bell, Poller, Relay
+from .relay import Poller, Relay
 from .wire import Kind
 
 # Beyond so many bytes that the driver has not taken, the next task has to wait.
@@ -135,8 +135,7 @@ class Worker:
         self._is_twin = False
         self._poller = Poller()
         self._poller.watch(connection.number)
-        self._bell = Bell(self._poller)
-        self._relay = Relay(self._turn, self._bell.ring, "river-reader", interruptible=False)
+        self._relay = Relay(self._turn, self._poller.ring, "river-reader", interruptible=False)
         self._place = homes.place()
         self._place.settle(options["uuid"], options["driver"], self._ask_for_introduction)
 
@@ -160,10 +159,7 @@ class Worker:
             self._answers.hold_plain_part(run)
         self._answers.flush()
         self._poller.watch(self._line.number, self._line.waiting > 0)
-        for descriptor in self._poller.wait(timeout, spin):
-            if descriptor == self._bell.number:
-                self._bell.hush()
-                continue
+        if self._poller.wait(timeout, spin):
             if self._line.waiting:
                 self._line.flush()
             try:
@@ -216,7 +212,7 @@ class Worker:
         self._line.send(Kind.INTRODUCE, payload, (), (descriptor,))
         os.close(descriptor)
         if self._line.waiting:
-            self._bell.ring()
+            self._poller.ring()
 
     def _stop(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         self._is_stopping = True
@@ -323,7 +319,7 @@ class Worker:
         elif answers.is_due(ended) or self._relay.is_in_background:
             answers.flush()
         if self._line.waiting and self._relay.is_in_background:
-            self._bell.ring()  # it does not watch for room yet
+            self._poller.ring()  # it does not watch for room yet
         if self._line.waiting > MOST_UNSENT:  # not faster than the driver takes them
             self._relay.wait(lambda: self._line.waiting <= MOST_UNSENT)
 

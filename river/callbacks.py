@@ -34,9 +34,8 @@ class Callbacks:
             try:
                 call(*args)
             except BaseException:  # noqa: BLE001 - one callback's fault must not keep the others from running
-                users = filter(callable, (*args, call))  # not what calls it
-                logging.getLogger("river").exception("a callback raised: %r", next(users))
-                del users
+                # The user's own, which is an argument of what calls it.
+                logging.getLogger("river").exception("a callback raised: %r", next(filter(callable, (*args, call))))
             del item, call, args
 
     @property

@@ -70,6 +70,7 @@ class Cluster:
         self._reader = Reader(self)
         self._fleet = Fleet(plan, self._reader)
         self._callbacks = Callbacks()
+        self._is_local = local
         self._is_closed = False
         self.is_open = True  # False: submitting raises; `check_open` says why
         self.unfed: set[Any] = set()  # maps of lists that have more items
@@ -230,7 +231,7 @@ class Cluster:
                 self.act(self.decide(self.scheduler.gave_up, f"the supervisor died {self._fleet.launches} times"))
                 return
             self._fleet.launch()
-        elif not self._fleet.launches:  # nothing may take its place
+        elif not self._is_local:  # nothing may take its place
             if self._fleet.is_empty:
                 why = f"{machine.name} is gone with its VMs, and none may be started on this machine (local=False)"
                 self.act(self.decide(self.scheduler.gave_up, why))

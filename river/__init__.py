@@ -39,6 +39,7 @@ _HOMES = {
     "AuthenticationError": "river.errors",
     "BrokenProcessPool": "river.errors",
     "ConsumerLost": "river.errors",
+    "HostError": "river.errors",
     "MaybeEncodingError": "river.errors",
     "MemoryLimitError": "river.errors",
     "NotPrivate": "river.errors",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from .errors import AuthenticationError as AuthenticationError
     from .errors import BrokenProcessPool as BrokenProcessPool
     from .errors import ConsumerLost as ConsumerLost
+    from .errors import HostError as HostError
     from .errors import MaybeEncodingError as MaybeEncodingError
     from .errors import MemoryLimitError as MemoryLimitError
     from .errors import NotPrivate as NotPrivate

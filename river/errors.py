@@ -13,6 +13,7 @@
     ├── ConsumerLost         a consumer died with items of a queue that nobody will mark as done
     ├── ServerError          VMs that stay cannot be had: their server is gone, full or of another Python
     │   └── AuthenticationError  its key is not ours (also multiprocessing.AuthenticationError)
+    ├── HostError            a machine cannot be used over SSH; says which, at which step, and what to do
     └── NotPrivate           the key, or the runtime directory, can be reached by others
 
 What the standard library raises in the same case, River raises too: `MaybeEncodingError` for results that cannot be
@@ -34,6 +35,7 @@ __all__ = [
     "AuthenticationError",
     "BrokenProcessPool",
     "ConsumerLost",
+    "HostError",
     "MaybeEncodingError",
     "MemoryLimitError",
     "NotPrivate",
@@ -118,6 +120,23 @@ class ServerError(RiverError):
 
 class AuthenticationError(ServerError, multiprocessing.AuthenticationError):
     """The other side does not have our cluster key, or is not River at all; nothing was told to it."""
+
+
+class HostError(RiverError):
+    """A machine that was asked for cannot be used over SSH.
+
+    host: its name, as the user wrote it. step: how far it came: "config", "resolve", "connect", "greeting", "host key",
+    "authentication", "session", or what follows a login.
+    """
+
+    def __init__(self, host: str, step: str, text: str) -> None:
+        super().__init__(host, step, text)
+        self.host = host
+        self.step = step
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class NotPrivate(RiverError):

@@ -14,6 +14,7 @@ import array
 import contextlib
 import errno
 import os
+import select
 import socket
 import threading
 import time
@@ -103,6 +104,14 @@ class Connection:
         """Send what was kept, as far as the socket takes it; True when nothing is left."""
         with self._lock:
             return self._flush()
+
+    def finish(self, seconds: float) -> None:
+        """Wait until what was kept has left, at most so long."""
+        deadline = time.monotonic() + seconds
+        poller = select.poll()
+        poller.register(self._sock, select.POLLOUT)
+        while not self.flush() and (left := deadline - time.monotonic()) > 0:
+            poller.poll(left * 1000)
 
     def mark(self) -> int:
         """What `taken` will be at least when all that was sent so far has left."""

@@ -38,6 +38,7 @@ _open_segments = 0
 _live_mappings = 0
 _lent: dict[int, _Memory] = {}
 _numbers = itertools.count(1).__next__
+_contents: dict[int, int] = {}  # by a memory's inode: a number that changes when it is filled
 _forks = 0  # a forked child may still read what was lent to us: nothing attached before is ever given back
 
 
@@ -68,6 +69,7 @@ class _Memory:
 
     def fill(self, view: memoryview) -> None:
         """Copy a buffer into it.  Raises OSError when there is no memory left; then it is not used again."""
+        _contents[os.fstat(self.descriptor).st_ino] = _numbers()
         if self.mapping is not None:
             self.mapping[: view.nbytes] = view
             return
@@ -85,7 +87,7 @@ class _Memory:
             return
         is_kept = self.is_good and self.pid == os.getpid() and _free_bytes + self.size <= MOST_KEPT
         if not is_kept:
-            os.close(self.descriptor)
+            _close(self.descriptor)
             _open_segments -= 1
         else:
             _free_bytes += self.size
@@ -229,13 +231,23 @@ def _copied(descriptor: int, size: int) -> Buffer:
     return data
 
 
+def _close(descriptor: int) -> None:
+    _contents.pop(os.fstat(descriptor).st_ino, None)
+    os.close(descriptor)
+
+
+def content_of(inode: int) -> int:
+    """A number for what the memory with this inode holds now; 0 if it is none of this process's, or is gone."""
+    return _contents.get(inode, 0)
+
+
 def forget_free() -> None:
     """Give back to the system what is kept for reuse."""
     global _free_bytes, _open_segments
     while _free:
         _, kept = _free.popitem()
         for descriptor, _ in kept:
-            os.close(descriptor)
+            _close(descriptor)
             _open_segments -= 1
     _free_bytes = 0
 

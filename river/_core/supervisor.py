@@ -20,22 +20,23 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
-from . import memory, worker
+from . import memory, output, worker
 from . import vm as vm_
 from .connection import Connection
 from .wire import Kind
 
-_TAIL = 16384  # bytes of a VM's last words that are kept
-_MOST_OUTPUT = 1 << 20  # beyond this the VMs have to wait until stderr is read
 _MEMORY_PERIOD = 0.1  # seconds between two looks at VMs with a hard memory limit
 _PR_SET_PDEATHSIG = 1
 # By default glibc returns an array's memory to the system at once, and the next array pays for new pages, which takes
 # longer than most things done with it.  M_MMAP_THRESHOLD and M_TRIM_THRESHOLD: keep up to 64 MiB in a VM.
 _MALLOC = {-3: 32 << 20, -1: 64 << 20}
+
+_PATIENCE = 5.0  # seconds that what VMs have printed may take to leave, at the end
 
 # What is reported of a VM that ended before it began.
 _NEVER_RAN = {"pid": 0, "running": None, "index": 0, "peak": 0, "oom": False, "over": None, "tail": ""}
@@ -59,13 +60,14 @@ class Lines(Protocol):
 class _VM:
     """What the supervisor keeps of a VM that it started."""
 
-    def __init__(self, name: str, pid: int, cell: mmap.mmap, output: int, limit: int | None) -> None:
+    def __init__(
+        self, name: str, pid: int, cell: mmap.mmap, streams: Sequence[output.Stream], limit: int | None
+    ) -> None:
         self.name = name
         self.pid = pid
         self.cell = cell
-        self.output = output
+        self.streams = streams
         self.limit = limit
-        self.tail = b""
         self.over: int | None = None  # bytes it occupied when it was killed for its memory
 
 
@@ -73,7 +75,8 @@ class Supervisor:
     """All VMs of one driver on one machine.
 
     driver: pid of the parent; when it ends, so does all this. limit: the most VMs at a time. owner: pid of another
-    process whose end is the end, too. lines: where VMs' lines come from, if they cannot come with START.
+    process whose end is the end, too. lines: where VMs' lines come from, if they cannot come with START. is_far: the
+    driver is on another machine: what VMs print goes to it with the line.
     """
 
     def __init__(
@@ -84,7 +87,10 @@ class Supervisor:
         limit: int | None = None,
         owner: int = 0,
         lines: Lines | None = None,
+        is_far: bool = False,
     ) -> None:
+        self._is_far = is_far
+        self._is_closing = False
         self._line = connection
         self._driver = driver
         self._inherited = inherited
@@ -95,7 +101,7 @@ class Supervisor:
         # STARTs that wait for room or for a line: name, options, buffers, descriptors.
         self._wanted: deque[tuple[str, dict[str, Any], list[Any], list[int]]] = deque()
         self._vms: dict[int, _VM] = {}  # by pid
-        self._unwritten = b""
+        self._sink = output.Sink()
         self._ooms = memory.oom_kills()
         self._wake_in, self._wake_out = os.pipe()
         for end in (self._wake_in, self._wake_out):
@@ -121,6 +127,9 @@ class Supervisor:
                     os.waitpid(vm.pid, 0)
                 except ChildProcessError:
                     pass
+                self._read_all(vm)
+            if self._is_closing:
+                self._line.finish(_PATIENCE)
 
     def _serve(self) -> bool:
         poller = select.poll()
@@ -130,21 +139,21 @@ class Supervisor:
             poller.register(handle, select.POLLIN)
         if self._lines is not None:
             poller.register(self._lines.number, select.POLLIN)
-        if self._unwritten:
+        if self._sink.unwritten:
             poller.register(2, select.POLLOUT)
-        if len(self._unwritten) < _MOST_OUTPUT:
-            for vm in self._vms.values():
-                if vm.output >= 0:
-                    poller.register(vm.output, select.POLLIN)
+        if len(self._sink.unwritten) < output.MOST and (not self._is_far or self._line.waiting < output.MOST):
+            for stream in self._streams():
+                poller.register(stream.number, select.POLLIN)
         has_limits = any(vm.limit for vm in self._vms.values())
         ready = {number for number, _ in poller.poll(_MEMORY_PERIOD * 1000 if has_limits else None)}
         if not ready.isdisjoint(self._handles) or os.getppid() != self._driver:
             return False
         if 2 in ready:
-            self._write()
+            self._sink.write()
         for vm in list(self._vms.values()):
-            if vm.output in ready:
-                self._read_output(vm)
+            for stream in vm.streams:
+                if stream.number in ready:
+                    self._read_output(vm, stream)
         if has_limits:
             self._check_memory()
         if self._line.number in ready and not self._listen():
@@ -155,7 +164,11 @@ class Supervisor:
             return False
         self._reap()
         self._start_wanted()
-        return True
+        return not self._is_closing
+
+    def _streams(self) -> list[output.Stream]:
+        """Those that VMs may still write to."""
+        return [stream for vm in self._vms.values() for stream in vm.streams if stream.number >= 0]
 
     def _take_line(self, lines: Lines) -> bool:
         try:
@@ -187,6 +200,8 @@ class Supervisor:
                     if vm.name == message[0]:
                         _kill_group(vm.pid, message[1])
                 self._forget_wanted(*message)
+            elif frame.kind == Kind.CLOSE:
+                self._is_closing = True
         return True
 
     def _forget_wanted(self, name: str, number: int) -> None:
@@ -217,7 +232,7 @@ class Supervisor:
     def _start(self, name: str, options: dict[str, Any], buffers: list[Any], descriptors: list[int]) -> None:
         line, *others = descriptors
         cell = mmap.mmap(-1, worker.CELL_SIZE)  # shared with the child, and readable after its death
-        output, theirs = os.pipe()
+        streams = [output.Stream(which) for which in ((1, 2) if self._is_far else (2,))]
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
@@ -226,7 +241,7 @@ class Supervisor:
         if pid == 0:
             code = 1
             try:
-                self._become_vm(parent, theirs, output)
+                self._become_vm(parent, streams)
                 initialize = self._inherited or vm_.load_initializer(options, buffers, others)
                 opened = self._lines.open(name, line) if self._lines else Connection(socket.socket(fileno=line))
                 code = vm_.main(opened, cell, options, initialize)
@@ -242,13 +257,12 @@ class Supervisor:
             os.setpgid(pid, pid)  # the child does it too: whoever comes first
         except OSError:
             pass
-        for number in (*descriptors, theirs):
+        for number in (*descriptors, *(stream.theirs for stream in streams)):
             os.close(number)
-        os.set_blocking(output, False)
-        self._vms[pid] = _VM(name, pid, cell, output, options.get("hard_memory"))
+        self._vms[pid] = _VM(name, pid, cell, streams, options.get("hard_memory"))
         self._send(Kind.STARTED, (name, pid))
 
-    def _become_vm(self, parent: int, theirs: int, output: int) -> None:
+    def _become_vm(self, parent: int, streams: Sequence[output.Stream]) -> None:
         os.setpgid(0, 0)
         if self._libc is not None:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -258,20 +272,22 @@ class Supervisor:
                 getattr(self._libc, "mallopt", lambda *_: 0)(parameter, value)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in (self._wake_in, self._wake_out, *self._handles, output):
+        for number in (self._wake_in, self._wake_out, *self._handles):
             os.close(number)
         for number in (*self._handed.values(), *(number for start in self._wanted for number in start[3])):
             os.close(number)
         if self._lines is not None:
             self._lines.close()
-        for vm in self._vms.values():
-            if vm.output >= 0:
-                os.close(vm.output)
+        for stream in self._streams():
+            stream.close()
         self._line.close()
-        os.dup2(theirs, 2)
-        os.close(theirs)
+        for stream in streams:
+            stream.close()
+            stream.become()
         # What this process has as sys.stderr may lead elsewhere (a test's capture); here it leads to the driver.
         sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+        if self._is_far:
+            sys.stdout = open(1, "w", buffering=1, errors="backslashreplace", closefd=False)
         import faulthandler
 
         faulthandler.enable(2)  # a segmentation fault then tells where
@@ -293,8 +309,7 @@ class Supervisor:
             self._report(self._vms.pop(pid), os.waitstatus_to_exitcode(status), usage.ru_maxrss)
 
     def _report(self, vm: _VM, code: int, peak: int) -> None:
-        while self._read_output(vm):
-            pass
+        self._read_all(vm)
         number, index = worker.CELL.unpack_from(vm.cell, 0)
         ooms = memory.oom_kills()
         facts = {
@@ -305,12 +320,9 @@ class Supervisor:
             "peak": peak if sys.platform == "darwin" else peak * 1024,
             "oom": code == -signal.SIGKILL and vm.over is None and ooms > self._ooms,
             "over": vm.over,
-            "tail": vm.tail.decode(errors="replace"),
+            "tail": vm.streams[-1].tail.decode(errors="replace"),
         }
         self._ooms = ooms
-        if vm.output >= 0:
-            os.close(vm.output)
-            vm.output = -1
         vm.cell.close()
         self._send(Kind.EXITED, (vm.name, facts))
 
@@ -319,36 +331,30 @@ class Supervisor:
 
     # -- output and memory --------------------------------------------------------------------------------------
 
-    def _read_output(self, vm: _VM) -> bool:
-        try:
-            data = os.read(vm.output, 65536) if vm.output >= 0 else b""
-        except BlockingIOError:
+    def _read_output(self, vm: _VM, stream: output.Stream) -> bool:
+        """Pass on what has come; False when there was nothing."""
+        data = stream.read()
+        if data is None:
             return False
-        except OSError:
-            data = b""
-        if not data:
-            if vm.output >= 0:
-                os.close(vm.output)
-                vm.output = -1
-            return False
-        vm.tail = (vm.tail + data)[-_TAIL:]
-        self._unwritten += data
-        self._write()
-        return True
+        if self._is_far:
+            self._forward(vm, stream, data, is_last=not data)
+        elif data:
+            self._sink.write(data)
+        return bool(data)
 
-    def _write(self) -> None:
-        """Pass on what VMs wrote, without ever waiting for whoever should read it."""
-        while self._unwritten:
-            poller = select.poll()
-            poller.register(2, select.POLLOUT)
-            events = poller.poll(0)
-            if not events:
-                return
-            try:
-                # A pipe that is writable takes PIPE_BUF bytes without blocking, and no more is promised.
-                self._unwritten = self._unwritten[os.write(2, self._unwritten[: select.PIPE_BUF]) :]
-            except OSError:
-                self._unwritten = b""
+    def _forward(self, vm: _VM, stream: output.Stream, data: bytes, is_last: bool) -> None:
+        lines, dropped = stream.lines.take(data, time.monotonic(), is_last)
+        if lines or dropped:
+            self._send(Kind.OUTPUT, (vm.name, (stream.which, lines, dropped)))
+
+    def _read_all(self, vm: _VM) -> None:
+        """It has ended: pass on the rest; what its children may write yet is nobody's."""
+        for stream in vm.streams:
+            while self._read_output(vm, stream):
+                pass
+            if self._is_far and stream.number >= 0:
+                self._forward(vm, stream, b"", is_last=True)
+            stream.close()
 
     def _check_memory(self) -> None:
         for vm in self._vms.values():
@@ -391,6 +397,11 @@ def _libc() -> Any:
 def serve(sock: socket.socket, driver: int, inherited: Any = None) -> None:
     """Be a supervisor on this line until the driver is gone; does not return."""
     run(lambda: Supervisor(Connection(beyond_standard(sock)), driver, inherited))
+
+
+def serve_far(sock: socket.socket, agent: int) -> None:
+    """The same for a driver on another machine, whose lines the agent, our parent, carries."""
+    run(lambda: Supervisor(Connection(beyond_standard(sock)), agent, is_far=True))
 
 
 def run(make: Callable[[], Supervisor]) -> NoReturn:

@@ -59,6 +59,9 @@ class Kind(enum.IntEnum):
     TUNNEL_END = 11  # nothing: it has ended
     TUNNEL_FULL = 12  # nothing: send no more of it for now
     TUNNEL_ROOM = 13  # nothing: go on
+    # to a VM on another machine
+    SOURCE = 14  # what it has asked for with NEED: see `modules`
+    EDITED = 15  # modules that came from the driver and are others now: see `modules`
     # VM -> driver
     READY = 16  # the initializer has run: (pid,)
     RESULT = 17  # outcomes, in the order the tasks ran: [outcome, ...]
@@ -67,12 +70,16 @@ class Kind(enum.IntEnum):
     # full, or about a chunk that was asked for while it was being unpacked.
     RETURNED = 18
     UNFIT = 19  # the initializer raised; the VM ends: (exception blob or None, its summary, traceback text)
+    NEED = 20  # a module that is not here: its name
+    LOGGED = 21  # a record of `logging`, as a dictionary
     # driver -> supervisor
     START = 32  # start a VM on the descriptor that comes along: (name, options)
     SIGNAL = 33  # signal a VM's process group: (name, number)
+    CLOSE = 34  # end all VMs, say what they have still printed, and end: None
     # supervisor -> driver
     STARTED = 48  # (name, pid)
     EXITED = 49  # a VM is gone: (name, facts)
+    OUTPUT = 50  # on another machine, whole lines that a VM has printed: (name, (1 or 2, bytes, lines left out before))
     # between processes that exchange packets: (head, plain values, packed values), unless it says otherwise
     HELLO = 62  # the line has been adopted: head is (whether it is carried,)
     PACKETS = 63  # with plain values only: [(uuid of the mailbox, values), ...]

@@ -1,0 +1,229 @@
+"""The agent: River's first process on another machine, started from memory by whoever logged in.
+
+    driver ==SSH or TLS==> agent --line--> supervisor --fork--> VM, VM, ...
+
+It carries the lines of the machine's processes (see `link`), says that it lives, and waits for the driver to come back
+when a connection is cut.  The supervisor and its VMs end with it; and it ends when the driver has told it to, has not
+come back in time, or was not heard of for as long as its lease lasts.
+
+    cut (its connection has ended)       --grace-->  the end: the driver is gone, or would have come back
+    silent (a connection, and no word)   --lease-->  the end: the driver has given this machine up by then
+
+A driver that comes back logs in anew.  What it starts then is not an agent but a messenger, which hands its stdin and
+stdout to the agent over a Unix socket without a file (so only where there are such: Linux), after both have proven the
+key of this incarnation, and stays as long as they are in use.
+
+May not: know what a frame means, or unpickle anything but what it is started with.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import Any, NoReturn
+
+from . import cpus, memory, supervisor
+from .connection import pair
+from .handshake import HandshakeError, Talk
+from .link import Link, Transport
+from .loop import Loop
+
+_PATIENCE = 5.0  # seconds that a messenger has to prove the key, and that the supervisor has to end
+_READ = 256 * 1024
+
+
+class Pipes:
+    """A transport over two descriptors, which it owns: a process's stdin and stdout, say."""
+
+    def __init__(self, incoming: int, outgoing: int, keep: socket.socket | None = None) -> None:
+        self._incoming, self._outgoing = incoming, outgoing
+        self._keep = keep  # open as long as they are: who handed them over waits for its end
+        for number in (incoming, outgoing):
+            os.set_blocking(number, False)
+
+    def watch(self, wants_write: bool) -> list[tuple[int, int]]:
+        if self._incoming == self._outgoing:
+            return [(self._incoming, select.POLLIN | select.POLLOUT * wants_write)]
+        return [(self._incoming, select.POLLIN), (self._outgoing, select.POLLOUT * wants_write)]
+
+    def receive(self, most: int) -> bytes | None:
+        try:
+            return os.read(self._incoming, min(most, _READ))
+        except BlockingIOError:
+            return None
+
+    def send(self, data: memoryview) -> int:
+        try:
+            return os.write(self._outgoing, data)
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        numbers, self._incoming, self._outgoing = {self._incoming, self._outgoing}, -1, -1
+        for number in numbers - {-1}:
+            os.close(number)
+        if self._keep is not None:
+            self._keep.close()
+
+
+class Agent:
+    """The agent of one driver; see the module.  settings: what the driver has sent to start it."""
+
+    def __init__(self, settings: dict[str, Any], transport: Transport) -> None:
+        self._settings = settings
+        self._loop = Loop()
+        self._link = Link(self._loop, settings["epoch"], False, self)
+        self._cut_at: float | None = None
+        self._why = ""
+        ours, theirs = pair()
+        self._listener = _listen(settings["epoch"])
+        self._supervisor = self._start_supervisor(ours, theirs)
+        theirs.close()
+        self._link.open(ours)
+        self._link.attach(transport)
+        if self._listener is not None:
+            self._loop.watch(self._listener.fileno(), select.POLLIN, lambda _: self._accept())
+
+    def _start_supervisor(self, ours: socket.socket, theirs: socket.socket) -> int:
+        agent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.close()
+                if self._listener is not None:
+                    self._listener.close()
+                close_all_but({0, 1, 2, theirs.fileno(), *self._settings["kept"]})
+                supervisor.serve_far(theirs, agent)
+            finally:
+                os._exit(1)
+        return pid
+
+    def run(self) -> None:
+        """Carry until the end; then end the supervisor and what it has started."""
+        while not self._why:
+            self._loop.turn()
+            self._see_to_time(self._loop.clock())
+        self._link.hang_up()
+        deadline = time.monotonic() + _PATIENCE
+        while os.waitpid(self._supervisor, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                os.kill(self._supervisor, signal.SIGKILL)  # its VMs have it as their parent-death signal
+            time.sleep(0.002)
+        self._link.bye(self._why, lambda: None)  # now nothing is left: whoever waits for that may rely on it
+        self._link.close()
+
+    def _see_to_time(self, now: float) -> None:
+        if self._cut_at is not None and now - self._cut_at > self._settings["grace"]:
+            self._why = "its connection was cut, and the driver did not come back"
+        elif now - self._link.heard_at > self._settings["lease"]:
+            self._why = f"the driver was not heard of for {self._settings['lease']:g} s"
+
+    # -- what the link tells -------------------------------------------------------------------------------------
+
+    def greeted(self) -> None:
+        self._cut_at = None
+
+    def cut(self) -> None:
+        self._cut_at = self._loop.clock()
+
+    def ended(self, why: str) -> None:
+        self._why = why
+
+    def told(self, facts: dict[str, Any]) -> None:
+        """The driver says nothing of itself."""
+
+    def facts(self) -> dict[str, Any]:
+        return {"cpus": cpus.cpu_count(), **memory.of_machine()}
+
+    def first_line_ended(self) -> None:
+        self._why = self._why or "its supervisor has ended, or was told to"
+
+    # -- the driver comes back -----------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        try:
+            _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if user not in (0, os.getuid()):
+                raise HandshakeError("another user's process")
+            # A messenger proves the key at once, or is none of ours.
+            talk = Talk(sock, "a messenger", _PATIENCE)
+            talk.prove_as_server(self._settings["key"])
+            _, descriptors = talk.receive(most_descriptors=2)
+            incoming, outgoing = descriptors
+            self._link.attach(Pipes(incoming, outgoing, sock))
+        except (HandshakeError, OSError, ValueError):
+            sock.close()
+
+
+def _address(epoch: int) -> str:
+    return f"\0river-{epoch:016x}"
+
+
+def _listen(epoch: int) -> socket.socket | None:
+    """Where messengers knock; None where there are no sockets without a file."""
+    if not sys.platform.startswith("linux"):
+        return None
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(_address(epoch))
+    listener.listen(4)
+    listener.setblocking(False)
+    return listener
+
+
+def close_all_but(kept: set[int]) -> None:
+    """Close every descriptor but these: what a forked child has of its parent's connections would keep them open."""
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = list(range(3, 256))
+    for number in numbers:
+        if number not in kept:
+            with contextlib.suppress(OSError):
+                os.close(number)
+
+
+def _hand_over(settings: dict[str, Any], incoming: int, outgoing: int) -> None:
+    """Be a messenger: give both descriptors to the agent, and stay until it needs them no more."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(_PATIENCE)
+        sock.connect(_address(settings["epoch"]))
+        talk = Talk(sock, "the agent", _PATIENCE)
+        talk.prove_as_client(settings["key"])
+        talk.send({}, [incoming, outgoing])
+        os.close(incoming)
+        os.close(outgoing)
+        sock.settimeout(None)
+        with contextlib.suppress(OSError):
+            sock.recv(1)
+
+
+def main(settings: dict[str, Any], incoming: int, outgoing: int) -> NoReturn:
+    """Be the agent, or a messenger to it, on the two ends of the connection with the driver; does not return."""
+    code = 1
+    try:
+        os.environ.update(settings["env"])
+        if settings["cwd"]:
+            os.chdir(os.path.expanduser(settings["cwd"]))
+        if settings["is_back"]:
+            _hand_over(settings, incoming, outgoing)
+        else:
+            with contextlib.suppress(OSError):
+                os.setsid()  # what ends the login does not end us: the driver may come back
+            Agent(settings, Pipes(incoming, outgoing)).run()
+        code = 0
+    except BaseException as error:  # noqa: BLE001 - the driver shows these lines
+        sys.stderr.write(f"river: {type(error).__name__}: {error}\n")
+    finally:
+        os._exit(code)

@@ -1,0 +1,188 @@
+"""Records: what travels between two machines, each once and in order, however often the connection is made anew.
+
+    offset  size  field
+    0       1     kind, one of `Kind`
+    4       4     channel
+    8       8     number: 1, 2, 3, ... in each direction; 0 for what is not numbered (HELLO, BEAT)
+    16      4     length of the payload, at most MOST_BYTES
+    20      ...   the payload
+
+Numbered records are kept until the other side has acknowledged them (cumulatively, with each BEAT and HELLO).  When a
+connection is made anew, both say in HELLO what they have, and the rest is sent again; a number that has come before is
+dropped.  The epoch says which incarnation of a machine it is: one that was given up is never listened to again.
+
+Rule 1: the whole format is in this file.
+Rule 2: no socket, no clock and no pickle here.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_HEADER = struct.Struct("<B3xIQI")
+_HELLO = struct.Struct("<QQ")
+_NUMBER = struct.Struct("<Q")
+# Of one record: large enough that its header costs nothing, small enough that a heartbeat never waits long behind one.
+MOST_BYTES = 128 * 1024
+# Bytes that may be under way without having been acknowledged: 50 ms of a fast line.  More would only be more memory.
+WINDOW = 16 << 20
+# An acknowledgement is due after so many bytes, if no heartbeat has carried one.
+ACKNOWLEDGE_AFTER = 512 * 1024
+
+
+class Kind(enum.IntEnum):
+    """Every kind of record, and what its payload holds."""
+
+    HELLO = 1  # the first one of each connection: epoch, the last number that has come
+    BEAT = 2  # the last number that has come, then what the machine says of itself (JSON), or nothing
+    DATA = 3  # bytes of a channel
+    OPEN = 4  # a channel whose end travels, as a descriptor, with the next bytes of another one: the number of that one
+    MEMORY = 5  # memory that travels so with the next bytes of this channel: its number
+    FILL = 6  # content of memory: its number, its size, an offset, and bytes
+    DROP = 7  # memory that is not needed any more: its number
+    END = 8  # nothing: the channel has ended
+    FULL = 9  # nothing: send no more on this channel for now
+    ROOM = 10  # nothing: go on
+    BYE = 11  # why the link ends, for good (text)
+
+
+_KINDS = frozenset(int(kind) for kind in Kind)
+
+
+class RecordError(Exception):
+    """The peer sent bytes that are no record, or left one out."""
+
+
+class Record(NamedTuple):
+    """One record as it came."""
+
+    kind: int
+    channel: int
+    number: int
+    payload: memoryview
+
+
+class Decoder:
+    """Bytes in, records out."""
+
+    def __init__(self) -> None:
+        self._rest = b""  # less than a header
+        self._head: tuple[int, int, int] | None = None  # of the record whose payload is being collected
+        self._body = bytearray()
+        self._filled = 0
+
+    def records(self, data: Buffer) -> Iterator[Record]:
+        """The records that are complete with these bytes.  Raises RecordError for what cannot be one."""
+        view = memoryview(data)
+        while True:
+            if self._head is None:
+                if self._rest:
+                    view = memoryview(self._rest + bytes(view))
+                    self._rest = b""
+                if len(view) < _HEADER.size:
+                    self._rest = bytes(view)
+                    return
+                kind, channel, number, length = _HEADER.unpack_from(view)
+                if kind not in _KINDS or length > MOST_BYTES:
+                    raise RecordError(f"no record starts with {bytes(view[: _HEADER.size])!r}")
+                view = view[_HEADER.size :]
+                if len(view) >= length:
+                    yield Record(kind, channel, number, view[:length])
+                    view = view[length:]
+                    continue
+                self._head = kind, channel, number
+                self._body = bytearray(length)
+                self._filled = 0
+            count = min(len(self._body) - self._filled, len(view))
+            self._body[self._filled : self._filled + count] = view[:count]
+            self._filled += count
+            view = view[count:]
+            if self._filled < len(self._body):
+                return
+            head, self._head = self._head, None
+            yield Record(*head, memoryview(self._body))
+
+
+class Flow:
+    """One direction's numbers at each end: what was sent and not acknowledged, and what has come.
+
+    epoch: of the incarnation; the same at both ends.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.received = 0  # the last number that has come
+        self.unacknowledged = 0  # bytes
+        self._sent = 0
+        self._kept: deque[tuple[int, bytes]] = deque()
+        self._since = 0  # bytes that have come since the last acknowledgement
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be sent now."""
+        return self.unacknowledged < WINDOW
+
+    @property
+    def owes(self) -> bool:
+        """Whether an acknowledgement is due."""
+        return self._since >= ACKNOWLEDGE_AFTER
+
+    def sent(self, kind: int, channel: int, *pieces: Buffer) -> bytes:
+        """A new numbered record, kept until it is acknowledged; the pieces are its payload."""
+        self._sent += 1
+        record = b"".join((_HEADER.pack(kind, channel, self._sent, sum(map(len, pieces))), *pieces))
+        self._kept.append((self._sent, record))
+        self.unacknowledged += len(record)
+        return record
+
+    def beat(self, facts: bytes = b"") -> bytes:
+        """The bytes of a heartbeat, which acknowledges what has come."""
+        self._since = 0
+        payload = _NUMBER.pack(self.received) + facts
+        return _HEADER.pack(Kind.BEAT, 0, 0, len(payload)) + payload
+
+    def hello(self) -> bytes:
+        """The bytes of the first record of a connection."""
+        self._since = 0
+        return _HEADER.pack(Kind.HELLO, 0, 0, _HELLO.size) + _HELLO.pack(self.epoch, self.received)
+
+    def greeted(self, payload: Buffer) -> list[bytes]:
+        """HELLO has come on a new connection: the records that are to be sent again on it.
+
+        Raises RecordError if it is of another incarnation, or says to have what was never sent."""
+        if len(payload) != _HELLO.size:
+            raise RecordError("a greeting of another length; it may be another River's")
+        epoch, received = _HELLO.unpack(payload)
+        if epoch != self.epoch:
+            raise RecordError("a greeting of another incarnation of this machine")
+        self._acknowledged(received)
+        return [record for _, record in self._kept]
+
+    def heard(self, payload: Buffer) -> bytes:
+        """BEAT has come; returns what the machine says of itself.  Raises RecordError like `greeted`."""
+        if len(payload) < _NUMBER.size:
+            raise RecordError("a heartbeat that is too short")
+        self._acknowledged(_NUMBER.unpack_from(payload)[0])
+        return bytes(payload[_NUMBER.size :])
+
+    def _acknowledged(self, number: int) -> None:
+        if number > self._sent:
+            raise RecordError(f"record {number} is acknowledged, of {self._sent} that were sent")
+        while self._kept and self._kept[0][0] <= number:
+            self.unacknowledged -= len(self._kept.popleft()[1])
+
+    def accepts(self, record: Record) -> bool:
+        """Whether this numbered record is the next one; False: it has come before.  Raises RecordError for a gap."""
+        if record.number <= self.received:
+            return False
+        if record.number != self.received + 1:
+            raise RecordError(f"record {record.number} came after {self.received}")
+        self.received = record.number
+        self._since += len(record.payload)
+        return True

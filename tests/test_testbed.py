@@ -99,6 +99,8 @@ def test_a_host_is_a_bare_machine_of_its_own(testbed):
     assert [node1.path(place).joinpath("a").exists() for place in places] == [True] * len(places)
     assert [node2.path(place).joinpath("a").exists() for place in places] == [False] * len(places)
     assert not any(Path(place, "a").exists() for place in places)
+    assert {*os.listdir(node1.path("/root"))} == {*os.listdir("/etc/skel"), ".ssh", "a"}
+    assert not os.listdir(node1.path("/usr/lib/python3/dist-packages"))
     assert "pytest" not in node1.run("ps", "-ef")
     node1.run("rm", "/tmp/a", "/dev/shm/a")
 

@@ -33,7 +33,7 @@ import tempfile
 from pathlib import Path
 
 from . import cgroups
-from .host import HERE, Host, command
+from .host import ENVIRONMENT, HERE, Host, command
 
 PROGRAMS = {  # and the package of Debian and Ubuntu that brings it
     "sshd": "openssh-server",
@@ -70,9 +70,8 @@ def missing():
         return "needs Linux"
     if os.geteuid() != 0:
         return "needs root, who may make network namespaces"
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     for program, package in PROGRAMS.items():
-        if not shutil.which(program, path=path):
+        if not shutil.which(program, path=ENVIRONMENT["PATH"]):
             return f"needs {program} (apt-get install {package})"
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True).returncode:
         return "needs to be allowed to make namespaces (a container needs --privileged)"
@@ -118,7 +117,7 @@ class Testbed:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+            env={"PATH": ENVIRONMENT["PATH"]},
         )
         process.wait()
         self._lines, self._answers = process.stdin, process.stdout

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 LISTENS = " 00000000:0016 00000000:0000 0A "  # of /proc/net/tcp: port 22, in the state LISTEN
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
 FILLER = "/root/.filler"
+ENVIRONMENT = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}  # where ip and nft are
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # A process that is started from outside joins the host's group first, so that its limits hold for it too.
 JOIN = 'for procs in $1; do echo 0 >"$procs"; done; shift; exec "$@"'
@@ -312,7 +313,7 @@ def enter(pid, *namespaces):
 def command(*argv, text=None):
     """What it prints; an error tells what it said."""
     lines = None if text is None else text if isinstance(text, str) else "\n".join(text)
-    done = subprocess.run(argv, input=lines, text=True, capture_output=True, timeout=60)
+    done = subprocess.run(argv, input=lines, text=True, capture_output=True, timeout=60, env=ENVIRONMENT)
     if done.returncode:
         failed = f"{' '.join(argv)} failed ({done.returncode})"
         raise RuntimeError(f"testbed: {failed}: {done.stderr.strip()}\n{lines or ''}")

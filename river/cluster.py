@@ -19,7 +19,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import failures
 from ._core import cpus, instructions, shm
@@ -31,9 +31,14 @@ from .functions import Functions, next_number
 from .machine import Machine, RemoteVM
 from .reader import Reader
 
+if TYPE_CHECKING:
+    from .machines import Machines
+
 # Seconds that the end of a line between machines may come after the news of its VM's end, which comes over another one.
 # Whoever reads waits so long, but only for VMs whose children keep the line open.
 OVERTAKEN = 1.0
+# Seconds that other machines have to end their VMs, when all is over.
+PATIENCE_FAR = 6.0
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
@@ -42,7 +47,8 @@ class Cluster:
     """VMs and the tasks that they run.
 
     vms: how many. lifetime: tasks until a VM is replaced. start, memory, env: see `Plan`.
-    machines: VMs are started on these first, and on this one only beyond what they take. local: False: not on this one.
+    joined: machines on which VMs are started first, and on this one only beyond what they take. local: False: not on
+    this one. hosts: machines to reach over SSH; their VMs come in addition, as they come up (see `Machines`).
     """
 
     def __init__(
@@ -56,19 +62,20 @@ class Cluster:
         memory: tuple[int, int] | None = None,
         env: dict[str, str] | None = None,
         threads: int | None = None,
-        machines: Sequence[Machine] = (),
+        joined: Sequence[Machine] = (),
         local: bool = True,
+        hosts: Callable[[Cluster], Machines] | None = None,
     ) -> None:
         self.is_orphan = False  # True in a forked child: VMs are the parent's
         initialize = (initializer, tuple(initargs)) if initializer is not None else None
-        plan = Plan(start, initialize, memory, {**cpus.thread_limits(vms, threads), **(env or {})})
+        plan = Plan(start, initialize, memory, env or {}, cpus.thread_limits(vms, threads))
         self.context = plan.context
         self._lock = threading.Lock()
         self.scheduler = Scheduler(vms, lifetime)
         self.functions = Functions(self.context)
         self.number = next_number
         self._reader = Reader(self)
-        self._fleet = Fleet(plan, self._reader)
+        self.fleet = Fleet(plan, self._reader)
         self._callbacks = Callbacks()
         self._is_local = local
         self._is_closed = False
@@ -78,14 +85,18 @@ class Cluster:
         self.dropped: deque[Callable[[], None]] = deque()  # what the garbage collector left to the reader to do
         self._failure: BaseException | None = None
         self._host = socket.gethostname()
+        self.machines: Machines | None = None  # those that are reached over SSH
         try:
-            for machine in machines:
-                self._fleet.join(machine)
+            for machine in joined:
+                self.fleet.join(machine)
             if local:
-                self._fleet.launch()
+                self.fleet.launch()
             self._reader.start()
             _clusters.add(self)
             self.act(self.decide(self.scheduler.opened))
+            if hosts is not None:
+                self.machines = hosts(self)
+                self.machines.wait_for_first()
         except BaseException:
             self.terminate()
             raise
@@ -188,11 +199,11 @@ class Cluster:
         return self._failure
 
     def vms(self) -> list[RemoteVM]:
-        return self._fleet.vms()
+        return self.fleet.vms()
 
     def all_vms(self) -> list[RemoteVM]:
         """Those that live, and those that have ended lately."""
-        return self._fleet.all_vms()
+        return self.fleet.all_vms()
 
     # -- what the reader tells -----------------------------------------------------------------------------------
 
@@ -206,43 +217,58 @@ class Cluster:
 
     def started(self, name: str, pid: int) -> None:
         """A VM's process is there."""
-        vm = self._fleet.vm(name)
+        vm = self.fleet.vm(name)
         if vm is not None:
             vm.pid = pid
 
     def lost(self, name: str, facts: dict[str, Any]) -> None:
         """A VM has ended: take what it had still sent, then decide."""
-        vm = self._fleet.vm(name)
+        vm = self.fleet.vm(name)
         if vm is None:
             return
-        self._reader.drain(vm, 0.0 if vm.line.shares else OVERTAKEN)
+        self._reader.drain(vm, 0.0 if vm.line.shares and not vm.machine.is_far else OVERTAKEN)
         vm.code = facts["code"]
-        self._fleet.remove(vm)
+        facts["host"] = vm.machine.name if vm.machine.is_far else self._host
+        self.fleet.remove(vm)
         event = self.scheduler.lost
         self.act(self.decide(event, name, facts["running"], facts["index"], True, time.monotonic()), facts)
 
     def lost_machine(self, machine: Machine) -> None:
         """The supervisor is gone; its VMs with it.  That is no task's fault."""
-        vms = self._fleet.lost(machine)
+        vms = self.fleet.lost(machine)
         if self._is_closed:
             return
         if machine.is_ours:
-            if self._fleet.launches > PATIENCE:
-                self.act(self.decide(self.scheduler.gave_up, f"the supervisor died {self._fleet.launches} times"))
+            if self.fleet.launches > PATIENCE:
+                self.act(self.decide(self.scheduler.gave_up, f"the supervisor died {self.fleet.launches} times"))
                 return
-            self._fleet.launch()
-        elif not self._is_local:  # nothing may take its place
-            if self._fleet.is_empty:
+            self.fleet.launch()
+        elif not self._is_local or machine.is_far:  # nothing may take its place
+            if self.fleet.is_empty and not (self.machines and self.machines.is_hopeful):
                 why = f"{machine.name} is gone with its VMs, and none may be started on this machine (local=False)"
                 self.act(self.decide(self.scheduler.gave_up, why))
                 return
             with self._lock:
-                self.scheduler.wanted -= machine.limit or 0
+                self.scheduler.wanted -= 0 if machine.is_leaving else machine.limit or 0
         facts = {"pid": machine.process.pid, "code": -signal.SIGKILL, "peak": 0, "oom": False, "tail": ""}
+        if machine.is_far:
+            facts |= {"host": machine.name, "cause": machine.why_lost()}
         for vm in vms:
             left = self.scheduler.vms.get(vm.name)
             running = next(iter(left.tasks), None) if left is not None else None
             self.act(self.decide(self.scheduler.lost, vm.name, running, 0, False, time.monotonic()), facts)
+
+    def printed(self, name: str, which: int, lines: bytes, dropped: int) -> None:
+        """A VM on another machine has printed."""
+        from .shown import show_lines
+
+        self.later(show_lines, name, which, lines, dropped)
+
+    def logged(self, vm: RemoteVM, record: dict[str, Any]) -> None:
+        """A VM on another machine has logged something."""
+        from .shown import show_record
+
+        self.later(show_record, vm.name, record)
 
     # -- doing what the scheduler says --------------------------------------------------------------------------
 
@@ -266,7 +292,7 @@ class Cluster:
             raise first
 
     def _do_send(self, send: instructions.Send, facts: Any) -> None:
-        vm = self._fleet.vm(send.vm)
+        vm = self.fleet.vm(send.vm)
         if vm is not None:  # else it was lost meanwhile, and its tasks are elsewhere by now
             vm.send(send.tasks)
             if vm.line.waiting:
@@ -281,7 +307,8 @@ class Cluster:
 
     def _do_fail(self, fail: instructions.Fail, facts: Any) -> None:
         is_pools = fail.reason == "broken"
-        fail.task.fail(self.failure_copy() if is_pools else failures.of_task(fail, self._host, facts))
+        host = (facts or {}).get("host", self._host)
+        fail.task.fail(self.failure_copy() if is_pools else failures.of_task(fail, host, facts))
 
     def failure_copy(self) -> BaseException:
         failure = self._failure
@@ -293,19 +320,19 @@ class Cluster:
 
     def _do_start(self, start: instructions.Start, facts: Any) -> None:
         for _ in range(start.vms):
-            vm = self._fleet.enlist() if not self._is_closed else None
+            vm = self.fleet.enlist() if not self._is_closed else None
             if vm is None:
                 return
             todo = self.decide(self.scheduler.started, vm.name)
-            self._fleet.start(vm)
+            self.fleet.start(vm)
             self.act(todo)
-            if self._fleet.is_stranded(vm):
-                self._fleet.remove(vm)
+            if self.fleet.is_stranded(vm):
+                self.fleet.remove(vm)
                 self.act(self.decide(self.scheduler.lost, vm.name, None, 0, False, time.monotonic()))
         self._reader.interrupt()
 
     def _do_stop(self, stop: instructions.Stop, facts: Any) -> None:
-        vm = self._fleet.vm(stop.vm)
+        vm = self.fleet.vm(stop.vm)
         if vm is not None:
             vm.stop()
 
@@ -313,7 +340,7 @@ class Cluster:
         self.signal(end.vm, signal.SIGKILL)
 
     def _do_revoke(self, revoke: instructions.Revoke, facts: Any) -> None:
-        vm = self._fleet.vm(revoke.vm)
+        vm = self.fleet.vm(revoke.vm)
         if vm is not None:
             vm.revoke()
 
@@ -334,7 +361,7 @@ class Cluster:
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to a VM's process group."""
-        self._fleet.signal(name, number)
+        self.fleet.signal(name, number)
 
     def interrupted(self, error: BaseException) -> None:
         """Something that River cannot mend: fail everything rather than wait for what may never come."""
@@ -343,6 +370,11 @@ class Cluster:
             failure.__cause__ = error
             self._fail(failure)
         self._do_fail_all(self.decide(self.scheduler.gave_up, "interrupted"))
+
+    def despair(self, error: BaseException) -> None:
+        """There is no machine to work on, and none will come: everything fails with this."""
+        self._fail(error)
+        self._do_fail_all(self.decide(self.scheduler.gave_up, str(error)))
 
     def break_off(self, why: str, number: int) -> None:
         """End all VMs with a signal; unfinished tasks fail with BrokenProcessPool."""
@@ -379,7 +411,7 @@ class Cluster:
                 vm.is_leaving = True
         for remote_vm in self.vms():
             remote_vm.stop()
-        self._reader.wait(lambda: not self._fleet.vms(), timeout)
+        self._reader.wait(lambda: not self.fleet.vms(), timeout)
         self.terminate()
 
     def terminate(self) -> None:
@@ -400,11 +432,13 @@ class Cluster:
             self.scheduler.waiting.clear()
         for task in left:
             task.dropped()
-        self._fleet.end()
+        if self.machines is not None:
+            self._end_far()
+        self.fleet.end()
         self._reader.close()
         self.functions.clear()
         # Reader and cluster keep each other until the garbage collector comes: what they hold of the user's goes now.
-        self._fleet.clear()
+        self.fleet.clear()
         self.hungry.clear()
         for vm in self.scheduler.vms.values():
             vm.tasks.clear()
@@ -412,6 +446,17 @@ class Cluster:
         _clusters.discard(self)
         if not _clusters:
             shm.forget_free()
+
+    def _end_far(self) -> None:
+        """End what is on other machines, and hear what their VMs have still printed."""
+        assert self.machines is not None
+        for machine in self.fleet.far:
+            machine.finish()
+            if machine.line.waiting:
+                self._reader.flush_later(machine)
+        if not self._reader.is_mine:
+            self._reader.wait(lambda: not self.fleet.far, PATIENCE_FAR)
+        self.machines.close()
 
     def _forget_in_child(self) -> None:
         """After a fork of this process: the VMs are the parent's."""

@@ -174,6 +174,8 @@ def _last_words(tail: str) -> list[str]:
 
 def _cause(facts: dict[str, Any]) -> str:
     code = facts["code"]
+    if facts.get("cause"):
+        return f"was lost with its machine ({facts['cause']})"
     if facts.get("over"):
         return f"occupied {facts['over'] / 2**20:.0f} MiB, more than max_memory allows, and was ended"
     if code >= 0:
@@ -189,7 +191,7 @@ def _cause(facts: dict[str, Any]) -> str:
 
 
 def _guess(facts: dict[str, Any]) -> str:
-    if facts["code"] != -signal.SIGKILL or facts["oom"] or facts.get("over"):
+    if facts["code"] != -signal.SIGKILL or facts["oom"] or facts.get("over") or facts.get("cause"):
         return ""
     return "; that is someone's kill -9, or a lack of memory that cannot be seen from here"
 

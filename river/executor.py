@@ -71,7 +71,10 @@ class Face(Lookalikes, concurrent.futures.Executor):
         max_memory: Any = None,
         env: dict[str, str] | None = None,
         threads_per_worker: int | None = None,
-        machines: Sequence[Machine] = (),
+        hosts: Any = None,
+        min_hosts: int | None = None,
+        connect_timeout: float | None = None,
+        joined: Sequence[Machine] = (),
         local: bool = True,
     ) -> None:
         self._life = Life()
@@ -84,6 +87,14 @@ class Face(Lookalikes, concurrent.futures.Executor):
         self._options = arguments.task_options(timeout, retries, retry_on)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        far = None
+        if hosts is not None:
+            from .machines import chosen  # most programs have one machine
+
+            vms, far = chosen(hosts, vms, threads_per_worker, min_hosts, connect_timeout)
+            local = vms > 0
+        elif min_hosts is not None or connect_timeout is not None:
+            raise ValueError("min_hosts and connect_timeout are about hosts=, and there is none")
         self._vm_count = vms if vms is not None else cpus.cpu_count()
         self._initializer, self._initargs = initializer, initargs
         self._lifetime = lifetime
@@ -92,14 +103,17 @@ class Face(Lookalikes, concurrent.futures.Executor):
             initializer,
             initargs,
             # VMs elsewhere have not inherited anything, so none may.
-            start="exec" if machines else arguments.start_method(context),
-            machines=machines,
+            start="exec" if joined or far else arguments.start_method(context),
+            joined=joined,
             local=local,
+            hosts=far,
             lifetime=lifetime,
             memory=arguments.memory_limits(max_memory),
             env={k: str(v) for k, v in (env or {}).items()},
             threads=threads_per_worker,
         )
+        if far is not None:
+            self._vm_count = max(1, self._cluster.scheduler.wanted)
         self._life.state = RUN
         remember(self)
 

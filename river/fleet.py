@@ -32,7 +32,8 @@ class Plan:
     """How VMs are made, and what each is told at its start.
 
     start: 'auto', 'fork' or 'exec' (see `launchers.local`). initialize: a function and its arguments, or None.
-    memory: (soft, hard) limits in bytes for a VM, or None. env: variables for VMs.
+    memory: (soft, hard) limits in bytes for a VM, or None. env: variables for VMs. limits: others, that hold for this
+    machine.
     Raises what pickling the initializer raises.
     """
 
@@ -42,11 +43,12 @@ class Plan:
         initialize: tuple[Callable[..., Any], tuple[Any, ...]] | None,
         memory: tuple[int, int] | None,
         env: dict[str, str],
+        limits: dict[str, str],
     ) -> None:
         main = sys.modules["__main__"]
         self._fork = start == "fork" or (start == "auto" and local.may_fork())
         self.context = reference.Context(dict(main.__dict__) if self._fork else None)
-        self._env = env
+        self._env = {**limits, **env}
         # By fork the initializer is inherited, else it travels.
         self._inherited = functools.partial(initialize[0], *initialize[1]) if initialize and self._fork else None
         self._pickled = serial.dumps(initialize, self.context) if initialize and not self._fork else None
@@ -56,7 +58,8 @@ class Plan:
             "main_file": getattr(main, "__file__", None),
             "main_package": getattr(main, "__package__", None),
             "facts": facts_of_driver(),
-            "env": env,  # known to the supervisor that `launch` starts, but to no other
+            "env": {**limits, **env},  # known to the supervisor that `launch` starts, but to no other
+            "user_env": env,
         }
         if memory:
             self._options["soft_memory"], self._options["hard_memory"] = memory
@@ -109,6 +112,15 @@ class Fleet:
         """Whether it has no machine."""
         return not self._machines
 
+    def of(self, machine: Machine) -> list[RemoteVM]:
+        """The VMs of a machine that live."""
+        return [vm for vm in self.vms() if vm.machine is machine]
+
+    @property
+    def far(self) -> list[Machine]:
+        """The machines that are reached over SSH."""
+        return [machine for machine in list(self._machines.values()) if machine.is_far]
+
     def signal(self, name: str, number: int) -> None:
         """Send a signal to a VM's process group."""
         machine = self._machines.get(name.partition("/")[0])
@@ -136,7 +148,7 @@ class Fleet:
         """The machine for the next VM: first those that were joined, then this one."""
         counts = Counter(vm.machine.name for vm in self.vms())
         for machine in list(self._machines.values()):
-            if machine.limit is not None and counts[machine.name] < machine.limit:
+            if machine.limit is not None and not machine.is_leaving and counts[machine.name] < machine.limit:
                 return machine
         return self._machines.get(_LOCAL)
 
@@ -187,7 +199,7 @@ class Fleet:
         machine.line.close()
         if self._machines.get(machine.name) is machine:
             self._machines.pop(machine.name, None)  # `end` may come just now
-        vms = [vm for vm in self.vms() if vm.machine is machine]
+        vms = self.of(machine)
         for vm in vms:
             if vm.pid and machine.is_ours:
                 try:
@@ -204,6 +216,7 @@ class Fleet:
         machines = list(self._machines.values())
         self._machines.clear()
         for machine in machines:
+            self._reader.unwatch(machine)
             machine.line.close()  # the supervisor kills its VMs, then ends
         for machine in machines:
             if not machine.process.wait(5):

@@ -37,11 +37,14 @@ class Machine:
     """A machine's supervisor: this one's, unless a subclass says otherwise.
 
     limit: VMs that it may start; None: any number. is_ours: whether its processes are this machine's and this user's to
-    end. facts: what VMs of it have in common, for `discover`.
+    end. is_far: whether it is reached over SSH. is_leaving: no VM is started there any more. facts: what VMs of it have
+    in common, for `discover`.
     """
 
     limit: int | None = None
     is_ours = True
+    is_far = False
+    is_leaving = False
 
     def __init__(self, name: str, line: Connection, process: Process) -> None:
         self.name = name
@@ -63,6 +66,14 @@ class Machine:
         message = vm.name, {**options, **homes, "name": vm.name, "initialize": packed}
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
         vm.far_end.close()
+
+    def why_lost(self) -> str:
+        """Why it is gone, with all that ran there."""
+        return "its supervisor has ended"
+
+    def finish(self) -> None:
+        """Let it end all VMs, say what they have still printed, and end."""
+        self.line.send(Kind.CLOSE, pickle.dumps(None))
 
     def signal(self, name: str, number: int) -> None:
         """Let it send a signal to a VM's process group."""

@@ -46,6 +46,10 @@ class Books(Protocol):
 
     def lost_machine(self, machine: Machine) -> None: ...
 
+    def printed(self, name: str, which: int, lines: bytes, dropped: int) -> None: ...
+
+    def logged(self, vm: RemoteVM, record: dict[str, Any]) -> None: ...
+
     def unfit(self, vm: RemoteVM, report: Any) -> None: ...
 
     def signal(self, name: str, number: int) -> None: ...
@@ -199,6 +203,8 @@ class Reader:
             name, what = pickle.loads(frame.payload)
             if frame.kind == Kind.STARTED:
                 self._books.started(name, what)
+            elif frame.kind == Kind.OUTPUT:
+                self._books.printed(name, *what)
             else:
                 self._books.lost(name, what)
 
@@ -220,6 +226,9 @@ class Reader:
     def _take_release(self, vm: RemoteVM, payload: Any) -> None:
         vm.take_back(payload)
 
+    def _take_logged(self, vm: RemoteVM, payload: Any) -> None:
+        self._books.logged(vm, payload)
+
     def _take_unfit(self, vm: RemoteVM, payload: Any) -> None:
         self._books.unfit(vm, payload)
 
@@ -228,6 +237,7 @@ class Reader:
         Kind.RETURNED: _take_returned,
         Kind.RELEASE: _take_release,
         Kind.UNFIT: _take_unfit,
+        Kind.LOGGED: _take_logged,
     }
 
     def _take_results(self, vm: RemoteVM, outcomes: Any, buffers: list[Any], descriptors: list[int]) -> None:

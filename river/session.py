@@ -50,7 +50,7 @@ class Session:
             raise errors.VMsNotFound("no VM was found, and none may be started (local=False); all there are: none")
         try:
             count = (vms if local else found) or found or cpus.cpu_count()
-            self.pool = RiverPool(count, machines=machines, local=local)
+            self.pool = RiverPool(count, joined=machines, local=local)
         except BaseException:
             for machine in machines:
                 machine.line.close()  # others may have what it could not take over

@@ -29,7 +29,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from . import cpus, memory, supervisor
+from . import cpus, memory, records, supervisor
 from .connection import pair
 from .handshake import HandshakeError, Talk
 from .link import Link, Transport
@@ -139,7 +139,7 @@ class Agent:
     def told(self, facts: dict[str, Any]) -> None:
         """The driver says nothing of itself."""
 
-    def facts(self) -> dict[str, Any]:
+    def says(self) -> dict[str, Any]:
         return {"cpus": cpus.cpu_count(), **memory.of_machine()}
 
     def first_line_ended(self) -> None:
@@ -198,7 +198,11 @@ def _hand_over(settings: dict[str, Any], incoming: int, outgoing: int) -> None:
     """Be a messenger: give both descriptors to the agent, and stay until it needs them no more."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(_PATIENCE)
-        sock.connect(_address(settings["epoch"]))
+        try:
+            sock.connect(_address(settings["epoch"]))
+        except ConnectionRefusedError:
+            os.write(outgoing, records.gone())
+            return
         talk = Talk(sock, "the agent", _PATIENCE)
         talk.prove_as_client(settings["key"])
         talk.send({}, [incoming, outgoing])
@@ -216,6 +220,7 @@ def main(settings: dict[str, Any], incoming: int, outgoing: int) -> NoReturn:
         os.environ.update(settings["env"])
         if settings["cwd"]:
             os.chdir(os.path.expanduser(settings["cwd"]))
+        os.environ.update(cpus.thread_limits(settings["vms"] or cpus.cpu_count(), settings["threads"]))
         if settings["is_back"]:
             _hand_over(settings, incoming, outgoing)
         else:

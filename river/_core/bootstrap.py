@@ -38,9 +38,10 @@ MODULES = (
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions")),
     "river.errors",
     *(f"river._core.{name}" for name in ("handshake", "memory", "tls", "carrier", "cpus")),
-    *(f"river._core.{name}" for name in ("output", "records", "loop", "link", "agent")),
+    *(f"river._core.{name}" for name in ("logs", "output", "records", "loop", "link", "agent")),
 )
 _CLOUDPICKLE = ("cloudpickle", "cloudpickle.cloudpickle", "cloudpickle.cloudpickle_fast")  # the last is not in all
+VERSION = sys.version_info[:2]
 _LENGTHS = struct.Struct("<QQ")
 
 _FIRST = """
@@ -99,10 +100,17 @@ def command(mark: str, interpreters: Sequence[str], prelude: str = "") -> str:
     lines = f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{base64.b64encode(text).decode()}")))'
     # printf makes it of octal digits, which no shell touches.
     before = f'eval "$(printf %b "{_octal(prelude)}")"; ' if prelude else ""
-    names = " ".join(f'"$(printf %b "{_octal(name)}")"' if not _is_simple(name) else name for name in interpreters)
+    names = " ".join(map(_word, interpreters))
     search = f'for p in {names}; do if command -v "$p" >/dev/null 2>&1; then exec "$p" -c "$0"; fi; done'
     missing = f'echo "no Python: none of {" ".join(filter(_is_simple, interpreters))} in PATH=$PATH" >&2; exit 127'
     return f"exec /bin/sh -c '{before}{search}; {missing}' '{lines}'"
+
+
+def _word(name: str) -> str:
+    """A path as a word of the shell."""
+    if name.startswith("~/"):
+        return f'"$HOME"/{_word(name[2:])}'
+    return name if _is_simple(name) else f'"$(printf %b "{_octal(name)}")"'
 
 
 def _is_simple(text: str) -> bool:
@@ -141,7 +149,7 @@ def _compiled(code: CodeType) -> bytes:
 
 def differs(facts: dict[str, Any]) -> str:
     """Why a Python that says this of itself cannot be used; "" if it can."""
-    ours = "{}.{}".format(*sys.version_info[:2])
+    ours = "{}.{}".format(*VERSION)
     theirs = ".".join(str(facts.get("python", "")).split(".")[:2])
     kind = facts.get("implementation", "")
     if theirs == ours and kind == "CPython":

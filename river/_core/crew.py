@@ -34,9 +34,11 @@ class VM:
         "credit",
         "doomed",
         "gives",
+        "is_draining",
         "is_ended",
         "is_leaving",
         "is_ready",
+        "is_suspect",
         "left",
         "name",
         "tasks",
@@ -57,6 +59,8 @@ class VM:
         self.begun: Set[int] = _NO_TASKS  # what it had kept when it answered: it will not give it back another time
         self.is_leaving = False  # gets no more tasks, and its replacement has been asked for
         self.is_ended = False  # killed by us
+        self.is_draining = False  # gets no more tasks, ends when it has none, and is not replaced
+        self.is_suspect = False  # gets no more tasks until it is heard of again
 
     def is_asked(self) -> None:
         """It is asked to give back what it has not begun."""
@@ -105,11 +109,12 @@ class Crew:
         name, count = vm.name, len(vm.tasks)
         for group in self._groups:
             group.pop(name, None)
-        if vm.is_leaving:
+        if vm.is_leaving or vm.is_suspect:
             self.up.discard(name)
         elif vm.is_ready:
             self.up.add(name)
-        if count < FEW and not vm.is_leaving and vm.timed is None and (vm.left is None or vm.left > 0):
+        takes = not vm.is_leaving and not vm.is_suspect and vm.timed is None and (vm.left is None or vm.left > 0)
+        if count < FEW and takes:
             self._groups[bool(count) + 2 * (not vm.is_ready)][name] = vm
         if not count or (count == 1 and next(iter(vm.tasks.values())).size == 1):
             gives = _NOTHING

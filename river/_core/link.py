@@ -215,8 +215,8 @@ class Owner(Protocol):
     def told(self, facts: dict[str, Any]) -> None:
         """The other side has said this of itself."""
 
-    def facts(self) -> dict[str, Any]:
-        """What to say of ourselves."""
+    def says(self) -> dict[str, Any]:
+        """What to say of ourselves, with each heartbeat."""
 
 
 class Link:
@@ -310,7 +310,7 @@ class Link:
     def tick(self, now: float) -> float:
         """See to what is due; returns when to do so again."""
         if self._active is not None and now >= self._beat_at + BEAT:
-            self._beat(now, self._owner.facts())
+            self._beat(now, self._owner.says())
             for number, content in list(self._known.items()):
                 if content and not shm.content_of(number):
                     del self._known[number]
@@ -386,18 +386,18 @@ class Link:
         for number, _ in connection.watched:
             self._loop.forget(number)
         connection.transport.close()
-        if connection is not self._active:
-            return
-        self._active = None
-        self._open_or_close()
-        if self._is_dead:
+        was_active = connection is self._active
+        if was_active:
+            self._active = None
+            self._open_or_close()
+        if self._is_dead or self._active is not None:
             return
         if self._ending is not None:
             self._is_ended()
-        elif self._connections and self._is_drivers:
-            self._greet(self._connections[-1])
         elif not self._connections:
             self._owner.cut()
+        elif was_active and self._is_drivers:
+            self._greet(self._connections[-1])
 
     def _greeted(self, connection: _Connection, payload: memoryview) -> None:
         """The other side has greeted: this connection is used from now on."""
@@ -425,6 +425,8 @@ class Link:
             facts = self._flow.heard(record.payload)
             if facts:
                 self._owner.told(json.loads(facts))
+        elif record.kind == Kind.GONE:
+            self._owner.ended("its agent is gone: somebody has ended it, or the host was started anew")
         elif self._flow.accepts(record):
             self._TAKE[record.kind](self, record)
 

@@ -3,7 +3,7 @@
     offset  size  field
     0       1     kind, one of `Kind`
     4       4     channel
-    8       8     number: 1, 2, 3, ... in each direction; 0 for what is not numbered (HELLO, BEAT)
+    8       8     number: 1, 2, 3, ... in each direction; 0 for what is not numbered (HELLO, BEAT, GONE)
     16      4     length of the payload, at most MOST_BYTES
     20      ...   the payload
 
@@ -50,6 +50,7 @@ class Kind(enum.IntEnum):
     FULL = 9  # nothing: send no more on this channel for now
     ROOM = 10  # nothing: go on
     BYE = 11  # why the link ends, for good (text)
+    GONE = 12  # nothing, not numbered: there is no such incarnation here any more
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)
@@ -107,6 +108,11 @@ class Decoder:
                 return
             head, self._head = self._head, None
             yield Record(*head, memoryview(self._body))
+
+
+def gone() -> bytes:
+    """The bytes that say that whoever is looked for is not there any more."""
+    return _HEADER.pack(Kind.GONE, 0, 0, 0)
 
 
 class Flow:

@@ -253,6 +253,32 @@ class Scheduler:
         self.wanted += vms
         return self._restaff([])
 
+    def drained(self, names: Sequence[str], missing: int = 0, now: float = 0.0) -> list[Instruction]:
+        """These VMs are to go: they finish what runs, give back the rest, get nothing new, and are not replaced; nor
+        are so many others that were to be."""
+        todo: list[Instruction] = []
+        self.wanted -= missing
+        for vm in [self.vms[name] for name in names if name in self.vms and not self.vms[name].is_draining]:
+            vm.is_draining = True
+            vm.left = 0
+            self.wanted -= 1
+            self._crew.place(vm)
+            if vm.tasks and not vm.is_leaving:
+                vm.is_asked()
+                todo.append(Revoke(vm.name))
+            self._refill(vm, todo, now)
+        return todo
+
+    def suspected(self, names: Iterable[str], is_suspect: bool, now: float = 0.0) -> list[Instruction]:
+        """These VMs were not heard of for a while, and get nothing new; or they are heard of again."""
+        todo: list[Instruction] = []
+        for vm in [self.vms[name] for name in names if name in self.vms]:
+            vm.is_suspect = is_suspect
+            self._crew.place(vm)
+            if not is_suspect:
+                self._refill(vm, todo, now)
+        return todo
+
     def retired(self, name: str, now: float = 0.0) -> list[Instruction]:
         """A VM wants to be replaced (it has grown too large); it gives back what it has."""
         vm = self.vms.get(name)
@@ -303,7 +329,7 @@ class Scheduler:
         """Replacements are decided by the live count only, so that none is ever missed."""
         # One that is being killed counts until it is gone: before its tasks have come back, its replacement would
         # begin later ones.
-        staying = sum(vm.is_ended or not vm.is_leaving for vm in self.vms.values()) if self.vms else 0
+        staying = sum(not vm.is_draining and (vm.is_ended or not vm.is_leaving) for vm in self.vms.values())
         missing = self.wanted - staying
         if missing > 0 and not self.broken:
             todo.append(Start(missing))
@@ -365,7 +391,7 @@ class Scheduler:
 
     def _refill(self, vm: VM, todo: list[Instruction], now: float) -> list[Instruction]:
         """Bring a VM up to its credit; what is left when there is too little for all is shared."""
-        if vm.is_leaving:
+        if vm.is_leaving or vm.is_suspect:
             return todo
         if vm.left is not None and vm.left <= 0:
             if not vm.tasks:

@@ -42,6 +42,11 @@ def load_initializer(options: dict[str, Any], buffers: list[Any], descriptors: l
 def main(connection: Connection, cell: Any, options: dict[str, Any], initialize: Callable[[], Any] | None) -> int:
     """Be a VM; returns its exit code."""
     _set_up(options)
+    if options.get("is_far"):
+        from .logs import forward
+
+        connection.shares = False  # what the driver's line can pass in shared memory is filled by its link, not ours
+        forward(connection, options["log_level"])
     worker = Worker(connection, cell, options)
     become(worker)
     try:

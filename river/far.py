@@ -1,0 +1,319 @@
+"""A machine that is reached over SSH, and who keeps it: starts it, comes back to it, starts it anew.
+
+    booting --up--> ok <--silent--> suspect --silent for long, or its agent is gone--> lost --> booting ...
+       |             |  <--a new login-- cut                                             |
+       +--fails--> failed (the first time)            quarantined <--again and again-----+
+
+A suspect machine gets no new tasks; what it has may still come, and counts once.  A lost one is done with: its tasks
+run elsewhere, and nothing that it says later is heard (its next incarnation has another epoch).
+
+May not: know a task, or decide what runs where.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ._core import serial
+from ._core.connection import Connection, pair
+from ._core.link import Link
+from ._core.loop import Loop
+from .errors import HostError
+from .hosts import Host
+from .launchers import ssh
+from .machine import Machine, RemoteVM
+
+# Seconds without a word from a machine (its heartbeat comes each second) until it gets no new tasks, until it is tried
+# whether another connection does better, and until it is given up.
+SUSPECT, RETRY, LOST = 5.0, 8.0, 30.0
+# Seconds without a word from us after which it ends by itself, and that it waits for us when its connection has ended:
+# the former lets a laptop sleep for a while, the latter ends it soon when the program was killed.
+LEASE, GRACE = 60.0, 8.0
+# Seconds between two attempts to come back, and at least and at most between two to start it anew.
+_PAUSE, _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 1.0, 30.0
+# So many failures in a row, or losses within so many seconds, and it is left alone.
+_MOST_FAILURES, _MOST_LOSSES, _SOON = 5, 5, 600.0
+_PATIENCE = 5.0  # seconds that it may take to end its VMs when it is told to
+CONNECT_TIMEOUT = 30.0
+
+_log = logging.getLogger("river")
+
+
+class Books(Protocol):
+    """What a keeper asks of its cluster.  Any thread."""
+
+    def arrived(self, machine: Machine) -> None:
+        """VMs may be started there."""
+
+    def suspected(self, machine: Machine, is_suspect: bool) -> None:
+        """It was not heard of for a while, or is again."""
+
+    def given_up(self, keeper: Keeper) -> None:
+        """It will not be tried any more: it has failed, or is quarantined."""
+
+
+class FarMachine(Machine):
+    """One incarnation of a machine: the line to its supervisor, which a link carries."""
+
+    is_ours = False
+    is_far = True
+
+    def __init__(self, keeper: Keeper, line: Connection, limit: int, facts: dict[str, Any]) -> None:
+        super().__init__(keeper.host.name, line, Elsewhere(int(facts.get("pid", 0))))
+        self.keeper = keeper
+        self.limit = limit
+        self.facts = facts
+        self._shares = facts.get("system") == "linux"  # whether it has memory without a name
+
+    def start(self, vm: RemoteVM, options: dict[str, Any], initialize: serial.Pickled | None) -> None:
+        vm.line.shares = self._shares
+        facts = {name: value for name, value in options["facts"].items() if name != "path"}
+        level = logging.getLogger().getEffectiveLevel()
+        far = {"is_far": True, "host": self.name, "facts": facts, "log_level": level, "env": options["user_env"]}
+        super().start(vm, {**options, **far}, initialize)
+
+    def why_lost(self) -> str:
+        """Why what ran there has not come back."""
+        return self.keeper.last_error or "the program has let go of it"
+
+
+class Elsewhere:
+    """A supervisor that is no child of ours: its line is all there is."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def wait(self, timeout: float) -> bool:
+        return True
+
+    def kill(self) -> None:
+        """Its line is closed; that ends it."""
+
+
+class Keeper:
+    """Keeps the machine of one host; its thread logs in, the loop's tells what becomes of the link.
+
+    chance: spreads attempts.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        loop: Loop,
+        books: Books,
+        *,
+        threads: int | None = None,
+        connect_timeout: float | None = None,
+        boot: Callable[[Host, dict[str, Any], float], ssh.Booted] = ssh.boot,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.host = host
+        self.machine: FarMachine | None = None
+        self.state = "booting"
+        self.last_error = ""
+        self.error: HostError | None = None  # why it has failed
+        self.peer = ""
+        self.facts: dict[str, Any] = {}
+        self._loop = loop
+        self._books = books
+        self._threads = threads
+        self._timeout = host.connect_timeout or connect_timeout or CONNECT_TIMEOUT
+        self._boot = boot
+        self._chance = chance
+        self._link: Link | None = None
+        self._settings: dict[str, Any] = {}
+        self._changed = threading.Condition()
+        self._is_told_to_end = False
+        self._is_cut = self._is_over = False  # of the link: it has no connection; it has ended for good
+        self._is_up = False
+        self._failures = 0
+        self._lost_at: list[float] = []
+        self.thread = threading.Thread(target=self._keep, name=f"river-{host.name}", daemon=True)
+
+    # -- what others ask -----------------------------------------------------------------------------------------
+
+    @property
+    def is_hopeful(self) -> bool:
+        """Whether it has VMs, or may have some later."""
+        return self.state not in ("failed", "quarantined", "ended")
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes that have come from it and gone to it, in this incarnation."""
+        link = self._link
+        return (link.bytes_in, link.bytes_out) if link is not None else (0, 0)
+
+    def silent(self) -> float:
+        """Seconds since it was last heard of; 0 while it is not up."""
+        link = self._link
+        return max(0.0, self._loop.clock() - link.heard_at) if link is not None and self._is_up else 0.0
+
+    def end(self) -> None:
+        """Let go of the machine: it ends all that was started there."""
+        with self._changed:
+            self._is_told_to_end = True
+            self._changed.notify_all()
+
+    # -- its thread ----------------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        while not self._is_told_to_end:
+            try:
+                self._start()
+            except HostError as error:
+                self._failed(error)
+            except Exception as error:  # noqa: BLE001 - a fault in River, or no descriptor is left
+                self._failed(HostError(self.host.name, "boot", f"{self.host.name}: {type(error).__name__}: {error}"))
+            else:
+                self._stay()
+            self._let_go()
+            if not self.is_hopeful:
+                return
+            self._wait(lambda: False, self._pause())
+        self.state = "ended"
+
+    def _pause(self) -> float:
+        """Until the next attempt to start it."""
+        if self._is_told_to_end:
+            return 0.0
+        return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._failures) * (0.5 + self._chance() / 2))
+
+    def _start(self) -> None:
+        """Start the machine, and tell the cluster when it is up.  Raises HostError."""
+        self.state = "booting"
+        self._is_cut = self._is_over = self._is_up = False
+        self._settings = {
+            "epoch": int.from_bytes(os.urandom(8), "little"),
+            "key": os.urandom(32),
+            "grace": GRACE,
+            "lease": self.host.lease or LEASE,
+            "env": dict(self.host.env),
+            "cwd": self.host.cwd,
+            "vms": self.host.n,
+            "threads": self._threads,
+            "is_back": False,
+        }
+        booted = self._boot(self.host, self._settings, self._timeout)
+        self.peer, self.facts = booted.peer, dict(booted.facts)
+        ours, theirs = pair()
+        line = Connection(ours)
+
+        def attach() -> None:
+            self._link = Link(self._loop, self._settings["epoch"], True, self)
+            self._link.open(theirs)
+            self._link.attach(booted.stream)
+
+        self._loop.call(attach)
+        if not self._wait(lambda: self._is_up or self._is_cut or self._is_over, self._timeout) or not self._is_up:
+            line.close()
+            words = booted.stream.error().strip() or "nothing"
+            what = f"River did not start there within {self._timeout:g} s; it said {words}"
+            raise HostError(self.host.name, "boot", f"{self.host.name} ({self.peer}): {what}")
+        machine = self.machine = FarMachine(self, line, self.host.n or int(self.facts["cpus"]), self.facts)
+        self._failures = 0
+        self.state = "ok"
+        if not self._is_told_to_end:
+            self._books.arrived(machine)
+
+    def _stay(self) -> None:
+        """Until it is lost or told to end: come back to it when its connection is cut."""
+        machine = self.machine
+        assert machine is not None
+        while not self._is_over and not self._is_told_to_end:
+            self._wait(lambda: self._is_cut or self._is_over or self.silent() > SUSPECT, 1.0)
+            silent = self.silent()
+            self._judge(machine, silent > SUSPECT)
+            if silent > LOST:
+                self.last_error = f"no word for {silent:.0f} s; the link or the host is down"
+                break
+            if (self._is_cut or silent > RETRY) and not self._is_over and not self._is_told_to_end:
+                self._come_back(LOST - silent)
+        if not self._is_told_to_end:
+            self.state = "lost"
+            _log.warning("%s: lost: %s; its tasks run elsewhere", self.host.name, self.last_error)
+            self._lost_at = [*self._lost_at, time.monotonic()][-_MOST_LOSSES:]
+            if len(self._lost_at) == _MOST_LOSSES and self._lost_at[-1] - self._lost_at[0] < _SOON:
+                self._quarantine(f"lost {_MOST_LOSSES} times within {self._lost_at[-1] - self._lost_at[0]:.0f} s")
+
+    def _judge(self, machine: FarMachine, is_suspect: bool) -> None:
+        state = "suspect" if is_suspect else "ok"
+        if state != self.state:
+            self.state = state
+            self._books.suspected(machine, is_suspect)
+
+    def _come_back(self, left: float) -> None:
+        """Make another connection to the agent that runs there."""
+        try:
+            booted = self._boot(self.host, {**self._settings, "is_back": True}, max(1.0, min(left, self._timeout)))
+        except HostError as error:
+            self.last_error = str(error)
+            self._wait(lambda: self._is_over, _PAUSE)
+            return
+        link = self._link
+        assert link is not None
+        self._is_cut = False
+        self._loop.call(lambda: link.attach(booted.stream))
+        # If there is no agent any more, the messenger says so and ends; then this is cut again.
+        self._wait(lambda: self._is_cut or self._is_over or link.is_connected, _PATIENCE)
+
+    def _failed(self, error: HostError) -> None:
+        self.last_error, self.error = str(error), error
+        self._failures += 1
+        if not self._lost_at and not self._is_told_to_end:
+            self.state = "failed"
+            self._books.given_up(self)
+        elif self._failures >= _MOST_FAILURES:
+            self._quarantine(f"it could not be started {self._failures} times in a row; the last time: {error}")
+
+    def _quarantine(self, why: str) -> None:
+        self.state = "quarantined"
+        _log.warning("%s: quarantined, and left alone from now on: %s", self.host.name, why)
+        self._books.given_up(self)
+
+    def _let_go(self) -> None:
+        """The link has done its work; whoever reads the machine's line sees it end."""
+        link, self._link, self.machine = self._link, None, None
+        if link is None:
+            return
+        gone = threading.Event()
+        self._loop.call(lambda: gone.set() if self._is_over else link.bye("the program has done with it", gone.set))
+        gone.wait(_PATIENCE)
+        self._loop.call(link.close)
+
+    def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
+        """Until something has happened, or it is told to end; False when that comes, or the time is over, before."""
+        with self._changed:
+            self._changed.wait_for(lambda: ready() or self._is_told_to_end, seconds)
+            return ready()
+
+    # -- what the link tells, in the loop's thread ---------------------------------------------------------------
+
+    def _note(self, **changes: Any) -> None:
+        with self._changed:
+            self.__dict__.update(changes)
+            self._changed.notify_all()
+
+    def greeted(self) -> None:
+        self._note(_is_cut=False)
+
+    def cut(self) -> None:
+        self._note(_is_cut=True, last_error="its connection was cut")
+
+    def ended(self, why: str) -> None:
+        self._note(_is_over=True, last_error=why)
+
+    def first_line_ended(self) -> None:
+        """The supervisor has ended, or the cluster has closed its line: the agent says which."""
+
+    def told(self, facts: dict[str, Any]) -> None:
+        self.facts.update(facts)
+        if not self._is_up:
+            self._note(_is_up=True)
+
+    def says(self) -> dict[str, Any]:
+        return {}

@@ -1,0 +1,284 @@
+"""The machines of one cluster that are reached over SSH: which there are, who joins, who leaves, and how they are.
+
+    hosts --Keeper each--> arrived, suspected, given_up --> Machines --> Cluster
+
+Hosts start side by side, and work begins when the first is up.  One that was asked for and cannot be used is an error,
+unless as many as `min_hosts` are left; then it is a warning.
+
+May not: log in, know a task, or decide what runs where.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ._core import cpus
+from ._core.loop import Loop
+from ._core.scheduler import Scheduler
+from .errors import HostError
+from .far import Keeper
+from .fleet import Fleet
+from .hosts import Host
+from .machine import Machine
+from .specs import resolve
+
+_log = logging.getLogger("river")
+
+
+class Status(NamedTuple):
+    """How a machine is.
+
+    name: of the host. state: "booting", "ok", "suspect" (not heard of for some seconds), "lost", "quarantined" (left
+    alone after repeated failures), "failed", "leaving" or "ended". peer: user@address:port. vms: their names. tasks:
+    that it has been sent. done: items that its VMs have finished. load: processes that want to run, mean of a minute.
+    memory, total_memory: bytes, free and in all. received, sent: bytes. silent: seconds since it was last heard of.
+    python: version. error: the last one, or "".
+    """
+
+    name: str
+    state: str
+    peer: str
+    vms: tuple[str, ...]
+    tasks: int
+    done: int
+    load: float
+    memory: int
+    total_memory: int
+    received: int
+    sent: int
+    silent: float
+    python: str
+    error: str
+
+
+class Books(Protocol):
+    """What this asks of its cluster."""
+
+    scheduler: Scheduler
+    fleet: Fleet
+
+    def decide(self, event: Callable[..., list[Any]], *args: Any) -> list[Any]: ...
+
+    def act(self, todo: Sequence[Any]) -> None: ...
+
+    def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool: ...
+
+    def despair(self, error: BaseException) -> None: ...
+
+
+class Machines:
+    """See the module.  Hosts that do not say how many VMs they are for get one for each of their usable cores."""
+
+    def __init__(
+        self,
+        books: Books,
+        hosts: Sequence[Host],
+        *,
+        threads: int | None = None,
+        min_hosts: int | None = None,
+        connect_timeout: float | None = None,
+    ) -> None:
+        if min_hosts is not None and not 0 <= min_hosts <= len(hosts):
+            raise ValueError(f"min_hosts must be from 0 to {len(hosts)}, the number of hosts, not {min_hosts}")
+        self._books = books
+        self._threads = threads
+        self._timeout = connect_timeout
+        self._min_hosts = len(hosts) if min_hosts is None else min_hosts
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._keepers: dict[str, Keeper] = {}
+        self._loop = Loop()
+        self._thread = threading.Thread(target=self._loop.run, name="river-links", daemon=True)
+        self._thread.start()
+        for host in hosts:
+            self._begin(host)
+
+    def _begin(self, host: Host) -> Keeper:
+        keeper = Keeper(host, self._loop, self, threads=self._threads, connect_timeout=self._timeout)
+        self._keepers[host.name] = keeper
+        keeper.thread.start()
+        return keeper
+
+    def wait_for_first(self) -> None:
+        """Return when a machine is up.  Raises HostError when too few are left that may come up."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(k.machine for k in self._keepers.values()) or self._too_few())
+        if error := self._too_few():
+            raise error
+
+    def _too_few(self) -> HostError | None:
+        """Why fewer than `min_hosts` are left, if so."""
+        failed = [keeper for keeper in self._keepers.values() if keeper.state == "failed"]
+        if len(self._keepers) - len(failed) >= max(self._min_hosts, 1):
+            return None
+        first = failed[0].error if failed else None
+        if first is None:
+            return HostError("", "config", "there is no host left to start VMs on")
+        if len(failed) == 1:
+            return HostError(first.host, first.step, f"{first}{self._advice()}")
+        listed = "".join(f"\n  {keeper.error}" for keeper in failed)
+        text = f"{len(failed)} of {len(self._keepers)} hosts cannot be used{self._advice()}:{listed}"
+        return HostError(first.host, first.step, text)
+
+    def _advice(self) -> str:
+        return "; min_hosts= says with how many of them the work may begin" if len(self._keepers) > 1 else ""
+
+    @property
+    def is_hopeful(self) -> bool:
+        """Whether a machine has VMs, or may have some later."""
+        return any(keeper.is_hopeful for keeper in self._keepers.values())
+
+    # -- joining and leaving -------------------------------------------------------------------------------------
+
+    def add(self, host: Host) -> None:
+        """Start VMs on another host, and return when it is up.  Raises HostError when it cannot be used, ValueError
+        when there is one of that name."""
+        before = self._keepers.get(host.name)
+        if before is not None and before.is_hopeful:
+            raise ValueError(f"there is a host {host.name} already, and it is {before.state}; remove() lets go of it")
+        keeper = self._begin(host)
+        with self._changed:
+            self._changed.wait_for(lambda: keeper.machine or not keeper.is_hopeful or self._is_closed)
+        if keeper.error is not None and not keeper.is_hopeful:
+            del self._keepers[host.name]
+            raise keeper.error
+
+    def remove(self, name: str, drain: bool, timeout: float | None) -> bool:
+        """Let go of a host.  With `drain`, what runs there is finished first; False if that took longer than `timeout`
+        seconds (then it goes on, and may be waited for by another call).  Raises ValueError for an unknown name."""
+        keeper = self._keepers.get(name)
+        if keeper is None:
+            raise ValueError(f"there is no host {name!r}; there are: {', '.join(self._keepers) or 'none'}")
+        machine = keeper.machine
+        if machine is not None:
+            self._drain(machine)
+            if drain and not self._books.wait(lambda: not self._books.fleet.of(machine), timeout):
+                return False
+        keeper.end()
+        keeper.thread.join()
+        del self._keepers[name]
+        return True
+
+    def _drain(self, machine: Machine) -> None:
+        if machine.is_leaving:
+            return
+        machine.is_leaving = True
+        books = self._books
+        names = [vm.name for vm in books.fleet.of(machine)]
+        books.act(books.decide(books.scheduler.drained, names, (machine.limit or 0) - len(names), time.monotonic()))
+
+    def close(self) -> None:
+        """Let go of all hosts.  Twice is fine."""
+        self._is_closed = True
+        with self._changed:
+            self._changed.notify_all()
+        keepers = list(self._keepers.values())
+        for keeper in keepers:
+            keeper.end()
+        for keeper in keepers:
+            if keeper.thread is not threading.current_thread():
+                keeper.thread.join(10)  # it may be in the middle of a login, which then ends by itself
+        self._loop.close()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # -- what keepers tell ---------------------------------------------------------------------------------------
+
+    def arrived(self, machine: Machine) -> None:
+        books = self._books
+        books.fleet.join(machine)
+        books.act(books.decide(books.scheduler.grown, machine.limit))
+        with self._changed:
+            self._changed.notify_all()
+
+    def suspected(self, machine: Machine, is_suspect: bool) -> None:
+        if is_suspect:
+            _log.warning("%s: not heard of for some seconds; it gets no new tasks until it is", machine.name)
+        books = self._books
+        names = [vm.name for vm in books.fleet.of(machine)]
+        books.act(books.decide(books.scheduler.suspected, names, is_suspect, time.monotonic()))
+
+    def given_up(self, keeper: Keeper) -> None:
+        with self._changed:
+            self._changed.notify_all()
+        if self._is_closed:
+            return
+        error = self._too_few() if keeper.state == "failed" else None
+        if error is None and self._books.fleet.is_empty and not self.is_hopeful:
+            error = HostError(keeper.host.name, "lost", f"no machine is left; the last one: {keeper.last_error}")
+        if error is not None:
+            self._books.despair(error)
+        elif keeper.state == "failed":
+            _log.warning("goes on without a host that cannot be used: %s", keeper.last_error)
+
+    # -- how they are --------------------------------------------------------------------------------------------
+
+    def statuses(self) -> list[Status]:
+        return [self._status(keeper) for keeper in list(self._keepers.values())]
+
+    def _status(self, keeper: Keeper) -> Status:
+        machine, facts = keeper.machine, keeper.facts
+        books = self._books
+        vms = books.fleet.of(machine) if machine is not None else []
+        sent_to = [books.scheduler.vms.get(vm.name) for vm in vms]
+        received, sent = keeper.traffic()
+        return Status(
+            name=keeper.host.name,
+            state="leaving" if machine is not None and machine.is_leaving else keeper.state,
+            peer=keeper.peer,
+            vms=tuple(vm.name for vm in vms),
+            tasks=sum(len(vm.tasks) for vm in sent_to if vm is not None),
+            done=sum(vm.done for vm in vms),
+            load=float(facts.get("load", 0.0)),
+            memory=int(facts.get("memory", 0)),
+            total_memory=int(facts.get("total_memory", 0)),
+            received=received,
+            sent=sent,
+            silent=round(keeper.silent(), 1),
+            python=str(facts.get("python", "")),
+            error=keeper.last_error,
+        )
+
+
+def chosen(
+    hosts: Any, vms: int | None, threads: int | None, min_hosts: int | None, connect_timeout: float | None
+) -> tuple[int, Callable[[Books], Machines] | None]:
+    """What `hosts=` means: how many VMs on this machine, and what makes the others of a cluster (None: there are none).
+
+    Raises ValueError and TypeError for what is no host, as `specs.resolve` does."""
+    found = resolve(hosts)
+    if not found.hosts:
+        raise ValueError("hosts= names no host; 'local' is this machine")
+    shares = spread(found.hosts, vms)
+    here = sum(share or cpus.cpu_count() for host, share in zip(found.hosts, shares, strict=True) if host.is_local)
+    far = [dataclasses.replace(h, n=share) for h, share in zip(found.hosts, shares, strict=True) if not h.is_local]
+    if not far:
+        return here, None
+    most = found.min_hosts if min_hosts is None else min_hosts
+    timeout = connect_timeout or found.connect_timeout
+
+    def make(books: Books) -> Machines:
+        return Machines(books, far, threads=threads, min_hosts=most, connect_timeout=timeout)
+
+    return here, make
+
+
+def spread(hosts: Sequence[Host], vms: int | None) -> list[int | None]:
+    """How many VMs each host gets of so many in all, evenly; those that say how many keep that."""
+    if vms is None:
+        return [host.n for host in hosts]
+    left = vms - sum(host.n or 0 for host in hosts)
+    open_ = [index for index, host in enumerate(hosts) if host.n is None]
+    if left < len(open_) or (not open_ and left):
+        said = sum(host.n or 0 for host in hosts)
+        raise ValueError(f"{vms} VMs cannot be spread over {len(hosts)} hosts, which have {said} already by n=")
+    shares: list[int | None] = [host.n for host in hosts]
+    for place, index in enumerate(open_):
+        shares[index] = left // len(open_) + (place < left % len(open_))
+    return shares
+

@@ -450,10 +450,7 @@ class Cluster:
     def _end_far(self) -> None:
         """End what is on other machines, and hear what their VMs have still printed."""
         assert self.machines is not None
-        for machine in self.fleet.far:
-            machine.finish()
-            if machine.line.waiting:
-                self._reader.flush_later(machine)
+        self.machines.end()
         if not self._reader.is_mine:
             self._reader.wait(lambda: not self.fleet.far, PATIENCE_FAR)
         self.machines.close()

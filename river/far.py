@@ -154,10 +154,13 @@ class Keeper:
         return max(0.0, self._loop.clock() - link.heard_at) if link is not None and self._is_up else 0.0
 
     def end(self) -> None:
-        """Let go of the machine: it ends all that was started there."""
+        """Let go of the machine: it ends all that was started there, and what its VMs have printed still comes."""
         with self._changed:
             self._is_told_to_end = True
             self._changed.notify_all()
+        machine = self.machine
+        if machine is not None:
+            machine.finish()
 
     # -- its thread ----------------------------------------------------------------------------------------------
 
@@ -233,7 +236,10 @@ class Keeper:
                 break
             if (self._is_cut or silent > RETRY) and not self._is_over and not self._is_told_to_end:
                 self._come_back(LOST - silent)
-        if not self._is_told_to_end:
+        if self._is_told_to_end:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_over or self._is_cut, _PATIENCE)
+        else:
             self.state = "lost"
             _log.warning("%s: lost: %s; its tasks run elsewhere", self.host.name, self.last_error)
             self._lost_at = [*self._lost_at, time.monotonic()][-_MOST_LOSSES:]

@@ -172,14 +172,17 @@ class Machines:
         names = [vm.name for vm in books.fleet.of(machine)]
         books.act(books.decide(books.scheduler.drained, names, (machine.limit or 0) - len(names), time.monotonic()))
 
-    def close(self) -> None:
-        """Let go of all hosts.  Twice is fine."""
+    def end(self) -> None:
+        """Let all machines end what was started there.  Twice is fine."""
         self._is_closed = True
         with self._changed:
             self._changed.notify_all()
-        keepers = list(self._keepers.values())
-        for keeper in keepers:
+        for keeper in list(self._keepers.values()):
             keeper.end()
+
+    def close(self) -> None:
+        """Let go of all hosts, which have been told to end."""
+        keepers = list(self._keepers.values())
         for keeper in keepers:
             if keeper.thread is not threading.current_thread():
                 keeper.thread.join(10)  # it may be in the middle of a login, which then ends by itself

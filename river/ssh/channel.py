@@ -67,10 +67,13 @@ class Bell:
 
 
 class Packets(Packetizer):  # type: ignore[misc]
-    """Packets of a connection.  farewell: why the other side has ended it, in its words."""
+    """Packets of a connection.
+
+    first: the first line that the other side said. farewell: why it has ended the connection, in its words."""
 
     def __init__(self, bell: Bell, quick: Callable[[Any], int], sock: Any) -> None:
         super().__init__(sock)
+        self.first = ""
         self.farewell = ""
         self.kept = bytearray()
         self._bell = bell
@@ -84,6 +87,11 @@ class Packets(Packetizer):  # type: ignore[misc]
 
     def start_handshake(self, timeout: float) -> None:
         """No timer, which would be a thread: the login has a deadline of its own."""
+
+    def readline(self, timeout: float) -> Any:
+        line = super().readline(timeout)
+        self.first = self.first or line
+        return line
 
     def read_message(self) -> Any:
         self._bell.ring()

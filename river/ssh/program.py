@@ -24,6 +24,8 @@ from .config import Target, arguments
 from .ports import Deadline, Settings, Tail
 
 _TRIES = 4
+# ssh counts whole seconds until it says where it waited in vain.
+_GRACE = 1.5
 _PIPE = 2**20  # Linux gives 64 KiB unless it is asked
 # At this level ssh says that it is in, and where; what else it says then is not for people.
 _OURS = re.compile(r"^(Authenticated to |Transferred: sent |Bytes per second: sent )")
@@ -140,29 +142,34 @@ class ProgramSession:
         """Until it is in; raises HostError if it does not get in."""
         if self._target.control_socket:
             return  # it is in, and says nothing
+        limit = Deadline(self._deadline.left() + _GRACE)
         while not (found := _IN.search(stream.said())) and not stream.is_readable():
             if stream.exit_status() is not None:
                 break
-            if self._deadline.is_over():
-                raise self._failure(stream, "timed out")
-            stream.wait(min(0.1, self._deadline.left()))
+            if limit.is_over():
+                what = f"no answer to the login within {self._deadline.seconds:g} s"
+                raise self._target.failure("authentication", what, *_quoted(stream))
+            stream.wait(min(0.1, limit.left()))
+        found = found or _IN.search(stream.said())
         if found:
             self.address = found[1]
         elif stream.exit_status() == 255:
-            raise self._failure(stream, stream.said())
+            raise self._failure(stream)
 
-    def _failure(self, stream: ProgramStream, said: str) -> HostError:
-        words = [line for line in stream.error().splitlines() if line.strip()]
+    def _failure(self, stream: ProgramStream) -> HostError:
+        said = stream.said()
         for reason in _REASONS:
             if re.search(reason.pattern, said):
-                return self._target.failure(
-                    reason.step, reason.what, reason.advice, *(f"ssh says: {line}" for line in words)
-                )
-        return self._target.failure("session", "the ssh program failed", *(f"ssh says: {line}" for line in words))
+                return self._target.failure(reason.step, reason.what, reason.advice, *_quoted(stream))
+        return self._target.failure("session", "the ssh program failed", *_quoted(stream))
 
     def close(self) -> None:
         if self._stream is not None:
             self._stream.close()
+
+
+def _quoted(stream: ProgramStream) -> list[str]:
+    return [f"ssh says: {line}" for line in stream.error().splitlines() if line.strip()]
 
 
 class ProgramStream:

@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -48,6 +49,8 @@ _OPTIONS = (
     (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", _SILENCE * 1000),
     # Not SO_SNDBUF: Linux grows it by itself to more than it lets anybody ask for, and stops once somebody has.
 )
+# What newer servers say before they hang up.
+_TOO_MANY = "MaxStartups|Not allowed at this time"
 _LOG = "river.ssh.paramiko"
 
 _gates: dict[tuple[str, int], threading.BoundedSemaphore] = {}
@@ -296,26 +299,26 @@ def _greet(target: Target, link: Link, deadline: Deadline, proxy_words: Callable
 
 
 def _ungreeted(target: Target, link: Link, error: Exception, limit: Deadline, proxy: str) -> Exception:
-    greeting = link.transport.remote_version
-    if limit.is_over() and not greeting:
+    greeting, first = link.transport.remote_version, link.packets.first
+    if greeting and limit.is_over():
+        return target.failure("greeting", f"the key exchange was not done in {limit.seconds:g} s", f"it is {greeting}")
+    if greeting:
+        return target.failure("greeting", f"the key exchange failed: {link.packets.farewell or _words(error)}")
+    if first and not re.search(_TOO_MANY, first):
+        return target.failure("greeting", f"no SSH server: it says {first!r}", "is this its port?")
+    if limit.is_over():
         return target.failure(
             "greeting",
             f"accepted the connection but sent no SSH greeting in {limit.seconds:g} s: overloaded or hung",
             proxy,
         )
-    if limit.is_over():
-        return target.failure("greeting", f"the key exchange was not done in {limit.seconds:g} s", f"it is {greeting}")
-    if not greeting:
-        return _Busy(
-            target.failure(
-                "greeting",
-                f"the server hung up before it greeted ({_words(error)}), {_TRIES} times",
-                proxy or "it refuses more logins at once (MaxStartups), or this address",
-            )
+    return _Busy(
+        target.failure(
+            "greeting",
+            f"the server hung up before it greeted ({first or _words(error)}), {_TRIES} times",
+            proxy or "it refuses more logins at once (MaxStartups), or this address",
         )
-    if not greeting.startswith("SSH-"):
-        return target.failure("greeting", f"no SSH server: it says {greeting!r}", "is this its port?")
-    return target.failure("greeting", f"the key exchange failed: {link.packets.farewell or _words(error)}")
+    )
 
 
 def _prefer(transport: Any, kinds: list[str]) -> None:

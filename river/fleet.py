@@ -46,15 +46,15 @@ class Plan:
         limits: dict[str, str],
     ) -> None:
         main = sys.modules["__main__"]
-        self._fork = start == "fork" or (start == "auto" and local.may_fork())
-        self.context = reference.Context(dict(main.__dict__) if self._fork else None)
+        self.is_forked = start == "fork" or (start == "auto" and local.may_fork())
+        self.context = reference.Context(dict(main.__dict__) if self.is_forked else None)
         self._env = {**limits, **env}
         # By fork the initializer is inherited, else it travels.
-        self._inherited = functools.partial(initialize[0], *initialize[1]) if initialize and self._fork else None
-        self._pickled = serial.dumps(initialize, self.context) if initialize and not self._fork else None
+        self._inherited = functools.partial(initialize[0], *initialize[1]) if initialize and self.is_forked else None
+        self._pickled = serial.dumps(initialize, self.context) if initialize and not self.is_forked else None
         self._options: dict[str, Any] = {
             "argv": list(sys.argv),
-            "is_fresh": not self._fork,
+            "is_fresh": not self.is_forked,
             "main_file": getattr(main, "__file__", None),
             "main_package": getattr(main, "__package__", None),
             "facts": facts_of_driver(),
@@ -66,7 +66,7 @@ class Plan:
 
     def launch(self) -> Machine:
         """Start this machine's supervisor."""
-        sock, process = local.launch(self._fork, self._inherited, self._env)
+        sock, process = local.launch(self.is_forked, self._inherited, self._env)
         return Machine(_LOCAL, Connection(sock), process)
 
     def vm(self, machine: Machine) -> RemoteVM:
@@ -106,6 +106,11 @@ class Fleet:
         """Those that live, and those that have ended lately."""
         with self._lock:
             return [*self._ended, *self._vms.values()]
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether VMs have what this process has, which those on other machines cannot."""
+        return self._plan.is_forked
 
     @property
     def is_empty(self) -> bool:
@@ -167,6 +172,10 @@ class Fleet:
         return vm
 
     def _introduce(self, vm: RemoteVM, payload: bytes, descriptor: int) -> None:
+        if vm.machine.is_far:
+            from ._core.introductions import far  # most programs exchange no packets
+
+            payload = far(payload)
         vm.introduce(payload, descriptor)
         if vm.line.waiting:
             self._reader.flush_later(vm)

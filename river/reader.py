@@ -187,9 +187,10 @@ class Reader:
             if frame.kind == Kind.RESULT:
                 self._take_results(vm, payload, frame.buffers, descriptors)
             elif frame.kind == Kind.INTRODUCE:
-                from ._core.introductions import introduced  # most programs exchange no packets
+                from ._core import introductions  # most programs exchange no packets
 
-                introduced(bytes(frame.payload), descriptors[0])
+                said = bytes(frame.payload)
+                introductions.introduced(introductions.far(said) if vm.machine.is_far else said, descriptors[0])
             else:
                 self._HANDLERS[frame.kind](self, vm, payload)
         return frames is not None

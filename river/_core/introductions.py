@@ -26,3 +26,9 @@ def introduced(payload: bytes, descriptor: int) -> None:
         os.close(descriptor)
     else:
         way(payload, descriptor)
+
+
+def far(payload: bytes) -> bytes:
+    """The same for a line that passes between two machines, and so cannot share memory."""
+    target, source, _ = pickle.loads(payload)
+    return pickle.dumps((target, source, True), 5)

@@ -12,9 +12,11 @@ May not: know a task, or decide what runs where.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -22,12 +24,15 @@ from typing import Any, Protocol
 
 from ._core import serial
 from ._core.connection import Connection, pair
+from ._core.direct import TLS, Door
 from ._core.link import Link
 from ._core.loop import Loop
+from .certificates import Authority
 from .errors import HostError
 from .hosts import Host
 from .launchers import ssh
 from .machine import Machine, RemoteVM
+from .ssh import Session
 
 # Seconds without a word from a machine (its heartbeat comes each second) until it gets no new tasks, until it is tried
 # whether another connection does better, and until it is given up.
@@ -39,6 +44,7 @@ LEASE, GRACE = 60.0, 8.0
 _PAUSE, _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 1.0, 30.0
 # So many failures in a row, or losses within so many seconds, and it is left alone.
 _MOST_FAILURES, _MOST_LOSSES, _SOON = 5, 5, 600.0
+_AGAIN = 30.0  # seconds between two attempts at a direct connection
 _PATIENCE = 5.0  # seconds that it may take to end its VMs when it is told to
 CONNECT_TIMEOUT = 30.0
 
@@ -53,6 +59,9 @@ class Books(Protocol):
 
     def suspected(self, machine: Machine, is_suspect: bool) -> None:
         """It was not heard of for a while, or is again."""
+
+    def door(self) -> tuple[Authority, Door]:
+        """For direct connections; made when it is first asked for."""
 
     def given_up(self, keeper: Keeper) -> None:
         """It will not be tried any more: it has failed, or is quarantined."""
@@ -110,7 +119,7 @@ class Keeper:
         *,
         threads: int | None = None,
         connect_timeout: float | None = None,
-        boot: Callable[[Host, dict[str, Any], float], ssh.Booted] = ssh.boot,
+        boot: Callable[..., ssh.Booted] = ssh.boot,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.host = host
@@ -127,6 +136,8 @@ class Keeper:
         self._boot = boot
         self._chance = chance
         self._link: Link | None = None
+        self._address: str | None = None  # at which a direct connection may be tried
+        self._direct_at = float("-inf")  # when that was tried last
         self._settings: dict[str, Any] = {}
         self._changed = threading.Condition()
         self._is_told_to_end = False
@@ -147,6 +158,12 @@ class Keeper:
         """Bytes that have come from it and gone to it, in this incarnation."""
         link = self._link
         return (link.bytes_in, link.bytes_out) if link is not None else (0, 0)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether a direct connection is used, or about to be."""
+        link = self._link
+        return link is not None and any(isinstance(transport, TLS) for transport in link.connections)
 
     def silent(self) -> float:
         """Seconds since it was last heard of; 0 while it is not up."""
@@ -199,9 +216,10 @@ class Keeper:
             "cwd": self.host.cwd,
             "vms": self.host.n,
             "threads": self._threads,
+            "direct": None,
             "is_back": False,
         }
-        booted = self._boot(self.host, self._settings, self._timeout)
+        booted = self._boot(self.host, self._settings_for, self._timeout)
         self.peer, self.facts = booted.peer, dict(booted.facts)
         ours, theirs = pair()
         line = Connection(ours)
@@ -222,6 +240,22 @@ class Keeper:
         self.state = "ok"
         if not self._is_told_to_end:
             self._books.arrived(machine)
+
+    def _settings_for(self, session: Session) -> dict[str, Any]:
+        """What the agent is told, now that we know how to reach it."""
+        self._address = session.address if self.host.direct else None
+        if self._address is not None:
+            authority, door = self._books.door()
+            self._settings["direct"] = {
+                "papers": authority.issue(self._name()),
+                "addresses": _own_addresses(self._address),
+                "port": door.port,
+            }
+        return self._settings
+
+    def _name(self) -> str:
+        """Of this incarnation, in its certificate."""
+        return f"{self._settings['epoch']:016x}"
 
     def _stay(self) -> None:
         """Until it is lost or told to end: come back to it when its connection is cut."""
@@ -255,7 +289,8 @@ class Keeper:
     def _come_back(self, left: float) -> None:
         """Make another connection to the agent that runs there."""
         try:
-            booted = self._boot(self.host, {**self._settings, "is_back": True}, max(1.0, min(left, self._timeout)))
+            settings = {**self._settings, "direct": None, "is_back": True}
+            booted = self._boot(self.host, lambda _: settings, max(1.0, min(left, self._timeout)))
         except HostError as error:
             self.last_error = str(error)
             self._wait(lambda: self._is_over, _PAUSE)
@@ -320,6 +355,29 @@ class Keeper:
         self.facts.update(facts)
         if not self._is_up:
             self._note(_is_up=True)
+        now = self._loop.clock()
+        if self._address is not None and facts.get("port") and not self.is_direct and now > self._direct_at + _AGAIN:
+            self._direct_at = now
+            self._books.door()[1].connect(self._address, facts["port"])
+
+    def met(self, name: str, transport: TLS) -> bool:
+        """A direct connection has proven whose it is; whether it is this machine's."""
+        if self._link is None or name != self._name():
+            return False
+        if self.is_direct:
+            transport.close()  # both have reached the other
+        else:
+            self._link.attach(transport)
+        return True
 
     def says(self) -> dict[str, Any]:
         return {}
+
+
+def _own_addresses(far: str) -> list[str]:
+    """By which that address may reach this machine: the one that packets to it come from."""
+    family = socket.AF_INET6 if ":" in far else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect((far, 9))  # sends nothing
+        return [str(sock.getsockname()[0])]
+    return []

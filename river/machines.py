@@ -18,8 +18,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ._core import cpus
+from ._core.direct import DRIVER, TLS, Door
 from ._core.loop import Loop
 from ._core.scheduler import Scheduler
+from .certificates import Authority
 from .errors import HostError
 from .far import Keeper
 from .fleet import Fleet
@@ -34,7 +36,8 @@ class Status(NamedTuple):
     """How a machine is.
 
     name: of the host. state: "booting", "ok", "suspect" (not heard of for some seconds), "lost", "quarantined" (left
-    alone after repeated failures), "failed", "leaving" or "ended". peer: user@address:port. vms: their names. tasks:
+    alone after repeated failures), "failed", "leaving" or "ended". peer: user@address:port. is_direct: by a TLS
+    connection of its own, not through the SSH session. vms: their names. tasks:
     that it has been sent. done: items that its VMs have finished. load: processes that want to run, mean of a minute.
     memory, total_memory: bytes, free and in all. received, sent: bytes. silent: seconds since it was last heard of.
     python: version. error: the last one, or "".
@@ -43,6 +46,7 @@ class Status(NamedTuple):
     name: str
     state: str
     peer: str
+    is_direct: bool
     vms: tuple[str, ...]
     tasks: int
     done: int
@@ -92,6 +96,8 @@ class Machines:
         self._changed = threading.Condition()
         self._is_closed = False
         self._keepers: dict[str, Keeper] = {}
+        self._door: tuple[Authority, Door] | None = None
+        self._making = threading.Lock()
         self._loop = Loop()
         self._thread = threading.Thread(target=self._loop.run, name="river-links", daemon=True)
         self._thread.start()
@@ -103,6 +109,26 @@ class Machines:
         self._keepers[host.name] = keeper
         keeper.thread.start()
         return keeper
+
+    def door(self) -> tuple[Authority, Door]:
+        """See `far.Books`."""
+        with self._making:
+            if self._door is None:
+                authority = Authority()
+                papers, made = authority.issue(DRIVER), threading.Event()
+
+                def make() -> None:
+                    self._door = authority, Door(self._loop, papers, self._met, listens=True)
+                    made.set()
+
+                self._loop.call(make)
+                made.wait()
+            assert self._door is not None
+            return self._door
+
+    def _met(self, name: str, transport: TLS) -> None:
+        if not any(keeper.met(name, transport) for keeper in list(self._keepers.values())):
+            transport.close()
 
     def wait_for_first(self) -> None:
         """Return when a machine is up.  Raises HostError when too few are left that may come up."""
@@ -186,6 +212,8 @@ class Machines:
         for keeper in keepers:
             if keeper.thread is not threading.current_thread():
                 keeper.thread.join(10)  # it may be in the middle of a login, which then ends by itself
+        if self._door is not None:
+            self._loop.call(self._door[1].close)
         self._loop.close()
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -234,6 +262,7 @@ class Machines:
             name=keeper.host.name,
             state="leaving" if machine is not None and machine.is_leaving else keeper.state,
             peer=keeper.peer,
+            is_direct=keeper.is_direct,
             vms=tuple(vm.name for vm in vms),
             tasks=sum(len(vm.tasks) for vm in sent_to if vm is not None),
             done=sum(vm.done for vm in vms),

@@ -28,7 +28,7 @@ LAYERS = [
     ["river._core.reference"],
     ["river._core.calls", "river._core.connection", "river._core.relay", "river._core.cpus", "river._core.handshake"],
     ["river._core.memory", "river._core.tls", "river._core.carrier", "river._core.link"],
-    ["river._core.serial", "river._core.logs"],
+    ["river._core.serial", "river._core.logs", "river._core.direct"],
     ["river._core.envelope"],
     ["river._core.lines"],
     ["river._core.questions"],
@@ -98,7 +98,7 @@ BOOT = {
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions")),
     "river.errors",  # which has nothing but the standard library's
     *(f"river._core.{name}" for name in ("handshake", "memory", "tls", "carrier", "cpus")),
-    *(f"river._core.{name}" for name in ("logs", "output", "records", "loop", "link", "agent")),
+    *(f"river._core.{name}" for name in ("direct", "logs", "output", "records", "loop", "link", "agent")),
 }
 # What they may import besides, but inside a function only: by then it has come over, or they can do without.
 LAZY = {

@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 
 from . import cpus, memory, records, supervisor
 from .connection import pair
+from .direct import DRIVER, TLS, Door
 from .handshake import HandshakeError, Talk
 from .link import Link, Transport
 from .loop import Loop
@@ -88,8 +89,24 @@ class Agent:
         theirs.close()
         self._link.open(ours)
         self._link.attach(transport)
+        self._door = self._open_door(settings["direct"])
         if self._listener is not None:
             self._loop.watch(self._listener.fileno(), select.POLLIN, lambda _: self._accept())
+
+    def _open_door(self, direct: dict[str, Any] | None) -> Door | None:
+        """For direct connections, if they are allowed; one of them with the driver, whoever can reach whom."""
+        if direct is None:
+            return None
+        door = Door(self._loop, direct["papers"], self._met, listens=True)
+        for address in direct["addresses"]:
+            door.connect(address, direct["port"])
+        return door
+
+    def _met(self, name: str, transport: TLS) -> None:
+        if name == DRIVER:
+            self._link.attach(transport)
+        else:
+            transport.close()
 
     def _start_supervisor(self, ours: socket.socket, theirs: socket.socket) -> int:
         agent = os.getpid()
@@ -140,7 +157,7 @@ class Agent:
         """The driver says nothing of itself."""
 
     def says(self) -> dict[str, Any]:
-        return {"cpus": cpus.cpu_count(), **memory.of_machine()}
+        return {"cpus": cpus.cpu_count(), "port": self._door.port if self._door else 0, **memory.of_machine()}
 
     def first_line_ended(self) -> None:
         self._why = self._why or "its supervisor has ended, or was told to"

@@ -370,6 +370,8 @@ class Link:
         self.bytes_in += total
         if connection not in self._connections:
             return
+        if total >= _AT_ONCE:  # no poll may tell of what a transport has already taken in
+            self._loop.call(lambda: self._connection_ready(connection))
         if self._flow.owes and connection is self._active:
             self._beat(self._beat_at, {})
         if connection.out:

@@ -71,6 +71,8 @@ class Loop:
         due = min((one.tick(now) for one in list(self.timed)), default=None)
         if due is not None:
             seconds = max(0.0, due - now) if seconds is None else min(seconds, max(0.0, due - now))
+        if self._calls:
+            seconds = 0.0
         ready = self._poll.poll(None if seconds is None else 1000 * seconds)
         if seconds is not None and self.clock() - now > seconds + _ASLEEP:
             for one in list(self.timed):
@@ -79,7 +81,7 @@ class Loop:
             known = self._watched.get(descriptor)
             if known is not None:
                 known[1](events)
-        while self._calls:
+        for _ in range(len(self._calls)):  # those that come meanwhile have their turn after the descriptors
             self._calls.popleft()()
 
     def run(self) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import select
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import ssh
@@ -34,9 +35,9 @@ class Booted(NamedTuple):
     peer: str
 
 
-def boot(host: Host, settings: dict[str, Any], seconds: float) -> Booted:
-    """Start the agent, or a messenger to it (`settings["is_back"]`).  Takes at most so many seconds, not counting those
-    in which a human types.  Raises HostError."""
+def boot(host: Host, settings: Callable[[ssh.Session], dict[str, Any]], seconds: float) -> Booted:
+    """Start the agent, or a messenger to it, with the settings for this login.  Takes at most so many seconds, not
+    counting those in which a human types.  Raises HostError."""
     session = ssh.login(host, seconds)
     deadline = time.monotonic() + seconds
     try:
@@ -46,7 +47,7 @@ def boot(host: Host, settings: dict[str, Any], seconds: float) -> Booted:
         facts = _hear(host, session.peer, stream, mark, deadline, seconds)
         if why := bootstrap.differs(facts):
             raise _error(host, session.peer, "version", f"{why}; name another one with python= or venv=")
-        _say(host, session.peer, stream, bootstrap.payload(settings), deadline)
+        _say(host, session.peer, stream, bootstrap.payload(settings(session)), deadline)
     except BaseException:
         session.close()
         raise

@@ -404,13 +404,30 @@ def test_a_key_that_the_server_does_not_know(server, transport):
         assert f"tried {server.key}: refused" in str(error) and "the server takes: publickey" in str(error)
 
 
-def test_a_login_without_any_key(server):
+def test_a_key_file_that_is_not_there(server):
     server.key.unlink()
+
+    error = refusal(server.host(identity=str(server.directory / "other")))
+
+    assert error.step == "authentication"
+    for name in (server.directory / "other", server.key):
+        assert f"tried {name}: not usable: No such file" in str(error)
+
+
+def test_a_login_without_any_key(server):
+    server.config.write_text(server.config.read_text().replace(f"IdentityFile {server.key}", "IdentityFile none"))
 
     error = refusal(server.host())
 
     assert error.step == "authentication"
     assert "there is no key to try" in str(error)
+
+
+def test_a_key_that_is_given_is_taken(server):
+    key = server.make_key("mine")
+    server.authorized_keys.write_text(public(key))
+
+    ssh.login(server.host(identity=str(key)), PATIENCE).close()
 
 
 def test_an_encrypted_key_without_anybody_to_ask(server, monkeypatch):

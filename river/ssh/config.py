@@ -66,6 +66,10 @@ class Target:
     def identities(self) -> list[str]:
         return [self._path(text) for text in self.options.get("identityfile", ()) if text != "none"]
 
+    def is_default(self, identity: str) -> bool:
+        """Whether this is one of the files that are tried if nobody names any."""
+        return identity in [f"{_home()}/.ssh/{name}" for name in _KEYS]
+
     @property
     def is_bound_to_identities(self) -> bool:
         return self.says("identitiesonly", "no") == "yes"
@@ -192,7 +196,8 @@ def arguments(host: Settings) -> list[str]:
     """The arguments of `ssh` that say what the user has said of this host."""
     arguments = ["-l", host.user] if host.user else []
     arguments += ["-p", str(host.port)] if host.port else []
-    arguments += ["-i", host.identity] if host.identity else []
+    # Not -i, which drops a file that is not there without a word.
+    arguments += ["-o", f"IdentityFile={_quoted(host.identity)}"] if host.identity else []
     return arguments + _common(host)
 
 
@@ -261,11 +266,10 @@ def _said(arguments: list[str], options: Options) -> Options:
     """What arguments of `ssh` say, as options; they win."""
     said: dict[str, tuple[str, ...]] = {}
     for flag, value in zip(arguments[::2], arguments[1::2], strict=True):
-        if flag == "-i":
-            said["identityfile"] = (value, *options["identityfile"])
-        elif flag == "-o":
+        if flag == "-o":
             name, _, setting = value.partition("=")
-            said[name.lower()] = (setting.strip('"'),)
+            more = options["identityfile"] if name == "IdentityFile" else ()
+            said[name.lower()] = (setting.strip('"'), *more)
         elif flag in ("-l", "-p"):
             said["user" if flag == "-l" else "port"] = (value,)
     return said

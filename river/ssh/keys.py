@@ -66,21 +66,23 @@ class Agent(AgentSSH):  # type: ignore[misc]
 def candidates(target: Target, agent: Agent, ask: Ask | None) -> Iterator[Key]:
     """The keys to try, in order.  `ask`: what asks for passphrases; None: nobody but a terminal."""
     held = {key.asbytes(): key for key in agent.get_keys()}
-    files = [(path, *_look_at(path)) for path in target.identities if os.path.exists(path)]
+    closed = []
+    files = [(path, *_look_at(path)) for path in target.identities]
     for path, public, _ in files:
         if public in held:
-            yield _of_agent(held.pop(public), f"{path} (from the agent)")
-    closed = []
+            yield _of_agent(held[public], f"{path} (from the agent)")
     for path, public, is_encrypted in files:
-        if public is not None and any(public == key for key in (k.asbytes() for k in agent.get_keys())):
+        if public in held or (not os.path.exists(path) and target.is_default(path)):
             continue
         if is_encrypted:
             closed.append(path)
-        elif not path.endswith(".pub"):
+        else:
             yield Key(path, functools.partial(_load, path, None))
+    named = {public for _, public, _ in files}
     if not target.is_bound_to_identities:
-        for key in held.values():
-            yield _of_agent(key, f"{getattr(key, 'comment', '') or key.get_name()} (from the agent)")
+        for public, key in held.items():
+            if public not in named:
+                yield _of_agent(key, f"{getattr(key, 'comment', '') or key.get_name()} (from the agent)")
     for path in closed:
         yield Key(path, functools.partial(_unlock, path, ask))
 
@@ -88,7 +90,7 @@ def candidates(target: Target, agent: Agent, ask: Ask | None) -> Iterator[Key]:
 def needs_program(target: Target) -> str | None:
     """A key that only the `ssh` program can use: one that lives in hardware."""
     for path in target.identities:
-        public = _look_at(path)[0] if os.path.exists(path) else None
+        public = _look_at(path)[0]
         if public is not None and b"sk-" in public[:8]:
             return f"{path} is a hardware key"
     return None
@@ -100,11 +102,7 @@ def _of_agent(key: Any, source: str) -> Key:
 
 def _look_at(path: str) -> tuple[bytes | None, bool]:
     """A file's public half, if that can be had without its passphrase, and whether it needs one."""
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read(65536)
-    except OSError:
-        return None, False
+    data = _read(path)
     if data.startswith((b"ssh-", b"ecdsa-", b"sk-")):
         return _blob(data), False
     lines = data.strip().splitlines()
@@ -113,11 +111,16 @@ def _look_at(path: str) -> tuple[bytes | None, bool]:
             return _public_of(base64.b64decode(b"".join(lines[1:-1])))
         except (ValueError, struct.error):
             return None, False
+    return _blob(_read(f"{path}.pub")), b"ENCRYPTED" in data
+
+
+def _read(path: str) -> bytes:
+    """The file, or nothing."""
     try:
-        with open(f"{path}.pub", "rb") as stream:
-            return _blob(stream.read(65536)), b"ENCRYPTED" in data
+        with open(path, "rb") as stream:
+            return stream.read(65536)
     except OSError:
-        return None, b"ENCRYPTED" in data
+        return b""
 
 
 def _blob(line: bytes) -> bytes | None:
@@ -128,7 +131,7 @@ def _blob(line: bytes) -> bytes | None:
 
 
 def _public_of(data: bytes) -> tuple[bytes, bool]:
-    """OpenSSH's format: magic, cipher, kdf, its options, number of keys, the public key; each with its length."""
+    """Out of OpenSSH's format: magic, cipher, kdf, its options, number of keys, public key; each with its length."""
     offset = len(_MAGIC)
     fields = []
     for number in range(5):
@@ -144,6 +147,8 @@ def _public_of(data: bytes) -> tuple[bytes, bool]:
 def _load(path: str, passphrase: str | None) -> Any:
     try:
         return paramiko.PKey.from_path(path, passphrase.encode() if passphrase is not None else None)
+    except OSError as error:
+        raise Refused(error.strerror or str(error)) from None
     except Exception as error:  # paramiko and cryptography raise what they like: ValueError, TypeError, their own
         raise Refused(str(error) or type(error).__name__) from None
 

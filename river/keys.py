@@ -96,10 +96,11 @@ def _write(key: bytes, file: Path, replace: bool) -> None:
 
 def has_servers() -> bool:
     """Whether there may be servers here, or elsewhere and named; makes nothing, and costs next to nothing."""
-    return bool(os.environ.get("RIVER_SERVERS")) or any(_runtime_path().glob("*.sock"))
+    return bool(os.environ.get("RIVER_SERVERS")) or any(runtime_path().glob("*.sock"))
 
 
-def _runtime_path() -> Path:
+def runtime_path() -> Path:
+    """Where the directory for sockets and logs is, or would be."""
     chosen, given = os.environ.get("RIVER_RUNTIME_DIR"), os.environ.get("XDG_RUNTIME_DIR")
     if chosen:
         return Path(chosen)
@@ -111,7 +112,7 @@ def runtime_directory() -> Path:
 
     $RIVER_RUNTIME_DIR, or $XDG_RUNTIME_DIR/river, or river-<uid> in the temporary directory.  Raises NotPrivate.
     """
-    directory = _runtime_path()
+    directory = runtime_path()
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:

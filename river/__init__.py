@@ -17,6 +17,8 @@ from .version import __version__ as __version__
 _HOMES = {
     "RiverPool": "river.pool",
     "RiverExecutor": "river.executor",
+    "Cluster": "river.pool",
+    "Host": "river.hosts",
     "Future": "river.futures",
     "VirtualResource": "river.vr",
     "Packet": "river._core.packet",
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from ._core.packet import Packet as Packet
     from ._core.packet import any_of as any_of
     from ._core.worker import current as current
+    from .clusters import Cluster as Cluster
     from .errors import AuthenticationError as AuthenticationError
     from .errors import BrokenProcessPool as BrokenProcessPool
     from .errors import ConsumerLost as ConsumerLost
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
     from .errors import WorkerLost as WorkerLost
     from .executor import RiverExecutor as RiverExecutor
     from .futures import Future as Future
+    from .hosts import Host as Host
     from .pool import RiverPool as RiverPool
     from .session import run as run
     from .trickle import connect as connect

@@ -16,11 +16,12 @@ import time
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import arguments
 from ._core import calls, cpus, serial, worker
 from .cluster import Cluster
+from .clusters import Cluster as PublicCluster
 from .ending import (
     CLOSE,
     RUN,
@@ -39,6 +40,9 @@ from .machine import Machine
 from .maps import Job
 from .streams import MapIterator, StreamJob
 from .tasks import Options, TaskFuture
+
+if TYPE_CHECKING:
+    from .machines import Status
 
 GRACE = 5.0  # seconds that a task's handler of SIGTERM gets
 
@@ -103,7 +107,7 @@ class Face(Lookalikes, concurrent.futures.Executor):
             initializer,
             initargs,
             # VMs elsewhere have not inherited anything, so none may.
-            start="exec" if joined or far else arguments.start_method(context),
+            start="exec" if joined or hosts is not None else arguments.start_method(context),
             joined=joined,
             local=local,
             hosts=far,
@@ -214,6 +218,16 @@ class Face(Lookalikes, concurrent.futures.Executor):
             busy={vm.name: vm.busy for vm in vms},
             items={vm.name: vm.done for vm in vms},
         )
+
+    @property
+    def machines(self) -> list[Status]:
+        """How each machine is that is reached over SSH."""
+        return self.cluster.machines
+
+    @property
+    def cluster(self) -> PublicCluster:
+        """The machines of this pool, to which others can be added."""
+        return PublicCluster.of(self)
 
     # -- ending -------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import arguments
+from .clusters import Cluster
 from .ending import CLOSE, RUN, TERMINATE, end_in_background, is_left_open, is_quiet, wait_for_executor_work
 from .executor import Face, executor_map, job_args, job_options, submit_task
 from .futures import Future
@@ -41,8 +42,12 @@ class RiverPool(Face):
     max_memory: bytes, or (soft, hard): a VM above the soft limit (default 80% of it) is replaced between tasks, one
         that passes the hard limit, its children included, is ended with MemoryLimitError.
     env: environment variables for the VMs. threads_per_worker: limit for numerical libraries (default: a fair share).
+    hosts: machines to start VMs on, over SSH: "alice@node1:22?n=4", a Host, a name of river.toml, "local" for this one;
+        a text may name several, with commas between them. processes are those of all; default: one for each usable
+        core. They come up side by side, and this returns when the first is up.
+    min_hosts: with how many of the hosts the work may begin (default: all). connect_timeout: seconds that one has.
 
-    Raises ValueError for less than one process.
+    Raises ValueError for less than one process, and for what is no host; HostError when too few hosts can be used.
     """
 
     def __init__(
@@ -244,3 +249,6 @@ class RiverPool(Face):
         return (
             f"<{type(self).__module__}.{type(self).__qualname__} state={self._life.state} pool_size={self._vm_count}>"
         )
+
+
+Cluster.kind = RiverPool

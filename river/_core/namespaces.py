@@ -66,6 +66,11 @@ def set_function(function: types.FunctionType, state: dict[str, Any]) -> None:
         importlib.import_module(submodule)
 
 
+def forget_versions() -> None:
+    """The modules of what they hold are gone: data globals are set anew with the next function that reads them."""
+    _versions.clear()
+
+
 def make_cell() -> Any:
     return types.CellType()
 

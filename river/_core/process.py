@@ -10,7 +10,8 @@ import os
 import sys
 from typing import Any
 
-_RIVER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # where its files are
+# Where its files are, as tracebacks have it: in the driver, if they have come from there.
+_RIVER = os.path.join(os.path.dirname(os.path.dirname((lambda: None).__code__.co_filename)), "")
 
 
 def without_us(error: BaseException) -> BaseException:
@@ -22,8 +23,10 @@ def without_us(error: BaseException) -> BaseException:
 
 
 def learn(facts: dict[str, Any]) -> None:
-    """Take over what has changed in the driver: places to import from, multiprocessing's key."""
-    for place_ in reversed(facts.get("path", ())):
+    """Take over what has changed in the driver: places to import from, multiprocessing's key.
+
+    Who is told of the driver's modules is on another machine, where its places mean nothing."""
+    for place_ in reversed(facts.get("path", ()) if "modules" not in facts else ()):
         if place_ not in sys.path:
             sys.path.insert(0, place_)
     if "authkey" in facts:

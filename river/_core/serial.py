@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from . import namespaces, shm
+from . import modules, namespaces, shm
 from .reference import (
     MISSING,
     Context,
@@ -396,6 +396,7 @@ def dump_exception(error: BaseException) -> tuple[bytes | None, str, str]:
     """An exception that always arrives: its pickle, if that can be loaded again; its name; its traceback as text."""
     import traceback
 
+    modules.explain(error)
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
         blob: bytes | None = dump_result(error)

@@ -60,8 +60,10 @@ class Kind(enum.IntEnum):
     TUNNEL_FULL = 12  # nothing: send no more of it for now
     TUNNEL_ROOM = 13  # nothing: go on
     # to a VM on another machine
-    SOURCE = 14  # what it has asked for with NEED: see `modules`
-    EDITED = 15  # modules that came from the driver and are others now: see `modules`
+    SOURCE = 14  # what it has asked for with NEED: (number, answer); for answers see `river.sources`
+    # Top-level names of modules that came from the driver and are others now, and all that it can supply; what is
+    # called after it imports anew, if there are any of the first, and needs its functions again: (names, names).
+    EDITED = 15
     # VM -> driver
     READY = 16  # the initializer has run: (pid,)
     RESULT = 17  # outcomes, in the order the tasks ran: [outcome, ...]
@@ -70,7 +72,7 @@ class Kind(enum.IntEnum):
     # full, or about a chunk that was asked for while it was being unpacked.
     RETURNED = 18
     UNFIT = 19  # the initializer raised; the VM ends: (exception blob or None, its summary, traceback text)
-    NEED = 20  # a module that is not here: its name
+    NEED = 20  # something of the driver's: (number, name of a module or package, path of a file of it or None)
     LOGGED = 21  # a record of `logging`, as a dictionary
     # driver -> supervisor
     START = 32  # start a VM on the descriptor that comes along: (name, options)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from . import homes, namespaces, serial, shm
+from . import homes, modules, namespaces, serial, shm
 from .answers import HOLD_SECONDS, Answers, Run
 from .calls import (
     APPLY_KEYWORDS,
@@ -126,7 +126,7 @@ class Worker:
         self._cell = cell
         self._soft_limit: int | None = options.get("soft_memory")
         self._functions: dict[int, Definition] = {}
-        self._queue: deque[tuple[Call, Definition | None, Sequence[Any]]] = deque()
+        self._queue: deque[tuple[Call, Definition | None, Sequence[Any], int]] = deque()
         self._run: Run | None = None
         self._was_asked_early = False  # for a part of a chunk that is still being unpickled, or comes next
         self._answers = Answers(connection)
@@ -138,6 +138,13 @@ class Worker:
         self._relay = Relay(self._turn, self._poller.ring, "river-reader", interruptible=False)
         self._place = homes.place()
         self._place.settle(options["uuid"], options["driver"], self._ask_for_introduction)
+        self._supplied: dict[int, Any] = {}  # of the driver's modules, if it is on another machine
+        self._asked = itertools.count()
+        self._editions: list[tuple[set[str], frozenset[str]]] = []  # what has been edited there
+        self._edition = 0  # so many of them have been taken note of
+        names = options.get("facts", {}).get("modules")
+        if names is not None:
+            modules.install(self._ask_for_source, options["host"], names)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -190,11 +197,11 @@ class Worker:
             namespaces.release(number)
 
     def _call(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
-        functions = self._functions
+        functions, edition = self._functions, len(self._editions)
         for call in payload:
             specs = call[5]
             placed = place(specs, buffers, descriptors, self._released, shared=True) if specs else ()
-            self._queue.append((call, functions.get(call[1]), placed))
+            self._queue.append((call, functions.get(call[1]), placed, edition))
 
     def _revoke(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         self._give_back(was_asked=True)
@@ -214,6 +221,28 @@ class Worker:
         if self._line.waiting:
             self._poller.ring()
 
+    def _source(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        number, answer = payload
+        self._supplied[number] = answer
+
+    def _edited(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
+        if payload[0]:
+            self._functions.clear()  # they come again; tasks that were sent before keep theirs
+        self._editions.append(payload)
+
+    def _ask_for_source(self, name: str, file: str | None) -> Any:
+        """What the driver answers (any thread); see `modules`."""
+        if self._is_twin or self._relay.is_mine:
+            where = "in a child process that a task has forked" if self._is_twin else "while its VM reads"
+            raise ImportError(f"{name!r} cannot be fetched from the driver {where}: import it before", name=name)
+        number = next(self._asked)
+        self._line.send(Kind.NEED, pickle.dumps((number, name, file), 5))
+        if self._line.waiting:
+            self._poller.ring()
+        if not self._relay.wait(lambda: number in self._supplied):
+            raise ImportError(f"{name!r} cannot be fetched from the driver: its VM is about to end", name=name)
+        return self._supplied.pop(number)
+
     def _stop(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         self._is_stopping = True
 
@@ -226,6 +255,8 @@ class Worker:
         Kind.STOP: _stop,
         Kind.RELEASE: _release,
         Kind.INTRODUCE: _introduce,
+        Kind.SOURCE: _source,
+        Kind.EDITED: _edited,
     }
 
     def _give_back(self, was_asked: bool = False, wants_to_retire: bool = False) -> None:
@@ -265,12 +296,15 @@ class Worker:
                 # Before: whoever gives back must find a task in the queue, being loaded, or running, at any moment.
                 self.is_loading = True
                 try:
-                    call, definition, buffers = self._queue.popleft()
+                    call, definition, buffers, edition = self._queue.popleft()
                 except IndexError:
                     self._was_asked_early = self.is_loading = False
                     if self._is_stopping:
                         return
                     continue
+                if edition != self._edition:
+                    modules.forget(self._editions[self._edition : edition])
+                    self._edition = edition
                 self._execute(call, definition, buffers)
                 self._was_asked_early = False
                 del call, definition, buffers

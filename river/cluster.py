@@ -191,6 +191,11 @@ class Cluster:
         return self._reader.thread
 
     @property
+    def is_local(self) -> bool:
+        """Whether VMs are started on this machine."""
+        return self._is_local
+
+    @property
     def is_closed(self) -> bool:
         return self._is_closed
 

@@ -27,6 +27,7 @@ from .far import Keeper
 from .fleet import Fleet
 from .hosts import Host
 from .machine import Machine
+from .publish import Publisher
 from .specs import resolve
 
 _log = logging.getLogger("river")
@@ -96,9 +97,13 @@ class Machines:
         self._changed = threading.Condition()
         self._is_closed = False
         self._keepers: dict[str, Keeper] = {}
+        self._awaited: set[str] = set()  # those of which it is not clear yet whether they come up
+        self._adding: set[str] = set()  # those of them that came later, and that somebody waits for
         self._door: tuple[Authority, Door] | None = None
         self._making = threading.Lock()
         self._loop = Loop()
+        self._publisher = Publisher(self.statuses)
+        self._loop.timed.append(self._publisher)
         self._thread = threading.Thread(target=self._loop.run, name="river-links", daemon=True)
         self._thread.start()
         for host in hosts:
@@ -107,6 +112,7 @@ class Machines:
     def _begin(self, host: Host) -> Keeper:
         keeper = Keeper(host, self._loop, self, threads=self._threads, connect_timeout=self._timeout)
         self._keepers[host.name] = keeper
+        self._awaited.add(host.name)
         keeper.thread.start()
         return keeper
 
@@ -133,26 +139,29 @@ class Machines:
     def wait_for_first(self) -> None:
         """Return when a machine is up.  Raises HostError when too few are left that may come up."""
         with self._changed:
-            self._changed.wait_for(lambda: any(k.machine for k in self._keepers.values()) or self._too_few())
+            self._changed.wait_for(
+                lambda: any(k.machine for k in self._keepers.values()) or not self._awaited or self._too_few()
+            )
+        if error := self._too_few():
+            raise error
+
+    def wait_for_all(self) -> None:
+        """Return when it is clear of each host whether it comes up.  Raises HostError when too few do."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or not self._awaited or self._too_few())
         if error := self._too_few():
             raise error
 
     def _too_few(self) -> HostError | None:
         """Why fewer than `min_hosts` are left, if so."""
-        failed = [keeper for keeper in self._keepers.values() if keeper.state == "failed"]
-        if len(self._keepers) - len(failed) >= max(self._min_hosts, 1):
+        keepers = [keeper for keeper in self._keepers.values() if keeper.host.name not in self._adding]
+        errors = [keeper.error for keeper in keepers if keeper.state == "failed" and keeper.error is not None]
+        if len(keepers) - len(errors) >= (self._min_hosts or self._books.fleet.is_empty):
             return None
-        first = failed[0].error if failed else None
-        if first is None:
+        if not errors:
             return HostError("", "config", "there is no host left to start VMs on")
-        if len(failed) == 1:
-            return HostError(first.host, first.step, f"{first}{self._advice()}")
-        listed = "".join(f"\n  {keeper.error}" for keeper in failed)
-        text = f"{len(failed)} of {len(self._keepers)} hosts cannot be used{self._advice()}:{listed}"
-        return HostError(first.host, first.step, text)
-
-    def _advice(self) -> str:
-        return "; min_hosts= says with how many of them the work may begin" if len(self._keepers) > 1 else ""
+        advice = "; min_hosts= says with how many of them the work may begin" if len(keepers) > 1 else ""
+        return _joined(errors, len(keepers), advice)
 
     @property
     def is_hopeful(self) -> bool:
@@ -161,18 +170,23 @@ class Machines:
 
     # -- joining and leaving -------------------------------------------------------------------------------------
 
-    def add(self, host: Host) -> None:
-        """Start VMs on another host, and return when it is up.  Raises HostError when it cannot be used, ValueError
-        when there is one of that name."""
-        before = self._keepers.get(host.name)
-        if before is not None and before.is_hopeful:
-            raise ValueError(f"there is a host {host.name} already, and it is {before.state}; remove() lets go of it")
-        keeper = self._begin(host)
+    def add(self, hosts: Sequence[Host]) -> None:
+        """Start VMs on other hosts, side by side, and return when all are up.  Raises HostError when one cannot be used
+        (the rest stay), ValueError, before any is started, when there is one of that name."""
+        names = {host.name for host in hosts}
+        for name, before in self._keepers.items():
+            if name in names and before.is_hopeful:
+                raise ValueError(f"there is a host {name} already, and it is {before.state}; remove() lets go of it")
+        self._adding |= names
+        keepers = [self._begin(host) for host in hosts]
         with self._changed:
-            self._changed.wait_for(lambda: keeper.machine or not keeper.is_hopeful or self._is_closed)
-        if keeper.error is not None and not keeper.is_hopeful:
-            del self._keepers[host.name]
-            raise keeper.error
+            self._changed.wait_for(lambda: self._is_closed or not names & self._awaited)
+        failed = [keeper for keeper in keepers if not keeper.is_hopeful and keeper.error is not None]
+        for keeper in failed:
+            del self._keepers[keeper.host.name]
+        self._adding -= names
+        if failed:
+            raise _joined([keeper.error for keeper in failed if keeper.error is not None], len(hosts), "")
 
     def remove(self, name: str, drain: bool, timeout: float | None) -> bool:
         """Let go of a host.  With `drain`, what runs there is finished first; False if that took longer than `timeout`
@@ -187,7 +201,9 @@ class Machines:
                 return False
         keeper.end()
         keeper.thread.join()
-        del self._keepers[name]
+        self._keepers.pop(name, None)
+        self._min_hosts = min(self._min_hosts, len(self._keepers))
+        self._settled(name)
         return True
 
     def _drain(self, machine: Machine) -> None:
@@ -217,14 +233,20 @@ class Machines:
         self._loop.close()
         if self._thread is not threading.current_thread():
             self._thread.join()
+        self._publisher.close()
 
     # -- what keepers tell ---------------------------------------------------------------------------------------
 
     def arrived(self, machine: Machine) -> None:
-        books = self._books
+        books, name = self._books, machine.name
         books.fleet.join(machine)
         books.act(books.decide(books.scheduler.grown, machine.limit))
+        self._settled(name)
+
+    def _settled(self, name: str) -> None:
+        """Whoever waits for this host looks again."""
         with self._changed:
+            self._awaited.discard(name)
             self._changed.notify_all()
 
     def suspected(self, machine: Machine, is_suspect: bool) -> None:
@@ -235,9 +257,10 @@ class Machines:
         books.act(books.decide(books.scheduler.suspected, names, is_suspect, time.monotonic()))
 
     def given_up(self, keeper: Keeper) -> None:
-        with self._changed:
-            self._changed.notify_all()
-        if self._is_closed:
+        name = keeper.host.name
+        is_added = name in self._adding
+        self._settled(name)
+        if self._is_closed or is_added:  # whoever has added it is told
             return
         error = self._too_few() if keeper.state == "failed" else None
         if error is None and self._books.fleet.is_empty and not self.is_hopeful:
@@ -277,6 +300,15 @@ class Machines:
         )
 
 
+def _joined(errors: Sequence[HostError], hosts: int, advice: str) -> HostError:
+    """One error of several of so many hosts."""
+    first = errors[0]
+    if len(errors) == 1:
+        return HostError(first.host, first.step, f"{first}{advice}")
+    listed = "".join(f"\n  {error}" for error in errors)
+    return HostError(first.host, first.step, f"{len(errors)} of {hosts} hosts cannot be used{advice}:{listed}")
+
+
 def chosen(
     hosts: Any, vms: int | None, threads: int | None, min_hosts: int | None, connect_timeout: float | None
 ) -> tuple[int, Callable[[Books], Machines] | None]:
@@ -286,31 +318,43 @@ def chosen(
     found = resolve(hosts)
     if not found.hosts:
         raise ValueError("hosts= names no host; 'local' is this machine")
-    shares = spread(found.hosts, vms)
-    here = sum(share or cpus.cpu_count() for host, share in zip(found.hosts, shares, strict=True) if host.is_local)
-    far = [dataclasses.replace(h, n=share) for h, share in zip(found.hosts, shares, strict=True) if not h.is_local]
+    least = found.min_hosts if min_hosts is None else min_hosts
+    if least is not None and not 0 <= least <= len(found.hosts):
+        raise ValueError(f"min_hosts must be from 0 to {len(found.hosts)}, the number of hosts, not {least}")
+    all_of_them = spread(found.hosts, vms)
+    here = [host for host in all_of_them if host.is_local]
+    far = [host for host in all_of_them if not host.is_local]
+    vms_here = sum(host.n or cpus.cpu_count() for host in here)
     if not far:
-        return here, None
-    most = found.min_hosts if min_hosts is None else min_hosts
+        return vms_here, None
+    least = least if least is None else max(0, least - len(here))  # this machine is up
     timeout = connect_timeout or found.connect_timeout
 
     def make(books: Books) -> Machines:
-        return Machines(books, far, threads=threads, min_hosts=most, connect_timeout=timeout)
+        return Machines(books, far, threads=threads, min_hosts=least, connect_timeout=timeout)
 
-    return here, make
+    return vms_here, make
 
 
-def spread(hosts: Sequence[Host], vms: int | None) -> list[int | None]:
-    """How many VMs each host gets of so many in all, evenly; those that say how many keep that."""
+def shared(hosts: Any, vms: int | None) -> list[Host]:
+    """What `hosts` means of a cluster that there is already, and how many VMs each of them is for."""
+    found = resolve(hosts).hosts
+    if any(host.is_local for host in found):
+        raise ValueError("this machine takes part from the beginning or not at all, as in Cluster('local', 'node1')")
+    return spread(found, vms)
+
+
+def spread(hosts: Sequence[Host], vms: int | None) -> list[Host]:
+    """The hosts, with how many VMs each gets of so many in all, evenly; those that say how many keep that."""
     if vms is None:
-        return [host.n for host in hosts]
+        return list(hosts)
     left = vms - sum(host.n or 0 for host in hosts)
     open_ = [index for index, host in enumerate(hosts) if host.n is None]
     if left < len(open_) or (not open_ and left):
         said = sum(host.n or 0 for host in hosts)
         raise ValueError(f"{vms} VMs cannot be spread over {len(hosts)} hosts, which have {said} already by n=")
-    shares: list[int | None] = [host.n for host in hosts]
+    shared = list(hosts)
     for place, index in enumerate(open_):
-        shares[index] = left // len(open_) + (place < left % len(open_))
-    return shares
+        shared[index] = dataclasses.replace(hosts[index], n=left // len(open_) + (place < left % len(open_)))
+    return shared
 

@@ -74,8 +74,8 @@ class Cluster:
         self.scheduler = Scheduler(vms, lifetime)
         self.functions = Functions(self.context)
         self.number = next_number
-        self._reader = Reader(self)
-        self.fleet = Fleet(plan, self._reader)
+        self.reader = Reader(self)
+        self.fleet = Fleet(plan, self.reader)
         self._callbacks = Callbacks()
         self._is_local = local
         self._is_closed = False
@@ -91,7 +91,7 @@ class Cluster:
                 self.fleet.join(machine)
             if local:
                 self.fleet.launch()
-            self._reader.start()
+            self.reader.start()
             _clusters.add(self)
             self.act(self.decide(self.scheduler.opened))
             if hosts is not None:
@@ -153,15 +153,15 @@ class Cluster:
         """Wait until `ready()`, reading the lines meanwhile; False when `timeout` seconds have passed."""
         if self.is_orphan:
             raise RuntimeError("this result belongs to the parent process; a forked child cannot wait for it")
-        return self._reader.wait(ready, timeout)
+        return self.reader.wait(ready, timeout)
 
     def undisturbed(self) -> contextlib.AbstractContextManager[None]:
         """Within it, Ctrl-C waits."""
-        return self._reader.undisturbed()
+        return self.reader.undisturbed()
 
     def nudge(self) -> None:
         """Something that somebody waits for may have changed outside of the lines."""
-        self._reader.interrupt()
+        self.reader.interrupt()
 
     def later(self, call: Callable[..., Any], *args: Any) -> None:
         """Run user code (a callback) in its own thread, in order."""
@@ -184,11 +184,6 @@ class Cluster:
 
     def room(self) -> int:
         return self.scheduler.room()
-
-    @property
-    def reader(self) -> threading.Thread:
-        """The thread that reads when nobody waits; it ends with the cluster."""
-        return self._reader.thread
 
     @property
     def is_local(self) -> bool:
@@ -231,7 +226,7 @@ class Cluster:
         vm = self.fleet.vm(name)
         if vm is None:
             return
-        self._reader.drain(vm, 0.0 if vm.line.shares and not vm.machine.is_far else OVERTAKEN)
+        self.reader.drain(vm, 0.0 if vm.line.shares and not vm.machine.is_far else OVERTAKEN)
         vm.code = facts["code"]
         facts["host"] = vm.machine.name if vm.machine.is_far else self._host
         self.fleet.remove(vm)
@@ -301,9 +296,9 @@ class Cluster:
         if vm is not None:  # else it was lost meanwhile, and its tasks are elsewhere by now
             vm.send(send.tasks)
             if vm.line.waiting:
-                self._reader.flush_later(vm)
-            if send.tasks[0].timeout is not None and not self._reader.is_mine:
-                self._reader.interrupt()  # whoever reads does not know of this deadline
+                self.reader.flush_later(vm)
+            if send.tasks[0].timeout is not None and not self.reader.is_mine:
+                self.reader.interrupt()  # whoever reads does not know of this deadline
 
     def forget(self, number: int) -> None:
         """No handle names this object any more: VMs may drop it."""
@@ -334,7 +329,7 @@ class Cluster:
             if self.fleet.is_stranded(vm):
                 self.fleet.remove(vm)
                 self.act(self.decide(self.scheduler.lost, vm.name, None, 0, False, time.monotonic()))
-        self._reader.interrupt()
+        self.reader.interrupt()
 
     def _do_stop(self, stop: instructions.Stop, facts: Any) -> None:
         vm = self.fleet.vm(stop.vm)
@@ -416,7 +411,7 @@ class Cluster:
                 vm.is_leaving = True
         for remote_vm in self.vms():
             remote_vm.stop()
-        self._reader.wait(lambda: not self.fleet.vms(), timeout)
+        self.reader.wait(lambda: not self.fleet.vms(), timeout)
         self.terminate()
 
     def terminate(self) -> None:
@@ -440,7 +435,7 @@ class Cluster:
         if self.machines is not None:
             self._end_far()
         self.fleet.end()
-        self._reader.close()
+        self.reader.close()
         self.functions.clear()
         # Reader and cluster keep each other until the garbage collector comes: what they hold of the user's goes now.
         self.fleet.clear()
@@ -456,15 +451,15 @@ class Cluster:
         """End what is on other machines, and hear what their VMs have still printed."""
         assert self.machines is not None
         self.machines.end()
-        if not self._reader.is_mine:
-            self._reader.wait(lambda: not self.fleet.far, PATIENCE_FAR)
+        if not self.reader.is_mine:
+            self.reader.wait(lambda: not self.fleet.far, PATIENCE_FAR)
         self.machines.close()
 
     def _forget_in_child(self) -> None:
         """After a fork of this process: the VMs are the parent's."""
         self.is_orphan = self._is_closed = True
         self.is_open = False
-        self._reader.forget_in_child()
+        self.reader.forget_in_child()
 
 
 def _after_fork_in_child() -> None:

@@ -87,12 +87,12 @@ class Lookalikes:
 
     @property
     def _executor_manager_thread(self) -> PoolThreads:
-        return PoolThreads(self._cluster.reader, self._life)
+        return PoolThreads(self._cluster.reader.thread, self._life)
 
     @property
     def _call_queue(self) -> Any:
         """For its `join_thread`: the thread that moves what VMs and callers exchange is the reader's."""
-        return types.SimpleNamespace(join_thread=self._cluster.reader.join)
+        return types.SimpleNamespace(join_thread=self._cluster.reader.thread.join)
 
     @property
     def _broken(self) -> str | bool:

@@ -28,6 +28,7 @@ from .fleet import Fleet
 from .hosts import Host
 from .machine import Machine
 from .publish import Publisher
+from .reader import Reader
 from .specs import resolve
 
 _log = logging.getLogger("river")
@@ -66,6 +67,7 @@ class Books(Protocol):
 
     scheduler: Scheduler
     fleet: Fleet
+    reader: Reader
 
     def decide(self, event: Callable[..., list[Any]], *args: Any) -> list[Any]: ...
 
@@ -103,9 +105,11 @@ class Machines:
         self._making = threading.Lock()
         self._loop = Loop()
         self._publisher = Publisher(self.statuses)
-        self._loop.timed.append(self._publisher)
-        self._thread = threading.Thread(target=self._loop.run, name="river-links", daemon=True)
-        self._thread.start()
+        self._loop.add(self._publisher)
+        self._thread: threading.Thread | None = None
+        if not books.reader.turn_along(self._loop):
+            self._thread = threading.Thread(target=self._loop.run, name="river-links", daemon=True)
+            self._thread.start()
         for host in hosts:
             self._begin(host)
 
@@ -230,8 +234,8 @@ class Machines:
                 keeper.thread.join(10)  # it may be in the middle of a login, which then ends by itself
         if self._door is not None:
             self._loop.call(self._door[1].close)
-        self._loop.close()
-        if self._thread is not threading.current_thread():
+        if self._thread is not None:
+            self._loop.close()
             self._thread.join()
         self._publisher.close()
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ._core import calls, scheduler, serial
+from ._core.loop import Loop
 from ._core.relay import Poller, Relay
 from ._core.wire import Frame, Kind, ProtocolError
 from .machine import Machine, RemoteVM
@@ -65,9 +66,20 @@ class Reader:
         self._lines: dict[int, Machine | RemoteVM] = {}
         self._poller = Poller()
         self._relay = Relay(self._turn, self._poller.ring, "river-reader")
+        self._loop: Loop | None = None  # of links to other machines, which is turned along
 
     def start(self) -> None:
         self._relay.start()
+
+    def turn_along(self, loop: Loop) -> bool:
+        """Turn this loop, too, in the thread that reads; False where the system cannot wait for it."""
+        if loop.number < 0:
+            return False
+        self._loop = loop
+        loop.ring = self.interrupt
+        self._poller.watch(loop.number)
+        self.interrupt()
+        return True
 
     @property
     def thread(self) -> threading.Thread:
@@ -94,6 +106,8 @@ class Reader:
     def close(self) -> None:
         """Read no more; whoever waits is told so."""
         self._relay.close()
+        if self._loop is not None:
+            self._loop.release()
         self._lines.clear()
         self._poller.close()
 
@@ -125,6 +139,9 @@ class Reader:
         if deadline is not None:
             until = max(0.0, deadline - time.monotonic())
             timeout = until if timeout is None else min(timeout, until)
+        loop = self._loop
+        if loop is not None and (left := loop.left()) is not None:
+            timeout = left if timeout is None else min(timeout, left)
         try:
             ready = self._poller.wait(timeout, spin)
         except BaseException:
@@ -140,8 +157,12 @@ class Reader:
                     self._read_vm(owner)
                 elif owner is not None:
                     self._read_machine(owner)
+                elif loop is not None and descriptor == loop.number:
+                    loop.turn()
                 else:  # `flush_later` came just after the VM's end, and the number may be another's by now
                     self._poller.forget(descriptor)
+            if loop is not None and loop.left() == 0.0:
+                loop.turn()
             if deadline is not None and deadline <= time.monotonic():
                 books.act(books.decide(books.scheduler.expired, time.monotonic()))
             while books.dropped:

@@ -120,7 +120,7 @@ class Door:
                 self._listener = _listener()
                 self.port = self._listener.getsockname()[1]
                 loop.watch(self._listener.fileno(), select.POLLIN, lambda _: self._accept())
-        loop.timed.append(self)
+        loop.add(self)
 
     def connect(self, address: str, port: int) -> None:
         """Try to reach another machine; if that succeeds, `met` is told."""
@@ -149,6 +149,7 @@ class Door:
     def _receive(self, sock: socket.socket, context: ssl.SSLContext, is_server: bool) -> None:
         number = sock.fileno()
         self._guests[number] = _Guest(sock, context, is_server, self._loop.clock() + PATIENCE)
+        self._loop.hurry()
         events = select.POLLIN if is_server else select.POLLOUT
         self._loop.watch(number, events, lambda _: self._shake(number))
 
@@ -190,8 +191,7 @@ class Door:
             self._loop.forget(self._listener.fileno())
             self._listener.close()
             self._listener = None
-        if self in self._loop.timed:
-            self._loop.timed.remove(self)
+        self._loop.remove(self)
 
 
 def _listener() -> socket.socket:

@@ -242,7 +242,7 @@ class Link:
         self.heard_at = loop.clock()  # when something last came
         self._beat_at = 0.0
         self.bytes_in = self.bytes_out = 0
-        loop.timed.append(self)
+        loop.add(self)
 
     # -- what its owner asks; in the loop's thread only ----------------------------------------------------------
 
@@ -296,7 +296,7 @@ class Link:
         if self._is_dead:
             return
         self._is_dead = True
-        self._loop.timed.remove(self)
+        self._loop.remove(self)
         for connection in list(self._connections):
             self._drop(connection)
         self.hang_up()
@@ -413,6 +413,7 @@ class Link:
         for record in again:
             connection.put(record)
         self._beat_at = 0.0
+        self._loop.hurry()
         for other in self._connections[:-2]:
             if other is not connection:
                 self._drop(other)

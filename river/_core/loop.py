@@ -1,7 +1,10 @@
-"""A loop: one thread that waits for many descriptors at once, and sees to what is due.
+"""A loop: waits for many descriptors at once, and sees to what is due.
 
-May not: know what comes over them, or do anything that takes long.
-May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+It is turned by a thread of its own (`run`), or by whoever reads from VMs anyway (`number` then says when there is
+something to do, and `due` when it is time): so no answer is handed from thread to thread.
+
+May not: know what comes over the descriptors, or do anything that takes long.
+May import only the standard library: a bare far interpreter starts from these files.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-# A turn that took so many seconds longer than asked for: this process did not run (a laptop asleep, SIGSTOP).
+# Between two turns so many seconds more passed than should have: this process did not run (a laptop asleep, SIGSTOP).
 _ASLEEP = 2.0
 
 
@@ -28,19 +31,30 @@ class Timed(Protocol):
 
 
 class Loop:
-    """Descriptors and what to do when they are ready.  Only `call` may be used by other threads."""
+    """Descriptors and what to do when they are ready.  Only `call` may be used by threads that do not turn it.
+
+    ring: is called, by any thread, when whoever turns it must not go on sleeping.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.timed: list[Timed] = []
-        self._poll = select.poll()
+        self.ring: Callable[[], Any] = self._pull
+        self._is_epoll = hasattr(select, "epoll")
+        self._poll: Any = select.epoll() if self._is_epoll else select.poll()
         self._watched: dict[int, tuple[int, Callable[[int], Any]]] = {}
         self._calls: deque[Callable[[], Any]] = deque()
+        self._timed: list[Timed] = []
+        self._due = 0.0
         self._bell, self._rope = os.pipe()
         for end in (self._bell, self._rope):
             os.set_blocking(end, False)
         self._is_closed = False
         self.watch(self._bell, select.POLLIN, lambda _: os.read(self._bell, 4096))
+
+    @property
+    def number(self) -> int:
+        """A descriptor that is readable when there is something to do; -1 where the system has no such thing."""
+        return int(self._poll.fileno()) if self._is_epoll else -1
 
     def watch(self, descriptor: int, events: int, act: Callable[[int], Any]) -> None:
         """Call `act` with what is seen of a descriptor.  With no events it is not looked at: its end would be seen
@@ -50,49 +64,82 @@ class Loop:
             self.forget(descriptor)
             return
         self._watched[descriptor] = events, act
-        if known is None or known[0] != events:
+        if known is None:
             self._poll.register(descriptor, events)
+        elif known[0] != events:
+            self._poll.modify(descriptor, events)
 
     def forget(self, descriptor: int) -> None:
+        """Look at it no more; before it is closed."""
         if self._watched.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
 
+    def add(self, timed: Timed) -> None:
+        """See to this one, too, from now on."""
+        self._timed.append(timed)
+        self.hurry()
+
+    def remove(self, timed: Timed) -> None:
+        if timed in self._timed:
+            self._timed.remove(timed)
+
+    def hurry(self) -> None:
+        """Something is due sooner than was said."""
+        self._due = 0.0
+
     def call(self, function: Callable[[], Any]) -> None:
-        """Have it called by the loop, soon.  Any thread."""
+        """Have it called by whoever turns the loop, soon.  Any thread."""
         self._calls.append(function)
+        self.ring()
+
+    def _pull(self) -> None:
         try:
             os.write(self._rope, b"!")
         except OSError:
             pass  # full: it will wake anyway; or closed
 
-    def turn(self, seconds: float | None = None) -> None:
-        """Wait for something, at most so long, and see to it."""
-        now = self.clock()
-        due = min((one.tick(now) for one in list(self.timed)), default=None)
-        if due is not None:
-            seconds = max(0.0, due - now) if seconds is None else min(seconds, max(0.0, due - now))
+    def left(self) -> float | None:
+        """Seconds until it has to be turned, whatever comes; None: there is nothing to be seen to."""
         if self._calls:
-            seconds = 0.0
-        ready = self._poll.poll(None if seconds is None else 1000 * seconds)
-        if seconds is not None and self.clock() - now > seconds + _ASLEEP:
-            for one in list(self.timed):
-                one.woke(self.clock())
+            return 0.0
+        return max(0.0, self._due - self.clock()) if self._timed else None
+
+    def turn(self, seconds: float | None = 0.0) -> None:
+        """Wait for something, at most so long, and see to it."""
+        left = self.left()
+        if left is not None and (seconds is None or left < seconds):
+            seconds = left
+        before = self.clock()
+        ready = self._poll.poll(-1 if seconds is None else seconds if self._is_epoll else 1000 * seconds)
+        now = self.clock()
+        if self._timed and now > max(self._due, before) + _ASLEEP and self._due:
+            for one in list(self._timed):
+                one.woke(now)
         for descriptor, events in ready:
             known = self._watched.get(descriptor)
             if known is not None:
                 known[1](events)
         for _ in range(len(self._calls)):  # those that come meanwhile have their turn after the descriptors
             self._calls.popleft()()
+        if now >= self._due:
+            self._due = min((one.tick(now) for one in list(self._timed)), default=0.0)
 
     def run(self) -> None:
         """Turn until it is closed."""
         while not self._is_closed:
-            self.turn()
-        for end in (self._bell, self._rope):
-            os.close(end)
-        self._watched.clear()
+            self.turn(None)
+        self.release()
 
     def close(self) -> None:
         """Let `run` return.  Any thread."""
         self._is_closed = True
         self.call(lambda: None)
+
+    def release(self) -> None:
+        """Let go of what it has of the system's; nobody turns it any more."""
+        self._watched.clear()
+        for end in (self._bell, self._rope):
+            os.close(end)
+        self._rope = -1
+        if self._is_epoll:
+            self._poll.close()

@@ -226,7 +226,7 @@ class Keeper:
 
         def attach() -> None:
             self._link = Link(self._loop, self._settings["epoch"], True, self)
-            self._link.open(theirs)
+            self._link.channels.open(theirs)
             self._link.attach(booted.stream)
 
         self._loop.call(attach)

@@ -20,14 +20,15 @@ LAYERS = [
     ["river.errors", "river.version", "river._core"],
     ["river._core.records", "river._core.loop", "river._core.output", "river._core.bootstrap"],
     ["river._core.wire", "river._core.instructions", "river._core.namespaces", "river._core.shm"],
-    ["river._core.process", "river._core.modules"],
+    ["river._core.process", "river._core.modules", "river._core.way", "river._core.channel"],
     ["river._core.homes", "river._core.packet", "river._core.remote", "river._core.waiting"],
     ["river._core.letters"],
     ["river._core.crew"],
     ["river._core.scheduler"],
     ["river._core.reference"],
     ["river._core.calls", "river._core.connection", "river._core.relay", "river._core.cpus", "river._core.handshake"],
-    ["river._core.memory", "river._core.tls", "river._core.carrier", "river._core.link"],
+    ["river._core.memory", "river._core.tls", "river._core.carrier", "river._core.channels"],
+    ["river._core.link"],
     ["river._core.serial", "river._core.logs", "river._core.direct"],
     ["river._core.envelope"],
     ["river._core.lines"],
@@ -64,6 +65,7 @@ LAYERS = [
     ["river.arguments", "river.maps"],
     ["river.lists", "river.streams", "river.ending"],
     ["river.lookalikes"],
+    ["river.clusters"],
     ["river.executor"],
     ["river.pool"],
     ["river.program", "river.vms"],
@@ -99,7 +101,8 @@ BOOT = {
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions")),
     "river.errors",  # which has nothing but the standard library's
     *(f"river._core.{name}" for name in ("handshake", "memory", "tls", "carrier", "cpus")),
-    *(f"river._core.{name}" for name in ("direct", "logs", "output", "records", "loop", "link", "agent")),
+    *(f"river._core.{name}" for name in ("direct", "logs", "output", "records", "loop", "way", "channel")),
+    *(f"river._core.{name}" for name in ("channels", "link", "agent")),
 }
 # What they may import besides, but inside a function only: by then it has come over, or they can do without.
 LAZY = {

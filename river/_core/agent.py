@@ -33,8 +33,9 @@ from . import cpus, memory, records, supervisor
 from .connection import pair
 from .direct import DRIVER, TLS, Door
 from .handshake import HandshakeError, Talk
-from .link import Link, Transport
+from .link import Link
 from .loop import Loop
+from .way import Transport
 
 _PATIENCE = 5.0  # seconds that a messenger has to prove the key, and that the supervisor has to end
 _READ = 256 * 1024
@@ -87,7 +88,7 @@ class Agent:
         self._listener = _listen(settings["epoch"])
         self._supervisor = self._start_supervisor(ours, theirs)
         theirs.close()
-        self._link.open(ours)
+        self._link.channels.open(ours)
         self._link.attach(transport)
         self._door = self._open_door(settings["direct"])
         if self._listener is not None:
@@ -127,7 +128,7 @@ class Agent:
         while not self._why:
             self._loop.turn()
             self._see_to_time(self._loop.clock())
-        self._link.hang_up()
+        self._link.channels.hang_up()
         deadline = time.monotonic() + _PATIENCE
         while os.waitpid(self._supervisor, os.WNOHANG)[0] == 0:
             if time.monotonic() > deadline:

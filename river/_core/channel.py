@@ -1,0 +1,107 @@
+"""A channel of a link: a line of this machine, as the link has it, and memory that is to go along with it.
+
+May not: know what is sent, or wait.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import array
+import mmap
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator
+
+from .records import MOST_BYTES
+
+FILL = struct.Struct("<QQQ")  # of memory: its number, its size, an offset
+
+
+class Channel:
+    """One line: its socket, what is to be written there, and what is to be sent from there."""
+
+    def __init__(self, number: int, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.number = number
+        self.sock = sock
+        self.unsent: deque[tuple[memoryview, list[int]]] = deque()
+        self.size = 0  # of that
+        self.arriving: list[int] = []  # descriptors that go with the next bytes
+        self.pending: deque[tuple[int, Fill | bytes]] = deque()  # read here, not sent yet, with its kind
+        self.is_full = False  # we have told so
+        self.is_paused = False  # we were told so
+        self.is_over = False  # at the other side; it ends here when all is written
+
+    def write(self) -> None:
+        """Write what there is, as far as the socket takes it."""
+        while self.unsent:
+            data, descriptors = self.unsent[0]
+            try:
+                if descriptors:
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+                    count = self.sock.sendmsg([data], rights)
+                else:
+                    count = self.sock.send(data)
+            except BlockingIOError:
+                return
+            except OSError:  # nobody reads any more; reading tells of it
+                self.discard()
+                return
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self.size -= count
+            if count < len(data):
+                self.unsent[0] = data[count:], []
+            else:
+                self.unsent.popleft()
+
+    def discard(self) -> None:
+        """Let go of what is to be written."""
+        for _, descriptors in self.unsent:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self.unsent.clear()
+        self.size = 0
+
+    def close(self) -> None:
+        self.discard()
+        for descriptor in self.arriving:
+            os.close(descriptor)
+        for _, what in self.pending:
+            if isinstance(what, Fill):
+                what.let_go()
+        self.arriving.clear()
+        self.pending.clear()
+        self.sock.close()
+
+
+class Fill:
+    """Memory of this machine on its way; used by every channel that is to pass it on."""
+
+    def __init__(self, number: int, descriptor: int, size: int) -> None:
+        self.number = number
+        self.size = size
+        self.offset = 0
+        self.users = 1
+        self._descriptor = descriptor
+        self._mapping = mmap.mmap(descriptor, size, prot=mmap.PROT_READ) if size else None
+        self._view = memoryview(self._mapping or b"")
+
+    def pieces(self) -> Iterator[tuple[bytes, memoryview]]:
+        """What is still to be sent, one record's worth at a time."""
+        while self.offset < self.size:
+            piece = self._view[self.offset : self.offset + MOST_BYTES - FILL.size]
+            head = FILL.pack(self.number, self.size, self.offset)
+            self.offset += len(piece)
+            yield head, piece
+
+    def let_go(self) -> None:
+        """One channel has passed it on, or has ended."""
+        self.users -= 1
+        if not self.users:
+            self._view.release()
+            if self._mapping is not None:
+                self._mapping.close()
+            os.close(self._descriptor)

@@ -1,0 +1,314 @@
+"""The channels of a link: the lines of this machine's processes, carried to the other one and back.
+
+    process --socket--> Channel --records--> link        link --records--> Channel --socket--> process
+
+What comes out of a socket here goes into one there.  Descriptors that come along are carried, too: a socket's becomes
+a channel of its own, memory's becomes memory there that is filled to be the same (see `link`).
+
+May not: know what a frame means, or how records travel.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import stat
+import struct
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from . import shm
+from .channel import FILL, Channel, Fill
+from .connection import pair
+from .loop import Loop
+from .records import MOST_BYTES, Kind, Record
+
+# Bytes that wait for the connection: no more is read from processes beyond the one, and again below the other.
+MOST_WAITING, _FEW_WAITING = 1 << 20, 1 << 18
+# Bytes for one socket that its process has not taken: beyond this the other side is told not to send more of them.
+_MOST_UNSENT = 4 << 20
+_CMSG = socket.CMSG_SPACE(250 * 4) if hasattr(socket, "CMSG_SPACE") else 0
+_CHANNEL = struct.Struct("<I")
+_MEMORY = struct.Struct("<Q")
+_FOREIGN = 1 << 63  # numbers of memory that is not this process's, and so crosses each time
+
+
+class Way(Protocol):
+    """How records leave (see `link.Link`)."""
+
+    def send(self, kind: int, channel: int, *pieces: Any) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def takes(self, most: int) -> bool: ...
+
+
+class Owner(Protocol):
+    """Who is told what becomes of them."""
+
+    def first_line_ended(self) -> None:
+        """The first channel has ended, at whichever side."""
+
+
+class Channels:
+    """All channels of one end of a link, by number."""
+
+    def __init__(self, loop: Loop, link: Way, is_drivers: bool, owner: Owner) -> None:
+        self._loop = loop
+        self._link = link
+        self._owner = owner
+        self._next = 1 + is_drivers  # the two sides number their channels apart
+        self._channels: dict[int, Channel] = {}
+        self._known: dict[int, int] = {}  # memory that the other side has: what it holds, by number
+        self._fills: dict[int, Fill] = {}  # those under way
+        self._foreign = _FOREIGN
+        self._memory: dict[int, tuple[int, int]] = {}  # of the other side's, here: descriptor and size
+        self._is_open = True  # whether processes are read from
+        self._is_closed = False
+        self._scratch = bytearray(MOST_BYTES)
+
+    def open(self, sock: socket.socket) -> None:
+        """The first channel, number 0 at both sides."""
+        self._add(0, sock)
+
+    def hang_up(self) -> None:
+        """End all of them: the processes here see the ends of their lines."""
+        for channel in list(self._channels.values()):
+            self._forget(channel)
+
+    def close(self) -> None:
+        """Let go of everything, and tell nobody."""
+        self._is_closed = True
+        self.hang_up()
+        for descriptor, _ in self._memory.values():
+            os.close(descriptor)
+        self._memory.clear()
+
+    def take(self, record: Record) -> None:
+        """A record has come."""
+        self._TAKE[record.kind](self, record)
+
+    def forget_memory(self) -> None:
+        """Tell the other side of memory that is gone here."""
+        for number, content in list(self._known.items()):
+            if content and not shm.content_of(number):
+                del self._known[number]
+                self._link.send(Kind.DROP, 0, _MEMORY.pack(number))
+
+    # -- from processes here to the other side -------------------------------------------------------------------
+
+    def _add(self, number: int, sock: socket.socket) -> None:
+        channel = self._channels[number] = Channel(number, sock)
+        self._watch_channel(channel)
+
+    def _watch_channel(self, channel: Channel) -> None:
+        reads = self._is_open and not channel.is_paused and not channel.pending
+        events = select.POLLIN * reads | select.POLLOUT * bool(channel.unsent)
+        self._loop.watch(channel.sock.fileno(), events, lambda seen: self._channel_ready(channel, seen))
+
+    def open_or_close(self) -> None:
+        """Read from processes as long as there is a connection that takes what they send."""
+        is_open = self._link.takes(MOST_WAITING if self._is_open else _FEW_WAITING)
+        if is_open != self._is_open:
+            self._is_open = is_open
+            for channel in self._channels.values():
+                self._watch_channel(channel)
+
+    def _channel_ready(self, channel: Channel, events: int) -> None:
+        if channel.unsent and events & select.POLLOUT:
+            self._write(channel)
+        if self._channels.get(channel.number) is not channel:
+            return
+        if events & ~select.POLLOUT and self._is_open and not channel.is_paused and not channel.pending:
+            self._read(channel)
+            self._link.flush()
+        elif channel.number in self._channels:
+            self._watch_channel(channel)
+
+    def _read(self, channel: Channel) -> None:
+        try:
+            count, ancillary, _, _ = channel.sock.recvmsg_into([self._scratch], _CMSG)
+        except BlockingIOError:
+            return
+        except OSError:
+            count, ancillary = 0, []
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+                for number in numbers:
+                    self._carry(channel, number)
+        if not count:
+            self._forget(channel)
+            self._link.send(Kind.END, channel.number)
+        elif channel.pending:
+            channel.pending.append((Kind.DATA, bytes(memoryview(self._scratch)[:count])))
+            self._continue(channel)
+        else:
+            self._link.send(Kind.DATA, channel.number, memoryview(self._scratch)[:count])
+
+    def _carry(self, channel: Channel, descriptor: int) -> None:
+        """A descriptor has come: make it a channel, or have its memory there, before what came with it is sent."""
+        facts = os.fstat(descriptor)
+        if stat.S_ISSOCK(facts.st_mode):
+            number, self._next = self._next, self._next + 2
+            self._add(number, socket.socket(fileno=descriptor))
+            channel.pending.append((Kind.OPEN, _CHANNEL.pack(channel.number) + _CHANNEL.pack(number)))
+        elif stat.S_ISREG(facts.st_mode):
+            self._carry_memory(channel, descriptor, facts)
+        else:  # a pipe, say: the process there sees its end at once
+            number, self._next = self._next, self._next + 2
+            os.close(descriptor)
+            channel.pending.append((Kind.OPEN, _CHANNEL.pack(channel.number) + _CHANNEL.pack(number)))
+            channel.pending.append((Kind.END, _CHANNEL.pack(number)))
+
+    def _carry_memory(self, channel: Channel, descriptor: int, facts: os.stat_result) -> None:
+        number, content = facts.st_ino, shm.content_of(facts.st_ino)
+        if not content:
+            self._foreign = number = self._foreign + 1
+        fill = self._fills.get(number)
+        if content and self._known.get(number) == content and fill is None:
+            os.close(descriptor)
+        elif fill is not None:
+            os.close(descriptor)
+            fill.users += 1
+            channel.pending.append((Kind.FILL, fill))
+        else:
+            self._known[number] = content
+            fill = self._fills[number] = Fill(number, descriptor, facts.st_size)
+            channel.pending.append((Kind.FILL, fill))
+        channel.pending.append((Kind.MEMORY, _MEMORY.pack(number)))
+        if not content:
+            channel.pending.append((Kind.DROP, _MEMORY.pack(number)))
+            del self._known[number]
+
+    def _continue(self, channel: Channel) -> None:
+        """Send what a channel has pending, as far as there is room."""
+        pending = channel.pending
+        while pending and self._is_open:
+            kind, what = pending[0]
+            if isinstance(what, Fill):
+                if not self._fill(what):
+                    break
+                what.let_go()
+            elif kind == Kind.OPEN:
+                self._link.send(kind, _CHANNEL.unpack_from(what, 4)[0], what[:4])
+            elif kind == Kind.END:
+                self._link.send(kind, _CHANNEL.unpack(what)[0])
+            else:
+                self._link.send(kind, channel.number, what)
+            pending.popleft()
+        if self._channels.get(channel.number) is channel:
+            self._watch_channel(channel)
+
+    def _fill(self, fill: Fill) -> bool:
+        """Send memory on; True when all of it has been sent."""
+        for head, piece in fill.pieces():
+            self._link.send(Kind.FILL, 0, head, piece)
+            piece.release()
+            if not self._link.takes(MOST_WAITING):
+                self.open_or_close()
+                break
+        if fill.offset < fill.size:
+            return False
+        self._fills.pop(fill.number, None)
+        return True
+
+    def go_on(self) -> None:
+        """There may be room: go on with what is pending, each channel in its turn."""
+        self.open_or_close()
+        for channel in [c for c in self._channels.values() if c.pending]:
+            if self._is_open:
+                self._continue(channel)
+        self._link.flush()
+
+    # -- from the other side to processes here -------------------------------------------------------------------
+
+    def _take_data(self, record: Record) -> None:
+        channel = self._channels.get(record.channel)
+        if channel is None:
+            return  # it has ended here, which the other side hears in its turn
+        channel.unsent.append((record.payload, channel.arriving))
+        channel.arriving = []
+        channel.size += len(record.payload)
+        self._write(channel)
+
+    def _write(self, channel: Channel) -> None:
+        channel.write()
+        if channel.is_over and not channel.unsent:
+            self._forget(channel)
+            return
+        if channel.is_full != (channel.size > (_MOST_UNSENT // 2 if channel.is_full else _MOST_UNSENT)):
+            channel.is_full = not channel.is_full
+            self._link.send(Kind.FULL if channel.is_full else Kind.ROOM, channel.number)
+            self._link.flush()
+        if self._channels.get(channel.number) is channel:
+            self._watch_channel(channel)
+
+    def _take_open(self, record: Record) -> None:
+        along = self._channels.get(_CHANNEL.unpack(record.payload)[0])
+        if along is None:
+            self._link.send(Kind.END, record.channel)
+            return
+        ours, theirs = pair()
+        self._add(record.channel, ours)
+        along.arriving.append(theirs.detach())
+
+    def _take_memory(self, record: Record) -> None:
+        channel = self._channels.get(record.channel)
+        known = self._memory.get(_MEMORY.unpack(record.payload)[0])
+        if channel is not None and known is not None:
+            channel.arriving.append(os.dup(known[0]))
+
+    def _take_fill(self, record: Record) -> None:
+        number, size, offset = FILL.unpack_from(record.payload)
+        known = self._memory.get(number)
+        if known is None or known[1] != size:
+            if known is not None:
+                os.close(known[0])
+            descriptor = os.memfd_create("river", os.MFD_CLOEXEC)
+            os.ftruncate(descriptor, size)
+            known = self._memory[number] = descriptor, size
+        data = record.payload[FILL.size :]
+        while data:
+            count = os.pwrite(known[0], data, offset)
+            data, offset = data[count:], offset + count
+
+    def _take_drop(self, record: Record) -> None:
+        descriptor, _ = self._memory.pop(_MEMORY.unpack(record.payload)[0], (-1, 0))
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _take_end(self, record: Record) -> None:
+        channel = self._channels.get(record.channel)
+        if channel is not None:
+            channel.is_over = True
+            self._write(channel)
+
+    def _take_pause(self, record: Record) -> None:
+        channel = self._channels.get(record.channel)
+        if channel is not None:
+            channel.is_paused = record.kind == Kind.FULL
+            self._watch_channel(channel)
+
+    _TAKE: dict[int, Callable[[Channels, Record], None]] = {
+        Kind.DATA: _take_data,
+        Kind.OPEN: _take_open,
+        Kind.MEMORY: _take_memory,
+        Kind.FILL: _take_fill,
+        Kind.DROP: _take_drop,
+        Kind.END: _take_end,
+        Kind.FULL: _take_pause,
+        Kind.ROOM: _take_pause,
+    }
+
+    def _forget(self, channel: Channel) -> None:
+        if self._channels.pop(channel.number, None) is None:
+            return
+        self._loop.forget(channel.sock.fileno())
+        channel.close()
+        if channel.number == 0 and not self._is_closed:
+            self._owner.first_line_ended()

@@ -1,0 +1,76 @@
+"""A transport, and the records that are under way on it.
+
+May not: know what a record means, or wait.
+May import only the standard library and its neighbours: a bare far interpreter starts from these files.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from .records import Decoder
+
+_TOGETHER = 32 * 1024  # small records travel together, up to about so many bytes
+
+
+class Transport(Protocol):
+    """An ordered way for bytes between two machines.  Nothing of it blocks."""
+
+    def watch(self, wants_write: bool) -> list[tuple[int, int]]:
+        """Descriptors and events to poll for until something can be done."""
+
+    def receive(self, most: int) -> bytes | None:
+        """What has come; None: nothing so far; b"": it has ended."""
+
+    def send(self, data: memoryview) -> int:
+        """How many of these bytes it has taken, perhaps none.  Raises OSError when it has ended."""
+
+    def close(self) -> None:
+        """End it.  Twice is fine."""
+
+
+class Way:
+    """A transport, and what is under way on it."""
+
+    def __init__(self, transport: Transport, speaks_first: bool) -> None:
+        self.transport = transport
+        self.speaks_first = speaks_first
+        self.decoder = Decoder()
+        self.out: deque[bytes] = deque()
+        self.waiting = 0  # bytes in it
+        self.done = 0  # bytes of the first one that have left
+        self.watched: list[tuple[int, int]] = []
+
+    def put(self, record: bytes) -> None:
+        self.out.append(record)
+        self.waiting += len(record)
+
+    def flush(self) -> None:
+        """Send, as far as it is taken.  Raises OSError when it has ended."""
+        out = self.out
+        while out:
+            first = out[0]
+            if not self.done and len(first) < _TOGETHER and len(out) > 1:
+                first = self._join()
+            count = self.transport.send(memoryview(first)[self.done :])
+            self.done += count
+            self.waiting -= count
+            if self.done < len(first):
+                return
+            out.popleft()
+            self.done = 0
+
+    def _join(self) -> bytes:
+        together, size = [], 0
+        while self.out and size < _TOGETHER:
+            together.append(self.out.popleft())
+            size += len(together[-1])
+        joined = b"".join(together)
+        self.out.appendleft(joined)
+        return joined
+
+    def stand_by(self) -> None:
+        """Another one is used from now on: only what has left in part is still sent."""
+        while len(self.out) > bool(self.done):
+            self.waiting -= len(self.out.pop())

@@ -276,6 +276,7 @@ def server(tmp_path):
         yield running
 
 
+@needs_ssh
 @BOTH
 def test_an_alias_in_an_included_file_is_logged_in_to(server, transport):
     outer = server.directory / "outer"

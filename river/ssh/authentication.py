@@ -125,35 +125,41 @@ class _Login:
         )
 
     def _failure(self) -> Exception:
-        wanted = ", ".join(self._allowed)
+        advice: list[str] = []
+        refused = [line for line in self._tried if line.endswith(": refused")]
         if self._link.packets.farewell and not self._is_alive():
             what = f"the server has ended the login: {self._link.packets.farewell}"
         elif any(line.endswith(": accepted") for line in self._tried):
-            what = f"that was not enough: the server also wants: {wanted}"
+            what = f"that was not enough: the server also wants: {', '.join(self._allowed)}"
         else:
-            what = "the server does not let us in"
-        error = self._target.failure("authentication", what, *self._attempts(), *self._advice())
+            what = "the server does not let us in" if refused else "there is nothing to log in with"
+            advice = [f"the server takes: {', '.join(self._allowed)}"] if self._allowed else []
+        error = self._target.failure(
+            "authentication", what, *self._attempts(), *advice, *self._advice(len(refused))
+        )
         if "gssapi-with-mic" in self._allowed and _has_ticket(self._target):
             return Unsupported("the server takes Kerberos (GSSAPI), and there is a ticket", error)
         return error
 
     def _attempts(self) -> list[str]:
         if not self._tried:
-            return ["nothing was tried: there is no key to try"]
+            return ["no key was found, in files or in an agent"]
         return [f"tried {line}" for line in self._tried]
 
-    def _advice(self) -> list[str]:
-        if "Too many" in self._link.packets.farewell or (not self._is_alive() and len(self._tried) > 1):
+    def _advice(self, refused: int) -> list[str]:
+        if not self._is_alive() and refused > 1:
             return [
-                f"it gave up after {len(self._tried)} attempts: with `IdentitiesOnly yes` and `IdentityFile` (or "
-                "identity=) only the right key is tried"
+                f"it gave up after {refused} keys: with `IdentitiesOnly yes` and `IdentityFile` (or identity=) only the "
+                "right one is tried"
             ]
-        lines = [f"the server takes: {', '.join(self._allowed)}"] if self._allowed else []
-        if "publickey" in self._allowed:
+        lines = []
+        if "publickey" in self._allowed and refused:
             lines.append(
-                f"does {self._user!r} exist there, and is one of the keys in its ~/.ssh/authorized_keys? "
-                f"`ssh-copy-id` puts it there; identity= and IdentityFile name another one"
+                f"does {self._user!r} exist there, and is one of these keys in its ~/.ssh/authorized_keys? "
+                f"`ssh-copy-id` puts it there"
             )
+        if "publickey" in self._allowed:
+            lines.append("identity= or IdentityFile names another key")
         if self._host.password is None and set(_HUMAN) & set(self._allowed):
             lines.append("password= (a function that is given a prompt) is called where a password is wanted")
         return lines

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import HostError
-from .ports import Settings
+from .ports import Deadline, Settings
 
 # Jump hosts that lead to each other in a circle are noticed here.
 MOST_HOPS = 8
@@ -87,7 +87,7 @@ class Target:
     @property
     def known_hosts(self) -> list[str]:
         names = " ".join((self.says("userknownhostsfile", ""), self.says("globalknownhostsfile", "")))
-        return [self._path(name) for name in names.split() if name != "none"]
+        return [self._path(name) for name in names.split() if name not in ("none", os.devnull)]
 
     @property
     def names(self) -> list[str]:
@@ -118,6 +118,11 @@ class Target:
     def says(self, option: str, default: str) -> str:
         values = self.options.get(option)
         return values[0] if values else default
+
+    def limit(self, deadline: Deadline) -> Deadline:
+        """Until the greeting: ConnectTimeout, if that is less."""
+        configured = self.says("connecttimeout", "none")
+        return Deadline(min(float(configured), deadline.left())) if configured.isdecimal() else deadline
 
     def needs_program(self) -> str | None:
         """What of this only the `ssh` program can do, and why."""

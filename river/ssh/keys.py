@@ -162,7 +162,7 @@ def _unlock(path: str, ask: Ask | None) -> Any:
                 _opened[path] = _load(path, ask(prompt) if ask else _ask_terminal(prompt))
             except Refused as error:
                 if ask is not None:
-                    raise Refused(f"wrong passphrase? ({error})") from None
+                    raise Refused("the passphrase does not open it") from None
                 _opened[path] = error  # a terminal is asked once
         if isinstance(_opened[path], Refused):
             raise _opened[path]

@@ -120,7 +120,7 @@ class ProgramSession:
             pause(min(number * (0.2 + chance()), self._deadline.left()))
 
     def _start(self, command: str) -> ProgramStream:
-        settings = [f"ConnectTimeout={math.ceil(self._deadline.left())}", *_SETTINGS, *self._trust()]
+        settings = [f"ConnectTimeout={math.ceil(self._target.limit(self._deadline).left())}", *_SETTINGS, *self._trust()]
         options = [word for setting in settings for word in ("-o", setting)]
         try:
             return ProgramStream(["ssh", "-T", *options, *arguments(self._host), "--", self._target.alias, command])
@@ -169,7 +169,7 @@ class ProgramSession:
 
 
 def _quoted(stream: ProgramStream) -> list[str]:
-    return [f"ssh says: {line}" for line in stream.error().splitlines() if line.strip()]
+    return [f"ssh says: {line}" for line in stream.error().splitlines() if line.strip("@ ")]
 
 
 class ProgramStream:

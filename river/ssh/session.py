@@ -77,12 +77,15 @@ def login(
     number = 0
     while True:
         number += 1
+        with deadline.paused():  # the time of those before us is not ours
+            gate.acquire()
         try:
-            with gate:
-                return _login(host, targets, deadline)
+            return _login(host, targets, deadline)
         except _Busy as busy:
             if number == _TRIES or deadline.is_over():
                 raise busy.error from None
+        finally:
+            gate.release()
         pause(min(number * (0.2 + chance()), deadline.left()))
 
 
@@ -218,7 +221,7 @@ def _connect(target: Target, deadline: Deadline) -> socket.socket:
     except (OSError, UnicodeError) as error:
         given = "as it was given" if target.address == target.alias else "HostName in the ssh configuration"
         raise target.failure("resolve", f"cannot resolve {target.address!r} ({given}): {_words(error)}") from None
-    limit = _limit(target, deadline)
+    limit = target.limit(deadline)
     for number, (kind, _, protocol, _, address) in enumerate(found, 1):
         sock = socket.socket(kind, socket.SOCK_STREAM, protocol)
         try:
@@ -233,12 +236,6 @@ def _connect(target: Target, deadline: Deadline) -> socket.socket:
                     sock.setsockopt(level, getattr(socket, name), value)
             return sock
     raise failure
-
-
-def _limit(target: Target, deadline: Deadline) -> Deadline:
-    """Until the greeting: ConnectTimeout, if that is less."""
-    configured = target.says("connecttimeout", "none")
-    return Deadline(min(float(configured), deadline.left())) if configured.isdecimal() else deadline
 
 
 def _unreachable(target: Target, address: str, error: OSError, limit: Deadline) -> HostError:
@@ -264,7 +261,7 @@ def _through(link: Link, target: Target, deadline: Deadline) -> Any:
     """A channel of the jump host's connection that leads to the target."""
     try:
         return link.transport.open_channel(
-            "direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=_limit(target, deadline).left()
+            "direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=target.limit(deadline).left()
         )
     except paramiko.ChannelException as error:
         if error.code == 1:
@@ -282,7 +279,7 @@ def _through(link: Link, target: Target, deadline: Deadline) -> Any:
 
 def _greet(target: Target, link: Link, deadline: Deadline, proxy_words: Callable[[], str]) -> None:
     """Exchange greetings and keys; afterwards the line is encrypted, but nobody knows yet with whom."""
-    transport, limit = link.transport, _limit(target, deadline)
+    transport, limit = link.transport, target.limit(deadline)
     transport.set_log_channel(_LOG)
     _prefer(transport, known.kinds(known.read(target.known_hosts), target.names))
     transport.banner_timeout = limit.left() + 60  # start_client has the limit
@@ -315,7 +312,7 @@ def _ungreeted(target: Target, link: Link, error: Exception, limit: Deadline, pr
     return _Busy(
         target.failure(
             "greeting",
-            f"the server hung up before it greeted ({first or _words(error)}), {_TRIES} times",
+            f"the server hung up before it greeted, {_TRIES} times{first and f' ({first})'}",
             proxy or "it refuses more logins at once (MaxStartups), or this address",
         )
     )
@@ -343,7 +340,6 @@ def _check_host_key(host: Settings, target: Target, link: Link) -> None:
             )
         return
     verdict = known.judge(known.read(target.known_hosts), target.names, kind, blob)
-    places = ", ".join(target.known_hosts)
     if verdict.is_known == "yes" or (verdict.is_known == "no" and target.trust == "accept"):
         return
     if verdict.is_known == "revoked":
@@ -358,11 +354,12 @@ def _check_host_key(host: Settings, target: Target, link: Link) -> None:
             f"known is {entry.kind} {known.fingerprint(entry.key)} ({entry.place})",
             f"if you know why, forget the old key: `ssh-keygen -f {file} -R '{target.names[0]}'`",
         )
+    pin = "" if target.is_jump else f", or give host_key={print_!r}"
     error = target.failure(
         "host key",
         f"its key is unknown: {kind} {print_}",
-        f"there is no line for {target.names[0]} in {places}",
-        f"if the fingerprint is right, run `{_ssh(host, target)}` once and say yes, or give host_key={print_!r}",
+        f"there is no line for {target.names[0]} in {', '.join(target.known_hosts) or 'any file'}",
+        f"if the fingerprint is right, run `{_ssh(host, target)}` once and say yes{pin}",
     )
     raise Unsupported("its key is known by an authority only", error) if verdict.has_authority else error
 

@@ -31,6 +31,7 @@ from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, FileFinde
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ._core import modules
 from ._core.modules import Entry
 
 _MOST_MODULES = 2000
@@ -76,6 +77,9 @@ class Sources:
 
     def names(self) -> frozenset[str]:
         """Top-level names that may be supplied: a VM asks about no others."""
+        upstream = modules.installed()
+        if upstream is not None:
+            return upstream.names
         with self._lock:
             folders = [path or os.getcwd() for path in sys.path if isinstance(path, str)]
             folders = [path for path in dict.fromkeys(folders) if _is_ours(path)]
@@ -117,6 +121,12 @@ class Sources:
 
     def answer(self, name: str, file: str | None, sent: dict[str, int]) -> Any:
         """What a VM is told that has asked for this; `sent` is given the version of what it gets."""
+        upstream = modules.installed()
+        if upstream is not None:  # a task's own pool: what the task has of its driver, its VMs have, too
+            try:
+                return upstream.ask(name, file)
+            except ImportError:
+                return "" if file is None else None
         with self._lock:
             if file is not None:
                 return _data(name, file, _top(name) in self._also)
@@ -173,9 +183,9 @@ class Supply:
         """What it is told at its start: it asks for nothing else."""
         return self._sources.names() | self._also
 
-    def answer(self, need: bytes) -> bytes:
-        """The payload of SOURCE, for that of a NEED."""
-        number, name, file = pickle.loads(need)
+    def answer(self, need: tuple[int, str, str | None]) -> bytes:
+        """The payload of SOURCE, for what a NEED says."""
+        number, name, file = need
         return pickle.dumps((number, self._sources.answer(name, file, self._sent)), 5)
 
     def news(self) -> tuple[bytes, bool] | None:

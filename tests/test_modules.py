@@ -16,13 +16,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import sshd
 import tasks
+from tools import python, script
 
+import river
 from river import sources
 from river._core import bootstrap, calls, homes
 from river._core.connection import Connection, pair
 from river._core.relay import Poller
 from river._core.wire import Kind
+from river.reader import Reader
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has folders that are another process's own")
 
@@ -125,8 +129,9 @@ class Far:
         self._poller.wait(0.1)
         for frame, _ in self._line.receive() or ():
             if frame.kind == Kind.NEED:
-                self.needs.append(pickle.loads(frame.payload)[1:])
-                self._line.send(Kind.SOURCE, self._supply.answer(frame.payload))
+                need = pickle.loads(frame.payload)
+                self.needs.append(need[1:])
+                self._line.send(Kind.SOURCE, self._supply.answer(need))
             elif frame.kind == Kind.RESULT:
                 self._outcomes.update({outcome[0]: outcome for outcome in pickle.loads(frame.payload)})
 
@@ -495,3 +500,109 @@ def test_a_module_that_was_deleted_is_missed(far, project):
 
     with pytest.raises(FarError, match="No module named 'brief'"):
         vm.call("brief:f")
+
+
+# -- over SSH ----------------------------------------------------------------------------------------------------
+
+# Until who reads in the driver answers what VMs need.
+over_ssh = pytest.mark.skipif(Kind.NEED not in Reader._HANDLERS, reason="the driver does not answer NEED yet")
+BEGIN = """
+import os, sys, river
+from river.hosts import Host
+
+host = Host("h1", config=sys.argv[1], python=sys.argv[2], n=2, direct=False)
+"""
+
+
+@pytest.fixture
+def program(tmp_path, project, monkeypatch):
+    """Runs a program beside the project's modules, whose machine is a bare Python behind sshd; returns its lines."""
+    monkeypatch.undo()
+    bare = tmp_path / "bare-python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    bare.chmod(0o755)
+    with sshd.Sshd(tmp_path / "sshd") as server:
+
+        def run(text, files, *how):
+            folder = project(files)
+            script(folder, BEGIN + textwrap.dedent(text), "program.py")
+            (folder / "lib").symlink_to(Path(river.__file__).parents[1])  # River itself is not there either
+            how = how or [f"{HERE}/program.py"]
+            return python(*how, server.config, bare, cwd=folder, PYTHONPATH=f"{HERE}/lib").splitlines()
+
+        yield run
+
+
+@over_ssh
+@sshd.needs_sshd
+def test_a_program_has_its_modules_on_the_machines_also_after_an_edit_between_two_maps(program):
+    text = """
+        import shop
+        with river.RiverPool(hosts=[host]) as pool:
+            print(pool.map(shop.total, [["pear"], ["plum"]]))
+            print(pool.map(lambda thing: shop.total([thing]), ["pear", "plum"]))
+            with open("shop/rates.py", "w") as file:
+                file.write("RATE = 20")
+            print(pool.map(shop.total, [["pear"], ["plum"]]))
+            print(pool.submit(lambda: shop.rates.RATE).result())
+        """
+    assert program(text, PACKAGE) == ["[20, 30]", "[20, 30]", "[40, 60]", "20"]
+
+
+@over_ssh
+@sshd.needs_sshd
+def test_a_program_that_is_a_module_of_a_package_may_import_relatively(program):
+    text = """
+        def rate(_):
+            from .rates import RATE
+            return RATE
+        with river.RiverPool(hosts=[host]) as pool:
+            print(pool.map(rate, range(2)))
+        """
+    files = {**PACKAGE, "shop/__main__.py": BEGIN + textwrap.dedent(text)}
+    assert program("", files, "-m", "shop") == ["[10, 10]"]
+
+
+@over_ssh
+@sshd.needs_sshd
+def test_what_is_missing_is_told_with_the_machine_and_the_line_of_the_program(program):
+    text = """
+        import traceback
+        def f():
+            import psutil  # this line
+        with river.RiverPool(hosts=[host]) as pool:
+            try:
+                pool.submit(f).result()
+            except ModuleNotFoundError as error:
+                print(error.name, error)
+                print("this line" in "".join(traceback.format_exception(error)))
+        """
+    first, second = program(text, {})
+    assert first.startswith("psutil No module named 'psutil' on h1 (")
+    assert second == "True"
+
+
+@over_ssh
+@sshd.needs_sshd
+def test_an_initializer_may_be_of_the_programs_modules(program):
+    text = """
+        import shop, shop.setting
+        with river.RiverPool(initializer=shop.setting.set, initargs=(3,), hosts=[host]) as pool:
+            print(pool.map(shop.setting.get, range(2)))
+        """
+    setting = "value = 0\ndef set(x):\n    global value\n    value = x\ndef get(_):\n    return value"
+    assert program(text, {**PACKAGE, "shop/setting.py": setting}) == ["[3, 3]"]
+
+
+@over_ssh
+@sshd.needs_sshd
+def test_a_task_may_have_a_pool_of_its_own_whose_vms_have_the_programs_modules_too(program):
+    text = """
+        import shop
+        def nested():
+            with river.RiverPool(2) as pool:
+                return pool.map(shop.total, [["pear"], ["plum"]]), pool.submit(lambda: shop.total([])).result()
+        with river.RiverPool(hosts=[host]) as pool:
+            print(pool.submit(nested).result())
+        """
+    assert program(text, PACKAGE) == ["([20, 30], 0)"]

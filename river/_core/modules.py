@@ -47,6 +47,11 @@ def install(ask: Callable[[str, str | None], Any], host: str, names: Iterable[st
     sys.modules["__main__"].__dict__["__loader__"] = _Main(found)
 
 
+def installed() -> Modules | None:
+    """What this process has of its driver's modules; None if the driver is on this machine."""
+    return _installed
+
+
 def forget(editions: Iterable[tuple[set[str], frozenset[str]]]) -> None:
     """Take note of what was edited, each time: the names of modules that are others now, and all that there are."""
     assert _installed is not None, "modules of the driver's were edited, but none can have come"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import socket
 import struct
 import sys
 from collections import deque
@@ -97,8 +98,6 @@ def current() -> Current | None:
     """Where the calling task runs: VM, host, pid, attempt; None outside of a task."""
     if _worker is None or _worker.attempt == 0:
         return None
-    import socket
-
     return Current(_worker.name, socket.gethostname(), os.getpid(), _worker.attempt)
 
 
@@ -144,7 +143,7 @@ class Worker:
         self._edition = 0  # so many of them have been taken note of
         names = options.get("facts", {}).get("modules")
         if names is not None:
-            modules.install(self._ask_for_source, options["host"], names)
+            modules.install(self._ask_for_source, options.get("host") or socket.gethostname(), names)
 
     # -- reading ------------------------------------------------------------------------------------------------
 

@@ -341,6 +341,8 @@ def submit_task(
         cluster.check_open()
     if cluster.unfed:
         cluster.feed_earlier()
+    if cluster.machines is not None:
+        cluster.machines.sources.look(is_hurried=True)
     task = kind(cluster, options, (fn, args, kwargs), is_pool, callbacks)
     try:
         task.function, task.mode, task.argument = _pack(cluster, fn, args, kwargs)
@@ -369,6 +371,8 @@ _KEPT = frozenset((types.FunctionType, types.BuiltinFunctionType, type))
 
 
 def job_args(pool: Face, func: Any, items: Any) -> tuple[Any, ...]:
+    if pool._cluster.machines is not None:
+        pool._cluster.machines.sources.look()
     return pool._cluster, pool._cluster.functions.get(func, keep=type(func) in _KEPT), items
 
 

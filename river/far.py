@@ -13,6 +13,7 @@ May not: know a task, or decide what runs where.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -23,6 +24,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ._core import serial
+from ._core.channel import Channel
+from ._core.channels import Channels
 from ._core.connection import Connection, pair
 from ._core.direct import TLS, Door
 from ._core.link import Link
@@ -31,7 +34,8 @@ from .certificates import Authority
 from .errors import HostError
 from .hosts import Host
 from .launchers import ssh
-from .machine import Machine, RemoteVM
+from .machine import Machine, RemoteVM, facts_of_driver
+from .sources import Sources, Supply
 from .ssh import Session
 
 # Seconds without a word from a machine (its heartbeat comes each second) until it gets no new tasks, until it is tried
@@ -48,6 +52,7 @@ _AGAIN = 30.0  # seconds between two attempts at a direct connection
 _PATIENCE = 5.0  # seconds that it may take to end its VMs when it is told to
 CONNECT_TIMEOUT = 30.0
 
+_numbers = itertools.count(1).__next__  # of lines between machines
 _log = logging.getLogger("river")
 
 
@@ -62,6 +67,12 @@ class Books(Protocol):
 
     def door(self) -> tuple[Authority, Door]:
         """For direct connections; made when it is first asked for."""
+
+    def names(self) -> list[str]:
+        """Of the machines that there are now."""
+
+    def relay(self, keeper: Keeper, name: str, sock: socket.socket) -> None:
+        """Pass a way from this machine on to the one of this name."""
 
     def given_up(self, keeper: Keeper) -> None:
         """It will not be tried any more: it has failed, or is quarantined."""
@@ -82,7 +93,10 @@ class FarMachine(Machine):
 
     def start(self, vm: RemoteVM, options: dict[str, Any], initialize: serial.Pickled | None) -> None:
         vm.line.shares = self._shares
+        vm.supply = Supply(self.keeper.sources, self.keeper.host.modules)
         facts = {name: value for name, value in options["facts"].items() if name != "path"}
+        facts["modules"] = vm.supply.names()
+        vm._facts = facts_of_driver() | {"modules": facts["modules"]}
         level = logging.getLogger().getEffectiveLevel()
         far = {"is_far": True, "host": self.name, "facts": facts, "log_level": level, "env": options["user_env"]}
         super().start(vm, {**options, **far}, initialize)
@@ -117,6 +131,7 @@ class Keeper:
         loop: Loop,
         books: Books,
         *,
+        sources: Sources,
         threads: int | None = None,
         connect_timeout: float | None = None,
         boot: Callable[..., ssh.Booted] = ssh.boot,
@@ -131,6 +146,7 @@ class Keeper:
         self.facts: dict[str, Any] = {}
         self._loop = loop
         self._books = books
+        self.sources = sources
         self._threads = threads
         self._timeout = host.connect_timeout or connect_timeout or CONNECT_TIMEOUT
         self._boot = boot
@@ -166,9 +182,9 @@ class Keeper:
         return link is not None and any(isinstance(transport, TLS) for transport in link.connections)
 
     def silent(self) -> float:
-        """Seconds since it was last heard of; 0 while it is not up."""
+        """Seconds that it was listened to in vain; 0 while it is not up."""
         link = self._link
-        return max(0.0, self._loop.clock() - link.heard_at) if link is not None and self._is_up else 0.0
+        return max(0.0, self._loop.turned_at - link.heard_at) if link is not None and self._is_up else 0.0
 
     def end(self) -> None:
         """Let go of the machine: it ends all that was started there, and what its VMs have printed still comes."""
@@ -247,22 +263,27 @@ class Keeper:
         if self._address is not None:
             authority, door = self._books.door()
             self._settings["direct"] = {
-                "papers": authority.issue(self._name()),
+                "papers": authority.issue(self.name()),
                 "addresses": _own_addresses(self._address),
                 "port": door.port,
             }
         return self._settings
 
-    def _name(self) -> str:
+    @property
+    def epoch(self) -> int:
+        """The number of this incarnation."""
+        return int(self._settings["epoch"])
+
+    def name(self) -> str:
         """Of this incarnation, in its certificate."""
-        return f"{self._settings['epoch']:016x}"
+        return f"{self.epoch:016x}"
 
     def _stay(self) -> None:
         """Until it is lost or told to end: come back to it when its connection is cut."""
         machine = self.machine
         assert machine is not None
         while not self._is_over and not self._is_told_to_end:
-            self._wait(lambda: self._is_cut or self._is_over or self.silent() > SUSPECT, 1.0)
+            self._wait(lambda: self._is_cut or self._is_over, _PAUSE)
             silent = self.silent()
             self._judge(machine, silent > SUSPECT)
             if silent > LOST:
@@ -300,7 +321,7 @@ class Keeper:
         self._is_cut = False
         self._loop.call(lambda: link.attach(booted.stream))
         # If there is no agent any more, the messenger says so and ends; then this is cut again.
-        self._wait(lambda: self._is_cut or self._is_over or link.is_connected, _PATIENCE)
+        self._wait(lambda: self._is_cut or self._is_over or (link.is_connected and self.silent() < SUSPECT), _PATIENCE)
 
     def _failed(self, error: HostError) -> None:
         self.last_error, self.error = str(error), error
@@ -343,7 +364,7 @@ class Keeper:
         self._note(_is_cut=False)
 
     def cut(self) -> None:
-        self._note(_is_cut=True, last_error="its connection was cut")
+        self._note(_is_cut=True, last_error=self.last_error if self._is_over else "its connection was cut")
 
     def ended(self, why: str) -> None:
         self._note(_is_over=True, last_error=why)
@@ -362,7 +383,7 @@ class Keeper:
 
     def met(self, name: str, transport: TLS) -> bool:
         """A direct connection has proven whose it is; whether it is this machine's."""
-        if self._link is None or name != self._name():
+        if self._link is None or name != self.name():
             return False
         if self.is_direct:
             transport.close()  # both have reached the other
@@ -371,7 +392,39 @@ class Keeper:
         return True
 
     def says(self) -> dict[str, Any]:
-        return {}
+        return {"machines": self._books.names()}
+
+    def joined(self, number: int, partner: Channels, other: int) -> None:
+        """A line between two machines, or two VMs of this one: it may go on without us, if that is allowed."""
+        there = partner.owner
+        if not isinstance(there, Keeper) or not (self._port and there._port):
+            return
+        line = _numbers()
+        for keeper, channel, far, is_first in ((self, number, there, True), (there, other, self, False)):
+            how = {"machine": far.name(), "addresses": [far._address], "port": far._port}
+            if keeper._link is not None:
+                keeper._link.channels.allow(channel, {**how, "number": line, "is_first": is_first})
+
+    @property
+    def _port(self) -> int:
+        """Where its agent listens for direct connections; 0: nowhere."""
+        return int(self.facts.get("port", 0)) if self._address is not None else 0
+
+    def relayed(self, machine: int, sock: socket.socket) -> None:
+        self._books.relay(self, f"{machine:016x}", sock)
+
+    def relay(self, machine: int, sock: socket.socket) -> None:
+        """A way from another machine, with this epoch, to this one."""
+        if self._link is None:
+            sock.close()
+        else:
+            self._link.channels.relay(sock, machine)
+
+    def splice(self, channel: Channel, how: dict[str, Any]) -> None:
+        """Only the driver says that."""
+
+    def spliced(self, number: int) -> None:
+        """Only machines say so to each other."""
 
 
 def _own_addresses(far: str) -> list[str]:

@@ -80,6 +80,16 @@ class Machine:
         self.line.send(Kind.SIGNAL, pickle.dumps((name, int(number)), 5))
 
 
+class Supply(Protocol):
+    """What a VM on another machine may import of this program's; see `sources`."""
+
+    def names(self) -> frozenset[str]: ...
+
+    def answer(self, need: tuple[int, str, str | None]) -> bytes: ...
+
+    def news(self) -> tuple[bytes, bool] | None: ...
+
+
 class RemoteVM:
     """The driver's end of a VM: its line, and what has been sent over it already."""
 
@@ -98,6 +108,7 @@ class RemoteVM:
         self._functions: OrderedDict[int, None] = OrderedDict()
         self._data: set[int] = set()
         self._facts = facts
+        self.supply: Supply | None = None  # of a VM on another machine
         self.loans: set[int] = set()  # of our shared memory, to it
         self.released: deque[int] = deque()  # of its shared memory, to us, that have ended
 
@@ -107,6 +118,8 @@ class RemoteVM:
         descriptors: list[int] = []
         messages: list[tuple[Any, ...]] = []
         with self._lock:
+            if self.supply is not None:
+                self._tell_news(self.supply)
             for task in tasks:
                 function, argument, number = task.function, task.argument, 0
                 if function is not None:
@@ -125,6 +138,19 @@ class RemoteVM:
                 self.line.send(Kind.RELEASE, pickle.dumps(shm.all_of(self.released), 5))
             self.line.send(Kind.CALL, pickle.dumps(messages, 5), buffers, descriptors)
 
+    def _tell_news(self, supply: Supply) -> None:
+        """Tell it which modules have been edited; functions are sent again then."""
+        if news := supply.news():
+            self.line.send(Kind.EDITED, news[0])
+            if news[1]:
+                self._functions.clear()
+
+    def answer(self, need: tuple[int, str, str | None]) -> None:
+        """It cannot import something: send it, or why it does not come."""
+        with self._lock:
+            if self.supply is not None:
+                self.line.send(Kind.SOURCE, self.supply.answer(need))
+
     def _lend(self, pickled: serial.Pickled, buffers: list[Any], descriptors: list[int]) -> tuple[calls.Spec, ...]:
         specs = calls.specify(pickled.segments, buffers, descriptors, self.line.shares)
         self.loans.update(loan for _, _, loan in specs)
@@ -142,6 +168,8 @@ class RemoteVM:
         forget = [self._functions.popitem(last=False)[0]] if len(self._functions) >= MOST_FUNCTIONS else []
         self._functions[function.number] = None
         facts = facts_of_driver()
+        if self.supply is not None:
+            facts["modules"] = self._facts.get("modules")  # it is told of changes otherwise
         if facts == self._facts:
             facts = {}
         else:

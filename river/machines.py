@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from .hosts import Host
 from .machine import Machine
 from .publish import Publisher
 from .reader import Reader
+from .sources import Sources
 from .specs import resolve
 
 _log = logging.getLogger("river")
@@ -99,6 +101,7 @@ class Machines:
         self._changed = threading.Condition()
         self._is_closed = False
         self._keepers: dict[str, Keeper] = {}
+        self.sources = Sources()
         self._awaited: set[str] = set()  # those of which it is not clear yet whether they come up
         self._adding: set[str] = set()  # those of them that came later, and that somebody waits for
         self._door: tuple[Authority, Door] | None = None
@@ -114,7 +117,9 @@ class Machines:
             self._begin(host)
 
     def _begin(self, host: Host) -> Keeper:
-        keeper = Keeper(host, self._loop, self, threads=self._threads, connect_timeout=self._timeout)
+        keeper = Keeper(
+            host, self._loop, self, sources=self.sources, threads=self._threads, connect_timeout=self._timeout
+        )
         self._keepers[host.name] = keeper
         self._awaited.add(host.name)
         keeper.thread.start()
@@ -135,6 +140,18 @@ class Machines:
                 made.wait()
             assert self._door is not None
             return self._door
+
+    def names(self) -> list[str]:
+        """See `far.Books`."""
+        return [keeper.name() for keeper in list(self._keepers.values()) if keeper.machine is not None]
+
+    def relay(self, keeper: Keeper, name: str, sock: socket.socket) -> None:
+        """See `far.Books`."""
+        found = [other for other in list(self._keepers.values()) if other.machine and other.name() == name]
+        if found:
+            found[0].relay(keeper.epoch, sock)
+        else:
+            sock.close()
 
     def _met(self, name: str, transport: TLS) -> None:
         if not any(keeper.met(name, transport) for keeper in list(self._keepers.values())):

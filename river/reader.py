@@ -251,6 +251,11 @@ class Reader:
     def _take_logged(self, vm: RemoteVM, payload: Any) -> None:
         self._books.logged(vm, payload)
 
+    def _take_need(self, vm: RemoteVM, payload: Any) -> None:
+        vm.answer(payload)
+        if vm.line.waiting:
+            self._poller.flush_later(vm.line)
+
     def _take_unfit(self, vm: RemoteVM, payload: Any) -> None:
         self._books.unfit(vm, payload)
 
@@ -260,6 +265,7 @@ class Reader:
         Kind.RELEASE: _take_release,
         Kind.UNFIT: _take_unfit,
         Kind.LOGGED: _take_logged,
+        Kind.NEED: _take_need,
     }
 
     def _take_results(self, vm: RemoteVM, outcomes: Any, buffers: list[Any], descriptors: list[int]) -> None:

@@ -30,6 +30,7 @@ LAYERS = [
     ["river._core.memory", "river._core.tls", "river._core.carrier", "river._core.channels"],
     ["river._core.link"],
     ["river._core.serial", "river._core.logs", "river._core.direct"],
+    ["river._core.peers"],
     ["river._core.envelope"],
     ["river._core.lines"],
     ["river._core.questions"],
@@ -102,7 +103,7 @@ BOOT = {
     "river.errors",  # which has nothing but the standard library's
     *(f"river._core.{name}" for name in ("handshake", "memory", "tls", "carrier", "cpus")),
     *(f"river._core.{name}" for name in ("direct", "logs", "output", "records", "loop", "way", "channel")),
-    *(f"river._core.{name}" for name in ("channels", "link", "agent")),
+    *(f"river._core.{name}" for name in ("channels", "link", "peers", "agent")),
 }
 # What they may import besides, but inside a function only: by then it has come over, or they can do without.
 LAZY = {

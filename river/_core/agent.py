@@ -30,49 +30,17 @@ import time
 from typing import Any, NoReturn
 
 from . import cpus, memory, records, supervisor
+from .channel import Channel
+from .channels import Channels
 from .connection import pair
 from .direct import DRIVER, TLS, Door
 from .handshake import HandshakeError, Talk
 from .link import Link
 from .loop import Loop
-from .way import Transport
+from .peers import Peers
+from .way import Pipes, Transport
 
 _PATIENCE = 5.0  # seconds that a messenger has to prove the key, and that the supervisor has to end
-_READ = 256 * 1024
-
-
-class Pipes:
-    """A transport over two descriptors, which it owns: a process's stdin and stdout, say."""
-
-    def __init__(self, incoming: int, outgoing: int, keep: socket.socket | None = None) -> None:
-        self._incoming, self._outgoing = incoming, outgoing
-        self._keep = keep  # open as long as they are: who handed them over waits for its end
-        for number in (incoming, outgoing):
-            os.set_blocking(number, False)
-
-    def watch(self, wants_write: bool) -> list[tuple[int, int]]:
-        if self._incoming == self._outgoing:
-            return [(self._incoming, select.POLLIN | select.POLLOUT * wants_write)]
-        return [(self._incoming, select.POLLIN), (self._outgoing, select.POLLOUT * wants_write)]
-
-    def receive(self, most: int) -> bytes | None:
-        try:
-            return os.read(self._incoming, min(most, _READ))
-        except BlockingIOError:
-            return None
-
-    def send(self, data: memoryview) -> int:
-        try:
-            return os.write(self._outgoing, data)
-        except BlockingIOError:
-            return 0
-
-    def close(self) -> None:
-        numbers, self._incoming, self._outgoing = {self._incoming, self._outgoing}, -1, -1
-        for number in numbers - {-1}:
-            os.close(number)
-        if self._keep is not None:
-            self._keep.close()
 
 
 class Agent:
@@ -91,6 +59,7 @@ class Agent:
         self._link.channels.open(ours)
         self._link.attach(transport)
         self._door = self._open_door(settings["direct"])
+        self._peers = Peers(self._loop, settings["epoch"], self._link.channels, self._door)
         if self._listener is not None:
             self._loop.watch(self._listener.fileno(), select.POLLIN, lambda _: self._accept())
 
@@ -107,7 +76,7 @@ class Agent:
         if name == DRIVER:
             self._link.attach(transport)
         else:
-            transport.close()
+            self._peers.met(name, transport)
 
     def _start_supervisor(self, ours: socket.socket, theirs: socket.socket) -> int:
         agent = os.getpid()
@@ -155,13 +124,25 @@ class Agent:
         self._why = why
 
     def told(self, facts: dict[str, Any]) -> None:
-        """The driver says nothing of itself."""
+        self._peers.keep(facts["machines"])
 
     def says(self) -> dict[str, Any]:
         return {"cpus": cpus.cpu_count(), "port": self._door.port if self._door else 0, **memory.of_machine()}
 
     def first_line_ended(self) -> None:
         self._why = self._why or "its supervisor has ended, or was told to"
+
+    def joined(self, number: int, partner: Channels, other: int) -> None:
+        """Only in the driver."""
+
+    def splice(self, channel: Channel, how: dict[str, Any]) -> None:
+        self._peers.splice(channel, how)
+
+    def spliced(self, number: int) -> None:
+        """Only machines say so to each other."""
+
+    def relayed(self, machine: int, sock: socket.socket) -> None:
+        self._peers.relayed(machine, sock)
 
     # -- the driver comes back -----------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ MODULES = (
     "river.errors",
     *(f"river._core.{name}" for name in ("handshake", "memory", "tls", "carrier", "cpus")),
     *(f"river._core.{name}" for name in ("direct", "logs", "modules", "output", "records", "loop", "way", "channel")),
-    *(f"river._core.{name}" for name in ("channels", "link", "agent")),
+    *(f"river._core.{name}" for name in ("channels", "link", "peers", "agent")),
 )
 _CLOUDPICKLE = ("cloudpickle", "cloudpickle.cloudpickle", "cloudpickle.cloudpickle_fast")  # the last is not in all
 VERSION = sys.version_info[:2]

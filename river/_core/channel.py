@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .records import MOST_BYTES
 
@@ -33,10 +33,22 @@ class Channel:
         self.is_full = False  # we have told so
         self.is_paused = False  # we were told so
         self.is_over = False  # at the other side; it ends here when all is written
+        self.is_announced = True  # the other side knows of it, or will before it hears anything of it
+        self.is_held = False  # what has come is not written yet
+        self.is_moved = False  # nothing more is read here: the rest goes another way
+        self.has_moved = False  # nothing more comes here: the rest comes another way
+        self.partner: Channel | None = None  # of another link of this process: the other end of its socket
+        self.on_moved: Callable[[], None] | None = None  # is called when all that came here is written
+        self.on_end: Callable[[], None] | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether its process may be heard."""
+        return self.is_announced and not (self.is_paused or self.is_moved or self.pending)
 
     def write(self) -> None:
         """Write what there is, as far as the socket takes it."""
-        while self.unsent:
+        while self.unsent and not self.is_held:
             data, descriptors = self.unsent[0]
             try:
                 if descriptors:

@@ -12,6 +12,8 @@ May import only the standard library and its neighbours: a bare far interpreter 
 from __future__ import annotations
 
 import array
+import contextlib
+import json
 import os
 import select
 import socket
@@ -33,6 +35,7 @@ _MOST_UNSENT = 4 << 20
 _CMSG = socket.CMSG_SPACE(250 * 4) if hasattr(socket, "CMSG_SPACE") else 0
 _CHANNEL = struct.Struct("<I")
 _MEMORY = struct.Struct("<Q")
+_MACHINE = struct.Struct("<Q")
 _FOREIGN = 1 << 63  # numbers of memory that is not this process's, and so crosses each time
 
 
@@ -52,6 +55,18 @@ class Owner(Protocol):
     def first_line_ended(self) -> None:
         """The first channel has ended, at whichever side."""
 
+    def joined(self, number: int, partner: Channels, other: int) -> None:
+        """In the driver: this channel and one of another link (or this one) are the two ends of a line."""
+
+    def splice(self, channel: Channel, how: dict[str, Any]) -> None:
+        """On a machine: a channel may go on without the driver."""
+
+    def spliced(self, number: int) -> None:
+        """On a machine: the other one is ready for this channel."""
+
+    def relayed(self, machine: int, sock: socket.socket) -> None:
+        """A way to, or from, the machine with this epoch, which is ours to use or to close."""
+
 
 class Channels:
     """All channels of one end of a link, by number."""
@@ -69,6 +84,7 @@ class Channels:
         self._is_open = True  # whether processes are read from
         self._is_closed = False
         self._scratch = bytearray(MOST_BYTES)
+        self._theirs: dict[int, int] = {}  # of channels: the inode of the end that was passed on
 
     def open(self, sock: socket.socket) -> None:
         """The first channel, number 0 at both sides."""
@@ -98,6 +114,106 @@ class Channels:
                 del self._known[number]
                 self._link.send(Kind.DROP, 0, _MEMORY.pack(number))
 
+    # -- lines between two machines (see `peers`) ----------------------------------------------------------------
+
+    @property
+    def owner(self) -> Owner:
+        return self._owner
+
+    def allow(self, number: int, how: dict[str, Any]) -> None:
+        """In the driver: tell the machine that a channel may go on without us."""
+        if number in self._channels:
+            self._link.send(Kind.SPLICE, number, json.dumps(how).encode())
+
+    def relay(self, sock: socket.socket, machine: int) -> None:
+        """Carry the bytes of this socket, as a way to (or, from the driver, from) the machine with this epoch."""
+        number, self._next = self._next, self._next + 2
+        self._link.send(Kind.RELAY, number, _MACHINE.pack(machine))
+        self._add(number, sock)
+        self._link.flush()
+
+    def twin(self, number: int, channel: Channel) -> None:
+        """A channel for the process of one of another link.  It reads after `start`, and writes after `release`."""
+        twin = self._channels[number] = Channel(number, channel.sock.dup())
+        twin.is_held = twin.is_moved = True
+        self._link.send(Kind.SPLICED, number)
+        self._link.flush()
+
+    def move(self, number: int) -> None:
+        """Read no more from this process: what follows goes another way."""
+        channel = self._channels[number]
+        channel.is_moved = True
+        channel.pending.append((Kind.MOVED, b""))
+        self._continue(channel)
+        self._link.flush()
+
+    def start(self, number: int) -> None:
+        """Of a twin: read from the process from now on."""
+        if channel := self._channels.get(number):
+            channel.is_moved = False
+            self._watch_channel(channel)
+
+    def release(self, number: int) -> None:
+        """Of a twin: write to the process from now on."""
+        if channel := self._channels.get(number):
+            channel.is_held = False
+            self._write(channel)
+
+    def end(self, number: int) -> None:
+        """End a channel from here."""
+        if channel := self._channels.get(number):
+            self._forget(channel)
+            self._link.send(Kind.END, number)
+            self._link.flush()
+
+    def get(self, number: int) -> Channel | None:
+        return self._channels.get(number)
+
+    def _find_partner(self, channel: Channel, inode: int) -> tuple[Channels, Channel] | None:
+        """Whose other end this is, if it is that of a channel of this process."""
+        found = self._loop.ends.get(inode)
+        if found is None:
+            return None
+        channels, number = found
+        partner = channels.get(number)
+        if partner is None:
+            return None
+        channel.partner, partner.partner = partner, channel
+        return channels, partner
+
+    def _take_splice(self, record: Record) -> None:
+        channel = self._channels.get(record.channel)
+        if channel is not None:
+            self._owner.splice(channel, json.loads(bytes(record.payload)))
+
+    def _take_spliced(self, record: Record) -> None:
+        self._owner.spliced(record.channel)
+
+    def _take_relay(self, record: Record) -> None:
+        ours, theirs = pair()
+        self._add(record.channel, ours)
+        self._owner.relayed(_MACHINE.unpack(record.payload)[0], theirs)
+
+    def _take_moved(self, record: Record) -> None:
+        channel = self._channels.get(record.channel)
+        if channel is not None:
+            channel.has_moved = True
+            self._write(channel)
+
+    def _settle(self, channel: Channel) -> None:
+        """All that came here is written, perhaps all that will: go on where it has moved."""
+        if channel.unsent or not channel.has_moved:
+            return
+        if channel.on_moved is not None:
+            on_moved, channel.on_moved = channel.on_moved, None
+            on_moved()
+        elif channel.partner is not None:  # in the driver: its partner's machine is told behind the last byte
+            with contextlib.suppress(OSError):
+                channel.sock.shutdown(socket.SHUT_WR)
+        if channel.is_moved and not channel.pending:
+            channel.on_end = None
+            self._forget(channel)
+
     # -- from processes here to the other side -------------------------------------------------------------------
 
     def _add(self, number: int, sock: socket.socket) -> None:
@@ -105,8 +221,8 @@ class Channels:
         self._watch_channel(channel)
 
     def _watch_channel(self, channel: Channel) -> None:
-        reads = self._is_open and not channel.is_paused and not channel.pending
-        events = select.POLLIN * reads | select.POLLOUT * bool(channel.unsent)
+        reads = self._is_open and channel.reads
+        events = select.POLLIN * reads | select.POLLOUT * (bool(channel.unsent) and not channel.is_held)
         self._loop.watch(channel.sock.fileno(), events, lambda seen: self._channel_ready(channel, seen))
 
     def open_or_close(self) -> None:
@@ -122,7 +238,7 @@ class Channels:
             self._write(channel)
         if self._channels.get(channel.number) is not channel:
             return
-        if events & ~select.POLLOUT and self._is_open and not channel.is_paused and not channel.pending:
+        if events & ~select.POLLOUT and self._is_open and channel.reads:
             self._read(channel)
             self._link.flush()
         elif channel.number in self._channels:
@@ -141,7 +257,9 @@ class Channels:
                 numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
                 for number in numbers:
                     self._carry(channel, number)
-        if not count:
+        if not count and channel.partner is not None and channel.partner.has_moved:
+            self.move(channel.number)
+        elif not count:
             self._forget(channel)
             self._link.send(Kind.END, channel.number)
         elif channel.pending:
@@ -155,7 +273,9 @@ class Channels:
         facts = os.fstat(descriptor)
         if stat.S_ISSOCK(facts.st_mode):
             number, self._next = self._next, self._next + 2
-            self._add(number, socket.socket(fileno=descriptor))
+            carried = self._channels[number] = Channel(number, socket.socket(fileno=descriptor))
+            carried.is_announced = False
+            self._find_partner(carried, facts.st_ino)
             channel.pending.append((Kind.OPEN, _CHANNEL.pack(channel.number) + _CHANNEL.pack(number)))
         elif stat.S_ISREG(facts.st_mode):
             self._carry_memory(channel, descriptor, facts)
@@ -195,14 +315,29 @@ class Channels:
                     break
                 what.let_go()
             elif kind == Kind.OPEN:
-                self._link.send(kind, _CHANNEL.unpack_from(what, 4)[0], what[:4])
+                self._announce(_CHANNEL.unpack_from(what, 4)[0], what[:4])
             elif kind == Kind.END:
                 self._link.send(kind, _CHANNEL.unpack(what)[0])
             else:
                 self._link.send(kind, channel.number, what)
             pending.popleft()
+        if channel.is_moved and not pending:
+            self._settle(channel)
         if self._channels.get(channel.number) is channel:
             self._watch_channel(channel)
+
+    def _announce(self, number: int, along: bytes) -> None:
+        """Tell the other side of a channel; from then on its process is heard."""
+        self._link.send(Kind.OPEN, number, along)
+        channel = self._channels.get(number)
+        if channel is None:
+            return
+        channel.is_announced = True
+        self._watch_channel(channel)
+        if channel.partner is not None:
+            partner = self._loop.ends.get(os.fstat(channel.sock.fileno()).st_ino)
+            if partner is not None:
+                self._owner.joined(number, *partner)
 
     def _fill(self, fill: Fill) -> bool:
         """Send memory on; True when all of it has been sent."""
@@ -241,6 +376,7 @@ class Channels:
         if channel.is_over and not channel.unsent:
             self._forget(channel)
             return
+        self._settle(channel)
         if channel.is_full != (channel.size > (_MOST_UNSENT // 2 if channel.is_full else _MOST_UNSENT)):
             channel.is_full = not channel.is_full
             self._link.send(Kind.FULL if channel.is_full else Kind.ROOM, channel.number)
@@ -254,6 +390,9 @@ class Channels:
             self._link.send(Kind.END, record.channel)
             return
         ours, theirs = pair()
+        inode = os.fstat(theirs.fileno()).st_ino
+        self._theirs[record.channel] = inode
+        self._loop.ends[inode] = self, record.channel
         self._add(record.channel, ours)
         along.arriving.append(theirs.detach())
 
@@ -301,6 +440,10 @@ class Channels:
         Kind.FILL: _take_fill,
         Kind.DROP: _take_drop,
         Kind.END: _take_end,
+        Kind.SPLICE: _take_splice,
+        Kind.SPLICED: _take_spliced,
+        Kind.MOVED: _take_moved,
+        Kind.RELAY: _take_relay,
         Kind.FULL: _take_pause,
         Kind.ROOM: _take_pause,
     }
@@ -309,6 +452,10 @@ class Channels:
         if self._channels.pop(channel.number, None) is None:
             return
         self._loop.forget(channel.sock.fileno())
+        self._loop.ends.pop(self._theirs.pop(channel.number, -1), None)
+        on_end = channel.on_end
         channel.close()
+        if on_end is not None and not self._is_closed:
+            on_end()
         if channel.number == 0 and not self._is_closed:
             self._owner.first_line_ended()

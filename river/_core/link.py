@@ -20,6 +20,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from . import channels
 from .channels import MOST_WAITING, Channels
 from .loop import Loop
 from .records import Flow, Kind, Record, RecordError
@@ -29,7 +30,7 @@ BEAT = 1.0  # seconds between heartbeats
 _AT_ONCE = 1 << 20  # bytes that are taken from a connection before others have their turn
 
 
-class Owner(Protocol):
+class Owner(channels.Owner, Protocol):
     """Who is told what becomes of a link; called by the loop, may not wait."""
 
     def greeted(self) -> None:
@@ -40,9 +41,6 @@ class Owner(Protocol):
 
     def ended(self, why: str) -> None:
         """The other side has ended it, for good."""
-
-    def first_line_ended(self) -> None:
-        """The first channel has ended, at whichever side."""
 
     def told(self, facts: dict[str, Any]) -> None:
         """The other side has said this of itself."""

@@ -45,6 +45,8 @@ class Loop:
         self._calls: deque[Callable[[], Any]] = deque()
         self._timed: list[Timed] = []
         self._due = 0.0
+        self.turned_at = clock()  # until when what is silent was listened to
+        self.ends: dict[int, Any] = {}  # what links keep in common: whose channel's other end a socket is, by inode
         self._bell, self._rope = os.pipe()
         for end in (self._bell, self._rope):
             os.set_blocking(end, False)
@@ -109,12 +111,12 @@ class Loop:
         left = self.left()
         if left is not None and (seconds is None or left < seconds):
             seconds = left
-        before = self.clock()
         ready = self._poll.poll(-1 if seconds is None else seconds if self._is_epoll else 1000 * seconds)
         now = self.clock()
-        if self._timed and now > max(self._due, before) + _ASLEEP and self._due:
+        if self._due and now > self._due + _ASLEEP:
             for one in list(self._timed):
                 one.woke(now)
+        self.turned_at = now
         for descriptor, events in ready:
             known = self._watched.get(descriptor)
             if known is not None:

@@ -50,6 +50,11 @@ class Kind(enum.IntEnum):
     FULL = 9  # nothing: send no more on this channel for now
     ROOM = 10  # nothing: go on
     BYE = 11  # why the link ends, for good (text)
+    # Between the driver and its machines, about lines between two of those (see `peers`):
+    SPLICE = 13  # this channel may go on without the driver: how (JSON)
+    MOVED = 14  # nothing: what follows on this channel comes the other way
+    RELAY = 15  # this channel is a way to another machine: its epoch
+    SPLICED = 16  # between machines, nothing: this channel may be used
     GONE = 12  # nothing, not numbered: there is no such incarnation here any more
 
 

@@ -1,4 +1,4 @@
-"""A transport, and the records that are under way on it.
+"""Transports, and the records that are under way on one.
 
 May not: know what a record means, or wait.
 May import only the standard library and its neighbours: a bare far interpreter starts from these files.
@@ -6,11 +6,15 @@ May import only the standard library and its neighbours: a bare far interpreter 
 
 from __future__ import annotations
 
+import os
+import select
+import socket
 from collections import deque
 from typing import Protocol
 
 from .records import Decoder
 
+_READ = 256 * 1024
 _TOGETHER = 32 * 1024  # small records travel together, up to about so many bytes
 
 
@@ -28,6 +32,40 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End it.  Twice is fine."""
+
+
+class Pipes:
+    """A transport over two descriptors, which it owns: a process's stdin and stdout, say."""
+
+    def __init__(self, incoming: int, outgoing: int, keep: socket.socket | None = None) -> None:
+        self._incoming, self._outgoing = incoming, outgoing
+        self._keep = keep  # open as long as they are: who handed them over waits for its end
+        for number in (incoming, outgoing):
+            os.set_blocking(number, False)
+
+    def watch(self, wants_write: bool) -> list[tuple[int, int]]:
+        if self._incoming == self._outgoing:
+            return [(self._incoming, select.POLLIN | select.POLLOUT * wants_write)]
+        return [(self._incoming, select.POLLIN), (self._outgoing, select.POLLOUT * wants_write)]
+
+    def receive(self, most: int) -> bytes | None:
+        try:
+            return os.read(self._incoming, min(most, _READ))
+        except BlockingIOError:
+            return None
+
+    def send(self, data: memoryview) -> int:
+        try:
+            return os.write(self._outgoing, data)
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        numbers, self._incoming, self._outgoing = {self._incoming, self._outgoing}, -1, -1
+        for number in numbers - {-1}:
+            os.close(number)
+        if self._keep is not None:
+            self._keep.close()
 
 
 class Way:

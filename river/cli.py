@@ -22,15 +22,19 @@ from typing import Any, NamedTuple
 _PATIENCE = 1.0
 
 _USAGE = """\
-usage: {name} [-n N] [--lan] [--quiet] script.py [arguments of the script ...]
-       {name} [-n N] [--lan] [--quiet] -m module [arguments ...]
-       {name} run ...            the same, for a script called vm, status, key or run
-       river vm | status | key  [--help]
+usage: {name} [-n N] [--hosts A,B | --lan] [--quiet] script.py [arguments of the script ...]
+       {name} [-n N] [--hosts A,B | --lan] [--quiet] -m module [arguments ...]
+       {name} run ...            the same, for a script called hosts, vm, status, key or run
+       river hosts | vm | status | key  [--help]
        river --help | --version
 
 Run a Python script with VMs at hand: those of `connect()` and `discover()`.  `river vm start` makes VMs that stay,
 which all programs of yours find; `river status` shows them; `river key` is what they are protected by.
+`river hosts` says whether machines can be used over SSH.
   -n N       so many VMs (default: those that stay, or else one for each usable core)
+  --hosts H  VMs on these machines, over SSH: node1,alice@node2,lab (a name of river.toml), local (this one)
+  --min-hosts K           how many of them must come up (default: all)
+  --connect-timeout S     seconds that each of them has for it
   --lan      look for VMs that stay on other machines of the local network, too
   --quiet    do not say how many VMs were found
 """
@@ -40,6 +44,9 @@ class _Order(NamedTuple):
     """What the command line asks for."""
 
     vms: int | None
+    hosts: str | None
+    min_hosts: int | None
+    connect_timeout: float | None
     lan: bool
     quiet: bool
     is_module: bool
@@ -53,7 +60,7 @@ class _Misuse(Exception):
 def main(argv: Sequence[str] | None = None, name: str = "river") -> int:
     """`river ...`; returns the exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
-    if given and given[0] in ("vm", "status", "key"):
+    if given and given[0] in ("hosts", "vm", "status", "key"):
         from .commands import MAINS
 
         return MAINS[given[0]](given[1:])
@@ -75,8 +82,7 @@ def trickle(argv: Sequence[str] | None = None) -> int:
 
 def _read(given: list[str]) -> _Order | str:
     """What is asked for; a string is to be printed, and that is all.  Raises _Misuse."""
-    vms: int | None = None
-    lan = quiet = False
+    said: dict[str, Any] = {}
     if given[:1] == ["run"]:
         given = given[1:]
     while given and given[0].startswith("-"):
@@ -87,24 +93,71 @@ def _read(given: list[str]) -> _Order | str:
             from . import __version__
 
             return f"river {__version__}"
-        if option == "--lan":
-            lan = True
-        elif option in ("-q", "--quiet"):
-            quiet = True
+        if option in _FLAGS:
+            said[_FLAGS[option]] = True
         elif option == "-m":
             if not given:
                 raise _Misuse("-m needs the name of a module")
-            return _Order(vms, lan, quiet, True, given)
-        elif option.startswith("-n"):
-            text = option[2:] or (given.pop(0) if given else "")
-            if not text.isdecimal() or int(text) < 1:
-                raise _Misuse(f"-n takes a number of VMs, not {text!r}")
-            vms = int(text)
+            return _ordered(said, True, given)
         else:
-            raise _Misuse(f"there is no option {option}")
+            name, value = _parted(option)
+            if name not in _VALUES:
+                raise _Misuse(f"there is no option {option}")
+            field, read = _VALUES[name]
+            if value is None:
+                value = given.pop(0) if given else ""
+            said[field] = read(name, value)
     if not given:
         raise _Misuse("which script?")
-    return _Order(vms, lan, quiet, False, given)
+    return _ordered(said, False, given)
+
+
+def _parted(option: str) -> tuple[str, str | None]:
+    """An option, and the value that is written in one word with it, if there is one: -n4, --hosts=node1."""
+    if option.startswith("--"):
+        name, sign, value = option.partition("=")
+        return name, value if sign else None
+    return option[:2], option[2:] or None
+
+
+def _ordered(said: dict[str, Any], is_module: bool, argv: list[str]) -> _Order:
+    if "hosts" not in said and (said.keys() & {"min_hosts", "connect_timeout"}):
+        raise _Misuse("--min-hosts and --connect-timeout are about --hosts, and there is none")
+    if "hosts" in said and "lan" in said:
+        raise _Misuse("--lan looks for VMs on the network, and --hosts says where to start some; give one of them")
+    nothing = dict.fromkeys(("vms", "hosts", "min_hosts", "connect_timeout"))
+    return _Order(**{**nothing, "lan": False, "quiet": False, **said}, is_module=is_module, argv=argv)
+
+
+def _count(option: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise _Misuse(f"{option} takes a number of {'VMs' if option == '-n' else 'hosts'}, not {text!r}")
+    return int(text)
+
+
+def _seconds(option: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise _Misuse(f"{option} takes a number of seconds, not {text!r}")
+    return seconds
+
+
+def _names(option: str, text: str) -> str:
+    if not text or text.startswith("-"):
+        raise _Misuse(f"{option} takes names of hosts, with commas between them, not {text!r}")
+    return text
+
+
+_FLAGS = {"--lan": "lan", "-q": "quiet", "--quiet": "quiet"}
+_VALUES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+    "-n": ("vms", _count),
+    "--hosts": ("hosts", _names),
+    "--min-hosts": ("min_hosts", _count),
+    "--connect-timeout": ("connect_timeout", _seconds),
+}
 
 
 def _run(order: _Order, name: str) -> int:
@@ -156,7 +209,7 @@ def _perform(order: _Order, name: str, module: types.ModuleType, code: Any) -> N
     """Find VMs, say how many, and do what the script does; then what its program does."""
     from . import session
 
-    vms = session.the_session(order.vms, lan=order.lan).connect(order.vms, True, {})
+    vms = _find(order, name)
     if not order.quiet:
         found = f"discovered {len(vms)} VM{'s' * (len(vms) != 1)}"
         is_seen = sys.stdout is not None and sys.stdout.isatty()
@@ -169,6 +222,21 @@ def _perform(order: _Order, name: str, module: types.ModuleType, code: Any) -> N
         if running:
             vrs = f"{running} VR{'s' * (running != 1)}"
             print(f"{name}: main has returned; {vrs} that still ran came to an end with it", file=sys.stderr)
+
+
+def _find(order: _Order, name: str) -> list[Any]:
+    """The VMs that are asked for.  A host that cannot be used ends the command, with one message."""
+    from . import errors, session
+
+    far = None
+    if order.hosts is not None:
+        far = session.Far(order.hosts, order.min_hosts, order.connect_timeout)
+    try:
+        return session.the_session(order.vms, lan=order.lan, far=far).connect(order.vms, True, {})
+    except (errors.RiverError, ImportError, OSError, ValueError) as error:
+        if far is None:
+            raise
+        raise SystemExit(f"{name}: {error}") from None
 
 
 def _program(module: types.ModuleType) -> Any:

@@ -1,4 +1,4 @@
-"""The commands `river vm`, `river status` and `river key`: arguments to calls, and what comes of them to text.
+"""The commands `river hosts`, `vm`, `status` and `key`: arguments to calls, and what comes of them to text.
 
 `river` (see `cli`) hands them over.
 May not: know how anything is done.
@@ -7,17 +7,24 @@ May not: know how anything is done.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import logging
 import os
+import platform
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from . import keys, mdns, server, servers
+from . import keys, mdns, publish, server, servers, settings
+from ._core import memory
 from ._core.cpus import cpu_count
 from .errors import RiverError
+from .hosts import Host
+from .specs import resolve
 
 
 def vm_main(argv: Sequence[str]) -> int:
@@ -53,6 +60,15 @@ def status_main(argv: Sequence[str]) -> int:
 def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lan", action="store_true", help="look on the local network, too")
     parser.set_defaults(do=_status)
+
+
+def hosts_main(argv: Sequence[str]) -> int:
+    """`river hosts`; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="river hosts", description=_hosts.__doc__)
+    parser.add_argument("names", nargs="*", metavar="HOST", help="as for --hosts (default: all of river.toml)")
+    parser.add_argument("--connect-timeout", type=_seconds, metavar="S", help="seconds that each of them has")
+    parser.set_defaults(do=_hosts)
+    return _run(parser, argv)
 
 
 def key_main(argv: Sequence[str]) -> int:
@@ -151,13 +167,17 @@ def _only_one() -> servers.Server:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    """Show the servers of VMs that programs of yours can use, who uses them, and what their VMs do."""
+    """Show the servers of VMs that programs of yours can use, who uses them, and what their VMs do; and the machines
+    that programs of yours use over SSH."""
     if arguments.lan and not mdns.is_available():
         print("only this machine is looked at, as zeroconf is not installed: pip install 'riverpool[discovery]'")
     found = servers.find(lan=arguments.lan)
     for one in found:
         print(_described(one, time.time()))
-    if not found:
+    programs = list(publish.programs(time.time()))
+    for program in programs:
+        print(_told(program, time.time()))
+    if not found and not programs:
         print("no VMs stay here" + " or nearby" * arguments.lan + "; `river vm start` starts some")
 
 
@@ -174,6 +194,84 @@ def _described(one: servers.Server, now: float) -> str:
         for vm in program.get("vms", ()):
             lines.append(f"    VM {vm['pid']}: {vm['cpu']:.0f}% of a processor, {vm['memory'] / 2**20:.0f} MiB")
     return "\n".join(lines)
+
+
+def _told(program: publish.Program, now: float) -> str:
+    since = _duration(now - program.since)
+    silent = f", silent for {_duration(program.silent)}" if program.silent > 5 * publish.EACH else ""
+    rows = [
+        (
+            *(one["name"], one["state"], str(len(one["vms"])), str(one["tasks"]), str(one["done"])),
+            *(f"{one['load']:.1f}", _memory(one["memory"], one["total_memory"])),
+            *(_size(one["received"]), _size(one["sent"]), _in_one_line(one["error"])),
+        )
+        for one in program.machines
+    ]
+    head = ("machine", "state", "VMs", "tasks", "done", "load", "free memory", "received", "sent", "last error")
+    title = f"{program.name} (pid {program.pid}) has machines since {since}{silent}"
+    return "\n".join([title, *("  " + line for line in _table([head, *rows]))])
+
+
+def _hosts(arguments: argparse.Namespace) -> int:
+    """Find out whether machines can be used over SSH: start River there, and let go of it."""
+    from .pool import RiverPool
+
+    logging.getLogger("river").setLevel(logging.CRITICAL)  # what is wrong is in the table
+    hosts = _named(arguments.names)
+    # With this machine the pool is one whatever the others do.
+    wanted = [dataclasses.replace(host, n=1) for host in hosts if not host.is_local]
+    with RiverPool(hosts=["local:1", *wanted], min_hosts=0, connect_timeout=arguments.connect_timeout) as pool:
+        far = pool._cluster.machines
+        if far is not None:
+            far.wait_for_all()
+        statuses = pool.machines
+    rows = [("local", "", platform.python_version(), *_resources(_this_machine()), "") for h in hosts if h.is_local]
+    rows += [(one.name, one.peer, one.python, *_resources(one._asdict()), _in_one_line(one.error)) for one in statuses]
+    head = ("host", "is", "Python", "cores", "load", "free memory", "problem")
+    print("\n".join(_table([head, *rows])))
+    return int(any(one.state != "ok" for one in statuses))
+
+
+def _named(names: Sequence[str]) -> list[Host]:
+    """The hosts of these names, or all that river.toml names."""
+    wanted = names or list(settings.tables())
+    if not wanted:
+        raise ValueError("which host? `river hosts alice@node1`, say; there is no river.toml that names any")
+    return list({host.name: host for name in wanted for host in resolve(name).hosts}.values())
+
+
+def _this_machine() -> dict[str, Any]:
+    return {"cpus": cpu_count(), **memory.of_machine()}
+
+
+def _resources(facts: dict[str, Any]) -> tuple[str, str, str]:
+    if not facts["cpus"]:
+        return "", "", ""
+    return str(facts["cpus"]), f"{facts['load']:.1f}", _memory(facts["memory"], facts["total_memory"])
+
+
+def _memory(free: float, total: float) -> str:
+    return f"{_size(free)} of {_size(total)}" if total else ""
+
+
+def _size(count: float) -> str:
+    """3 << 30 -> '3.0 GiB'."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while count >= 1024 and len(units) > 1:
+        count /= 1024
+        del units[0]
+    return f"{count:.{int(units[0] != 'B')}f} {units[0]}"
+
+
+def _in_one_line(text: str) -> str:
+    """Without what a terminal would obey: much of it comes from elsewhere."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with the columns below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _duration(seconds: float) -> str:
@@ -201,10 +299,22 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds
+
+
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no TCP port; these are 1 to 65535, and 0 is any that is free")
     return int(text)
 
 
-MAINS: dict[str, Callable[[Sequence[str]], int]] = {"vm": vm_main, "status": status_main, "key": key_main}
+MAINS: dict[str, Callable[[Sequence[str]], int]] = {
+    "hosts": hosts_main,
+    "key": key_main,
+    "status": status_main,
+    "vm": vm_main,
+}

@@ -41,8 +41,8 @@ class Status(NamedTuple):
 
     name: of the host. state: "booting", "ok", "suspect" (not heard of for some seconds), "lost", "quarantined" (left
     alone after repeated failures), "failed", "leaving" or "ended". peer: user@address:port. is_direct: by a TLS
-    connection of its own, not through the SSH session. vms: their names. tasks:
-    that it has been sent. done: items that its VMs have finished. load: processes that want to run, mean of a minute.
+    connection of its own, not through the SSH session. vms: their names. tasks: that it has been sent. done: items
+    that its VMs have finished. cpus: cores that may be used there. load: processes that want to run, mean of a minute.
     memory, total_memory: bytes, free and in all. received, sent: bytes. silent: seconds since it was last heard of.
     python: version. error: the last one, or "".
     """
@@ -54,6 +54,7 @@ class Status(NamedTuple):
     vms: tuple[str, ...]
     tasks: int
     done: int
+    cpus: int
     load: float
     memory: int
     total_memory: int
@@ -181,7 +182,7 @@ class Machines:
             return None
         if not errors:
             return HostError("", "config", "there is no host left to start VMs on")
-        advice = "; min_hosts= says with how many of them the work may begin" if len(keepers) > 1 else ""
+        advice = "min_hosts= (--min-hosts) says with how many of them the work may begin" if len(keepers) > 1 else ""
         return _joined(errors, len(keepers), advice)
 
     @property
@@ -310,6 +311,7 @@ class Machines:
             vms=tuple(vm.name for vm in vms),
             tasks=sum(len(vm.tasks) for vm in sent_to if vm is not None),
             done=sum(vm.done for vm in vms),
+            cpus=int(facts.get("cpus", 0)),
             load=float(facts.get("load", 0.0)),
             memory=int(facts.get("memory", 0)),
             total_memory=int(facts.get("total_memory", 0)),
@@ -323,11 +325,10 @@ class Machines:
 
 def _joined(errors: Sequence[HostError], hosts: int, advice: str) -> HostError:
     """One error of several of so many hosts."""
-    first = errors[0]
-    if len(errors) == 1:
-        return HostError(first.host, first.step, f"{first}{advice}")
-    listed = "".join(f"\n  {error}" for error in errors)
-    return HostError(first.host, first.step, f"{len(errors)} of {hosts} hosts cannot be used{advice}:{listed}")
+    lines = [str(error) for error in errors]
+    if len(lines) > 1:
+        lines.insert(0, f"{len(errors)} of {hosts} hosts cannot be used:")
+    return HostError(errors[0].host, errors[0].step, "\n  ".join([*lines, advice] if advice else lines))
 
 
 def chosen(

@@ -15,7 +15,7 @@ import platform
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import errors
 from ._core import cpus, envelope, memory, serial
@@ -40,26 +40,56 @@ if TYPE_CHECKING:
 _PATIENCE = 60.0
 
 
+class Far(NamedTuple):
+    """Machines to reach over SSH; see RiverPool."""
+
+    hosts: Any
+    min_hosts: int | None = None
+    connect_timeout: float | None = None
+
+
 class Session:
     """The VMs of one program."""
 
-    def __init__(self, vms: int | None, local: bool, lan: bool) -> None:
+    def __init__(self, vms: int | None, local: bool, lan: bool, far: Far | None = None) -> None:
+        if far is None:
+            self.pool = self._here(vms, local, lan)
+        else:
+            self.pool = self._there(vms, far)
+            local = self.pool._cluster.is_local
+        self.is_local = local  # whether VMs may be started here
+        self.is_lan = lan  # whether VMs were looked for on other machines
+        self.is_far = far is not None  # whether its hosts were named
+        self.program = Registry(self)
+        self._known: dict[str, VM] = {}
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def _there(vms: int | None, far: Far) -> RiverPool:
+        """A pool on hosts that were named, all of which are up, or known not to come up."""
+        pool = RiverPool(vms, **far._asdict())
+        try:
+            if pool._cluster.machines is not None:
+                pool._cluster.machines.wait_for_all()
+        except BaseException:
+            pool.terminate()
+            raise
+        return pool
+
+    @staticmethod
+    def _here(vms: int | None, local: bool, lan: bool) -> RiverPool:
+        """A pool of VMs that stay, and of this machine's."""
         machines = _join(vms, lan)
         found = sum(machine.limit for machine in machines)
         if not found and not local:
             raise errors.VMsNotFound("no VM was found, and none may be started (local=False); all there are: none")
         try:
             count = (vms if local else found) or found or cpus.cpu_count()
-            self.pool = RiverPool(count, joined=machines, local=local)
+            return RiverPool(count, joined=machines, local=local)
         except BaseException:
             for machine in machines:
                 machine.line.close()  # others may have what it could not take over
             raise
-        self.is_local = local  # whether VMs may be started here
-        self.is_lan = lan  # whether VMs were looked for on other machines
-        self.program = Registry(self)
-        self._known: dict[str, VM] = {}
-        self._lock = threading.Lock()
 
     @property
     def is_closed(self) -> bool:
@@ -76,7 +106,9 @@ class Session:
             for remote in cluster.vms():
                 if remote.pid and not remote.is_ended:
                     vm = found[remote.name] = self._known.get(remote.name) or VM(self, remote.name, _facts(remote))
-                    if vm["host"] == here:  # of other machines it is known as of joining
+                    if remote.machine.is_far:  # it says so each second
+                        vm._facts.update((name, remote.machine.facts[name]) for name in load)
+                    elif vm["host"] == here:  # of other machines it is known as of joining
                         vm._facts.update(load)
             self._known = found
         return list(found.values())
@@ -84,6 +116,23 @@ class Session:
     def _is_staffed(self) -> bool:
         up = sum(bool(vm.pid) and not vm.is_ended for vm in self.pool._cluster.vms())
         return up >= self.pool._cluster.scheduler.wanted
+
+    def reach(self, hosts: Any, n: int | None) -> None:
+        """Let machines take part that do not, or not any more: for what is missing of `n` VMs, or for all they are for.
+
+        Raises what `Cluster.add` raises."""
+        from .specs import resolve  # most programs have one machine
+
+        wanted = resolve(hosts).hosts
+        known = {one.name for one in self.pool.machines if one.state not in ("failed", "quarantined")}
+        new = [host for host in wanted if host.name not in known and not (host.is_local and self.is_local)]
+        missing = None
+        if n is not None:
+            names = {host.name for host in wanted}
+            missing = max(0, n - sum(vm["machine"] in names for vm in self.vms()))
+            new = new[:missing]
+        if new:
+            self.pool.cluster.add(new, missing)
 
     def connect(self, n: int | None, local: bool, attributes: Mapping[str, Any]) -> list[VM]:
         """`n` VMs that match, or all; local ones are started for what is missing."""
@@ -94,14 +143,15 @@ class Session:
         if n is not None and len(found) < n:
             text = _missing(n, found, self.vms(), attributes)
             if local and not self.is_local:
-                text += "; none may be started here, as the first connect() said local=False"
+                why = "'local' is not among its hosts" if self.is_far else "the first connect() said local=False"
+                text += f"; none may be started here, as {why}"
             raise errors.VMsNotFound(text)
         return found[:n]
 
     @staticmethod
     def _could_start(attributes: Mapping[str, Any]) -> bool:
         """Whether a VM that is started here may match."""
-        known = {**_facts_of_machine(), **memory.of_machine()}
+        known = {"machine": "local", **_facts_of_machine(), **memory.of_machine()}
         return selects({name: wanted for name, wanted in attributes.items() if name not in _OF_VM}, known)
 
     def grow(self, vms: int) -> None:
@@ -233,24 +283,34 @@ _has_run = False
 _making = threading.Lock()
 
 
-def the_session(n: int | None = None, local: bool = True, lan: bool = False) -> Session:
+def the_session(n: int | None = None, local: bool = True, lan: bool = False, far: Far | None = None) -> Session:
     """This program's session.  If there is none, it is made with `n` VMs: those that stay (`river vm start`; with
     `lan`, on other machines too), and, if `local`, VMs of this machine for what is missing.  By default all that stay,
-    or one for each core.
+    or one for each core.  far: the machines that VMs are started on, and no others; added, if there is a session.
 
     Raises VMsNotFound if there is none and `local` is false; with `lan`, RuntimeError when it was made without, and
     NotPrivate when others can reach the key or the runtime directory; ValueError when the file of the key holds none,
-    or $RIVER_SERVERS what is no address.
+    or $RIVER_SERVERS what is no address.  With `far`, HostError when too few hosts can be used, ValueError and
+    TypeError for what is none, RuntimeError when there are VMs already that are forked from this program.
     """
     global _session
+    if lan and far is not None:
+        raise ValueError("lan= looks for VMs on the network, and hosts= says where to start some; give one of them")
     with _making:
         if _session is None or _session.is_closed:
-            _session = Session(n, local, lan)
+            _session = Session(n, local, lan, far)
         elif lan and not _session.is_lan:  # its VMs may be forked: others could not know what these have inherited
             raise RuntimeError(
                 "this program has VMs already, and did not look for others on the network: give lan=True to its first "
                 "connect(), or run it by `river --lan`, or disconnect() before"
             )
+        elif far is not None and _session.pool._cluster.fleet.is_forked:
+            raise RuntimeError(
+                "this program has VMs already, which are forked from it and have what those on other machines cannot "
+                "have: give hosts= to its first connect(), or run it by `river --hosts`, or disconnect() before"
+            )
+        elif far is not None:
+            _session.reach(far.hosts, n)
         return _session
 
 
@@ -263,15 +323,20 @@ def disconnect() -> None:
         session.close()
 
 
-def run(kind: type[VirtualResource], *args: Any, n: int | None = None) -> Any:
+def run(kind: type[VirtualResource], *args: Any, n: int | None = None, hosts: Any = None) -> Any:
     """Run a VirtualResource as a program: `vr_init`, then `main`, in this thread, with `n` VMs (default: those that
-    there are, or one for each usable core).  Returns what `main` returns, or None if `vr_init` returns something falsy.
+    there are, or one for each usable core), on these hosts, if any are named (see RiverPool).  Returns what `main`
+    returns, or None if `vr_init` returns something falsy.
     """
-    return perform(kind, args, n)[0]
+    return perform(kind, args, n, far=None if hosts is None else Far(hosts))[0]
 
 
 def perform(
-    kind: type[VirtualResource], args: tuple[Any, ...] = (), n: int | None = None, patience: float | None = None
+    kind: type[VirtualResource],
+    args: tuple[Any, ...] = (),
+    n: int | None = None,
+    patience: float | None = None,
+    far: Far | None = None,
 ) -> tuple[Any, int]:
     """The same; returns how many of the VRs that it has deployed go on after it, too.
 
@@ -280,7 +345,7 @@ def perform(
     """
     global _has_run
     _has_run = True
-    session = the_session(n)
+    session = the_session(n, far=far)
     if n is not None:
         session.connect(n, True, {})
     vr = begin(kind, the_post().new_uuid(), None, session.program, args)
@@ -328,7 +393,8 @@ def _join(vms: int | None, lan: bool) -> list[JoinedMachine]:
 
 def _facts(remote: RemoteVM) -> dict[str, Any]:
     known = {name: value for name, value in remote.machine.facts.items() if name in _SHOWN}
-    return {"uuid": remote.uuid, "pid": remote.pid, "name": remote.name, **_facts_of_machine(), **known}
+    of_vm = {"uuid": remote.uuid, "pid": remote.pid, "name": remote.name, "machine": remote.machine.name}
+    return {**of_vm, **_facts_of_machine(), **known}
 
 
 # What no two VMs have in common.

@@ -20,9 +20,10 @@ from typing import Any
 
 from . import errors
 from ._core import remote
+from ._core.packet import any_of
 from ._core.relay import deadline_of, left_of
 from .futures import Future
-from .session import Session, disconnect, the_session
+from .session import Far, Session, disconnect, the_session
 from .vms import VM, Handle, RemoteMethod, RemoteName, fork_on
 
 __all__ = [
@@ -39,7 +40,9 @@ __all__ = [
 ]
 
 
-def connect(n: int | None = None, *, local: bool = True, lan: bool = False, **attributes: Any) -> list[VM]:
+def connect(
+    n: int | None = None, *, local: bool = True, lan: bool = False, hosts: Any = None, **attributes: Any
+) -> list[VM]:
     """The VMs of this program: exactly `n`, or all there are.
 
     The first time, VMs that stay (`river vm start`) are joined; if there is none, one is started here for each usable
@@ -47,14 +50,24 @@ def connect(n: int | None = None, *, local: bool = True, lan: bool = False, **at
     local: start VMs on this machine for what is missing.  If the first connect() says False, none is ever started here,
     not even in place of those that are lost.  lan: join VMs that stay on other machines of the local network, too, if
     they have the same key (needs `zeroconf`, and takes two seconds).
+    hosts: VMs on these machines only, started there over SSH: "alice@node1, node2?n=4", a Host, a name of river.toml,
+    or a list; "local" is this machine.  The first time all VMs are there; later, machines that are new are added.
 
     Raises VMsNotFound, which lists what was found; ValueError for `n` below 1, a key file without a key, or an address
     in $RIVER_SERVERS that is none; with `lan`, NotPrivate if others can reach the key or the runtime directory, and
-    RuntimeError after a first connect() without; BrokenProcessPool when VMs cannot be kept alive.
+    RuntimeError after a first connect() without; with `hosts`, HostError for one that cannot be used, ValueError for
+    what is none, and RuntimeError after a first connect() that has forked VMs; BrokenProcessPool when VMs cannot be
+    kept alive.
     """
     if n is not None and n < 1:
         raise ValueError(f"connect() takes 1 VM or more, not {n}")
-    return the_session(n, local, lan).connect(n, local, attributes)
+    session = the_session(n, local, lan, None if hosts is None else Far(hosts))
+    if hosts is not None:
+        from .specs import resolve  # most programs have one machine
+
+        names = [host.name for host in resolve(hosts).hosts]
+        attributes = {"machine": any_of(*names), **attributes}
+    return session.connect(n, local, attributes)
 
 
 def inject(where: VM | Sequence[VM], obj: Any, name: str | None = None) -> None:

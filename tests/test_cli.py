@@ -51,7 +51,7 @@ def said(tmp_path):
 def test_help_shows_the_usage(name, option):
     printed, complaints = run(option, name=name)
 
-    assert printed.startswith(f"usage: {name} [-n N] [--lan] [--quiet] script.py") and complaints == ""
+    assert printed.startswith(f"usage: {name} [-n N] [--hosts A,B | --lan] [--quiet] script.py") and complaints == ""
 
 
 def test_the_version_is_told():

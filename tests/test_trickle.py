@@ -56,7 +56,7 @@ def test_connect_without_a_number_starts_one_vm_for_each_usable_core():
 def test_a_vm_is_a_mapping_of_what_is_known_of_it():
     (vm,) = connect(1)
 
-    assert {"uuid", "host", "pid", "python", "cpus", "load", "memory", "total_memory", "name"} == set(vm)
+    assert {"uuid", "host", "pid", "python", "cpus", "load", "memory", "total_memory", "name", "machine"} == set(vm)
     assert vm["pid"] == join(fork(vm, os.getpid)) and len(vm["uuid"]) == 36
     assert {vm: 1}[connect(1)[0]] == 1
 

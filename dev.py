@@ -4,6 +4,9 @@
     python3 dev.py demo    count the words of the standard library, on all cores
     python3 dev.py test    style (ruff), types (mypy --strict) and tests (pytest)
 
+The tests of machines over SSH need programs of the system.  As root on Debian or Ubuntu, `test` installs those that are
+missing; elsewhere it says which, and those tests are skipped.
+
 Each makes a virtual environment in this folder (.venv-3.11 for Python 3.11), installs River and
 what the command needs in it, and runs.  A second call reuses it, until setup.cfg or pyproject.toml changes.
 Arguments after the command's name go on to the demo, or to pytest.
@@ -24,6 +27,8 @@ VENV = os.path.join(ROOT, f".venv-{sys.version_info[0]}.{sys.version_info[1]}")
 PYTHON = os.path.join(VENV, "bin", "python")
 
 EXTRAS = {"demo": "progress", "test": "progress,test,lint"}
+# Programs that some tests need, and Debian's packages that have them.
+PROGRAMS = {"sshd": "openssh-server", "ssh": "openssh-client", "ip": "iproute2", "nft": "nftables"}
 CHECKS = {
     "style": ["ruff", "check", "--output-format=concise"],
     "types": ["mypy", "--strict", "river"],
@@ -48,12 +53,29 @@ def demo(rest):
 
 def test(rest):
     """All three, whatever the first two find; pytest last, so that its summary is the last line."""
+    provide_programs()
     failed = 0
     for name, arguments in CHECKS.items():
         code = run("-m", *arguments)
         say(f"{name} FAILED; so does this command, whatever the tests say" if code else f"{name} passed")
         failed = failed or code
     return run("-m", "pytest", *rest) or failed
+
+
+def provide_programs():
+    """Installs what tests need of the system, where that is ours to do; else says what is missing."""
+    path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
+    missing = sorted(PROGRAMS[name] for name in PROGRAMS if not shutil.which(name, path=path))
+    if not missing:
+        return
+    if os.name == "posix" and os.geteuid() == 0 and shutil.which("apt-get"):
+        say("installing " + " ".join(missing) + " for the tests of machines over SSH")
+        env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+        apt = ["apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]
+        subprocess.call(apt + ["update"], env=env, stdout=subprocess.DEVNULL)
+        if not subprocess.call(apt + ["install", "-y", "--no-install-recommends"] + missing, env=env):
+            return
+    say("not here: " + ", ".join(missing) + "; tests that need them are skipped")
 
 
 def prepare(command):

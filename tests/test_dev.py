@@ -66,6 +66,29 @@ def test_an_environment_is_used_again_and_gets_only_what_it_lacks(checkout):
     assert not any("pip" in line or "making" in line for line in second)
 
 
+def test_programs_that_tests_need_are_installed_by_root_on_debian_and_named_elsewhere(checkout):
+    prepared(checkout, "test")
+    tools = checkout / "tools"
+    tools.mkdir()
+    apt = tools / "apt-get"
+    apt.write_text("#!/bin/sh\necho apt-get $@ >> apt.log\n")
+    apt.chmod(0o755)
+    as_root = (
+        "import os, shutil\n"
+        "found = shutil.which\n"
+        "shutil.which = lambda name, path=None: None if name == 'sshd' else '/bin/true' if path else found(name)\n"
+        "os.geteuid = lambda: {user}\n"
+        "os.access = lambda *_: False"  # nothing outside of the checkout is written
+    )
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+
+    elsewhere = dev(checkout, "test", prelude=as_root.format(user=1000), PATH=path).stdout
+    assert "not here: openssh-server; tests that need them are skipped" in elsewhere
+    assert not (checkout / "apt.log").exists()
+    dev(checkout, "test", prelude=as_root.format(user=0), PATH=path)
+    assert "install -y --no-install-recommends openssh-server" in (checkout / "apt.log").read_text()
+
+
 @pytest.mark.parametrize("failing", ["ruff", "mypy", "pytest"])
 def test_test_runs_style_types_and_tests_whichever_fails_and_fails_itself(checkout, failing):
     prepared(checkout, "test", script=f'echo "$2"; [ "$2" != {failing} ]\n')

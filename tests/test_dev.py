@@ -78,7 +78,8 @@ def test_programs_that_tests_need_are_installed_by_root_on_debian_and_named_else
         "found = shutil.which\n"
         "shutil.which = lambda name, path=None: None if name == 'sshd' else '/bin/true' if path else found(name)\n"
         "os.geteuid = lambda: {user}\n"
-        "os.access = lambda *_: False"  # nothing outside of the checkout is written
+        "may = os.access\n"
+        "os.access = lambda path, mode: path != '/usr/sbin' and may(path, mode)"  # nothing is written outside
     )
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
 

@@ -18,7 +18,7 @@ RIVER = Path(__file__).parents[1] / "river"
 # Low to high.  A module that is not in the table fails the test: give it a line.
 LAYERS = [
     ["river.errors", "river.version", "river._core"],
-    ["river._core.records", "river._core.loop", "river._core.output", "river._core.bootstrap"],
+    ["river._core.records", "river._core.loop", "river._core.output", "river._core.orphans", "river._core.bootstrap"],
     ["river._core.wire", "river._core.instructions", "river._core.namespaces", "river._core.shm"],
     ["river._core.process", "river._core.modules", "river._core.way", "river._core.channel"],
     ["river._core.homes", "river._core.packet", "river._core.remote", "river._core.waiting"],
@@ -101,7 +101,7 @@ BOOT = {
     *(f"river._core.{name}" for name in ("homes", "packet", "letters", "remote", "envelope", "post", "box", "store")),
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions")),
     "river.errors",  # which has nothing but the standard library's
-    *(f"river._core.{name}" for name in ("handshake", "memory", "tls", "carrier", "cpus")),
+    *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
     *(f"river._core.{name}" for name in ("direct", "logs", "output", "records", "loop", "way", "channel")),
     *(f"river._core.{name}" for name in ("channels", "link", "peers", "agent")),
 }

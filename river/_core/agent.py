@@ -29,7 +29,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from . import cpus, memory, records, supervisor
+from . import cpus, memory, orphans, records, supervisor
 from .channel import Channel
 from .channels import Channels
 from .connection import pair
@@ -51,6 +51,7 @@ class Agent:
         self._loop = Loop()
         self._link = Link(self._loop, settings["epoch"], False, self)
         self._cut_at: float | None = None
+        self._has_begun = False
         self._why = ""
         ours, theirs = pair()
         self._listener = _listen(settings["epoch"])
@@ -79,6 +80,7 @@ class Agent:
             self._peers.met(name, transport)
 
     def _start_supervisor(self, ours: socket.socket, theirs: socket.socket) -> int:
+        orphans.adopt()
         agent = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -103,6 +105,7 @@ class Agent:
             if time.monotonic() > deadline:
                 os.kill(self._supervisor, signal.SIGKILL)  # its VMs have it as their parent-death signal
             time.sleep(0.002)
+        orphans.end()
         self._link.bye(self._why, lambda: None)  # now nothing is left: whoever waits for that may rely on it
         self._link.close()
 
@@ -119,14 +122,18 @@ class Agent:
 
     def cut(self) -> None:
         self._cut_at = self._loop.clock()
+        if not self._has_begun:
+            self._why = "the driver has gone before it had heard of us"
 
     def ended(self, why: str) -> None:
         self._why = why
 
     def told(self, facts: dict[str, Any]) -> None:
+        self._has_begun = True
         self._peers.keep(facts["machines"])
 
     def says(self) -> dict[str, Any]:
+        orphans.reap(self._supervisor)
         return {"cpus": cpus.cpu_count(), "port": self._door.port if self._door else 0, **memory.of_machine()}
 
     def first_line_ended(self) -> None:

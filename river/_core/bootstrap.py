@@ -37,7 +37,7 @@ MODULES = (
     *(f"river._core.{name}" for name in ("homes", "packet", "letters", "remote", "envelope", "post", "box", "store")),
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions")),
     "river.errors",
-    *(f"river._core.{name}" for name in ("handshake", "memory", "tls", "carrier", "cpus")),
+    *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
     *(f"river._core.{name}" for name in ("direct", "logs", "modules", "output", "records", "loop", "way", "channel")),
     *(f"river._core.{name}" for name in ("channels", "link", "peers", "agent")),
 )

@@ -138,7 +138,9 @@ class Loop:
         self.call(lambda: None)
 
     def release(self) -> None:
-        """Let go of what it has of the system's; nobody turns it any more."""
+        """Let go of what it has of the system's, after what is still to be called; nobody turns it any more."""
+        while self._calls:
+            self._calls.popleft()()
         self._watched.clear()
         for end in (self._bell, self._rope):
             os.close(end)

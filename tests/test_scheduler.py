@@ -788,6 +788,36 @@ def test_a_chunk_that_was_kept_when_its_vm_was_asked_is_not_asked_for_again():
     assert finish(scheduler, "b", 3) == ["results of 3"]
 
 
+def test_a_vm_that_is_to_go_finishes_what_runs_gives_back_the_rest_and_is_not_replaced():
+    scheduler = running("ab")
+    assert submit(scheduler, 1, 2, 3, 4) == ["a gets 1", "b gets 2", "b gets 3", "a gets 4"]
+
+    assert said(scheduler.drained(["b"])) == ["revoke b"]
+    assert said(scheduler.returned("b", [3])) == []
+    submit(scheduler, 5)
+    assert finish(scheduler, "b", 2) == ["results of 2", "stop b"]
+    assert said(scheduler.lost("b", None)) == []
+    assert finish(scheduler, "a", 1) == ["results of 1", "a gets 3"]
+
+
+def test_of_a_machine_that_is_to_go_the_vms_that_it_lacks_are_not_started_either():
+    scheduler = running("abc", wanted=4)
+
+    assert said(scheduler.drained(["b", "c"], 1)) == ["stop b", "stop c"]
+    assert [said(scheduler.lost(name, None)) for name in "bc"] == [[], []]
+    assert said(scheduler.lost("a", None)) == ["start 1"]
+
+
+def test_a_vm_that_is_not_heard_of_gets_nothing_until_it_is_and_keeps_what_it_has():
+    scheduler = running("ab")
+    submit(scheduler, 1)
+
+    assert said(scheduler.suspected(["a"], True)) == []
+    assert submit(scheduler, 2, 3, 4) == ["b gets 2", "b gets 3"]
+    assert finish(scheduler, "a", 1) == ["results of 1"]
+    assert said(scheduler.suspected(["a"], False)) == ["a gets 4"]
+
+
 def test_more_vms_are_started_when_more_are_wanted_and_take_part():
     scheduler = running("a")
     submit(scheduler, 1, 2, 3)
@@ -1035,6 +1065,7 @@ class World:
         self.sent = {}  # VM -> tasks that it was sent and has not reported, as far as the driver has heard
         self.used = {}  # VM -> how many tasks of its lifetime
         self.ready, self.leaving, self.condemned, self.retired = (set() for _ in range(4))
+        self.draining, self.suspect = set(), set()
         self.asked = Counter()  # VM -> questions that it has not answered
         self.names = []  # of all VMs there ever were
         self.broken = False
@@ -1063,7 +1094,7 @@ class World:
 
     def do_send(self, send):
         name = send.vm
-        alive = name in self.sent and name not in self.leaving | self.condemned
+        alive = name in self.sent and name not in self.leaving | self.condemned | self.draining | self.suspect
         self.expect(alive, "only to live VMs", f"{name} was sent {send.tasks}")
         if name not in self.sent:
             return
@@ -1267,7 +1298,7 @@ class World:
         while vm.outbox:
             self.take(vm)
         del self.vms[vm.name], self.sent[vm.name]
-        for group in (self.ready, self.leaving, self.condemned, self.retired):
+        for group in (self.ready, self.leaving, self.condemned, self.retired, self.draining, self.suspect):
             group.discard(vm.name)
         del self.asked[vm.name]
         self.act(self.scheduler.lost(vm.name, number, item, is_to_blame, self.now))
@@ -1279,6 +1310,22 @@ class World:
                     self.records[number].is_excused = True
             for vm in list(self.vms.values()):
                 self.bury(vm, None, 0, False)
+
+    def drain(self, a, b):
+        """A VM's machine is to go."""
+        names = sorted(self.sent.keys() - self.draining)
+        if names and self.wanted > 1 and a % 3 == 0:
+            name = names[a % len(names)]
+            self.draining.add(name)
+            self.wanted -= 1
+            self.act(self.scheduler.drained([name], 0, self.now))
+
+    def doubt(self, a, b):
+        """A VM's machine is not heard of, or is again."""
+        if names := sorted(self.suspect if b % 2 else self.sent.keys()):
+            name = names[a % len(names)]
+            (self.suspect.discard if b % 2 else self.suspect.add)(name)
+            self.act(self.scheduler.suspected([name], not b % 2, self.now))
 
     def cancel(self, a, b):
         if open_ := [record for record in self.records.values() if not record.ends]:
@@ -1304,7 +1351,7 @@ class World:
             for name, tasks in self.sent.items()
             if not tasks
             and name in self.ready
-            and name not in self.leaving | self.condemned | self.retired
+            and name not in self.leaving | self.condemned | self.retired | self.draining | self.suspect
             and (self.lifetime is None or self.used[name] < self.lifetime)
         ]
         queued = [r.task for n, r in self.records.items() if not r.ends and is_queued(self.scheduler, n)]
@@ -1328,6 +1375,9 @@ class World:
 
     def settle_down(self):
         """Let everything that has begun come to its end, with no more trouble."""
+        for name in sorted(self.suspect):
+            self.suspect.discard(name)
+            self.act(self.scheduler.suspected([name], False, self.now))
         acts = [self.up, self.read, self.begin, self.step, self.flush, self.strike, self.leave, self.hear, self.report]
         happened, most = None, self.happened + 500 + 30 * len(self.records)
         while happened != self.happened and self.happened < most:
@@ -1338,7 +1388,7 @@ class World:
         unsettled = [record.task for record in self.records.values() if not record.ends]
         self.expect(not unsettled, "settled once", f"never settled: {unsettled}")
         self.expect(not self.scheduler.tasks, "settled once", f"still on record: {self.scheduler.tasks}")
-        staying = len(self.sent.keys() - self.leaving)
+        staying = len(self.sent.keys() - self.leaving - self.draining)
         self.expect(staying == self.wanted or self.broken, "staffed", f"{staying} VMs of {self.wanted}")
 
 
@@ -1347,7 +1397,7 @@ EVENTS = {
     8: ["submit", "read", "begin", "step", "hear"],
     5: ["up", "submit_bound"],
     3: ["report", "strike", "leave", "flush", "cancel"],
-    1: ["kill", "pass_time", "retire", "fall_ill", "lose_machine", "grow"],
+    1: ["kill", "pass_time", "retire", "fall_ill", "lose_machine", "grow", "drain", "doubt"],
 }
 NAMES = [name for weight, names in EVENTS.items() for name in names for _ in range(weight)]
 histories = st.lists(

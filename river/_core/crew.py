@@ -62,6 +62,11 @@ class VM:
         self.is_draining = False  # gets no more tasks, ends when it has none, and is not replaced
         self.is_suspect = False  # gets no more tasks until it is heard of again
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it has had all the tasks that it will get."""
+        return self.is_draining or (self.left is not None and self.left <= 0)
+
     def is_asked(self) -> None:
         """It is asked to give back what it has not begun."""
         self.asked += 1
@@ -80,7 +85,7 @@ class VM:
         (retries=0) comes first: behind another one it could begin just when the VM is ended for that one's sake.
         A VM that was asked to give back gets no more until it has answered: what it gives would stand behind that.
         """
-        if self.left is not None and self.left <= 0:
+        if self.is_full:
             return False
         if task.timeout is not None:
             return self.is_ready and not self.tasks
@@ -113,7 +118,7 @@ class Crew:
             self.up.discard(name)
         elif vm.is_ready:
             self.up.add(name)
-        takes = not vm.is_leaving and not vm.is_suspect and vm.timed is None and (vm.left is None or vm.left > 0)
+        takes = not vm.is_leaving and not vm.is_suspect and vm.timed is None and not vm.is_full
         if count < FEW and takes:
             self._groups[bool(count) + 2 * (not vm.is_ready)][name] = vm
         if not count or (count == 1 and next(iter(vm.tasks.values())).size == 1):

@@ -182,6 +182,8 @@ class Scheduler:
                 self._end(vm, todo)
             vm.doomed.clear()
         self._crew.place(vm)
+        if vm.is_draining:
+            self._refill(vm, todo, now)
         return self._distribute(todo, now, (name,))
 
     def lost(
@@ -260,7 +262,6 @@ class Scheduler:
         self.wanted -= missing
         for vm in [self.vms[name] for name in names if name in self.vms and not self.vms[name].is_draining]:
             vm.is_draining = True
-            vm.left = 0
             self.wanted -= 1
             self._crew.place(vm)
             if vm.tasks and not vm.is_leaving:
@@ -393,7 +394,7 @@ class Scheduler:
         """Bring a VM up to its credit; what is left when there is too little for all is shared."""
         if vm.is_leaving or vm.is_suspect:
             return todo
-        if vm.left is not None and vm.left <= 0:
+        if vm.is_full:
             if not vm.tasks:
                 vm.is_leaving = True
                 self._crew.place(vm)

@@ -159,17 +159,19 @@ class Sshd(Server):
             return [child.pid for child in psutil.Process(self.pid).children()]
         return []
 
+    def family(self):
+        """All its processes: those that serve connections, and what they run."""
+        with contextlib.suppress(psutil.Error):
+            return [self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True))]
+        return [self.pid]
+
     def stop(self):
         """End it and all that came from it, as a machine does that is switched off."""
         if self._process is None:
             return
-        with contextlib.suppress(psutil.Error):
-            whole = psutil.Process(self.pid)
-            family = [whole, *whole.children(recursive=True)]
-            for process in family:
-                with contextlib.suppress(psutil.Error):
-                    process.send_signal(signal.SIGKILL)
-            psutil.wait_procs(family, timeout=10)
+        for pid in self.family():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
 

@@ -134,9 +134,8 @@ class _Login:
         else:
             what = "the server does not let us in" if refused else "there is nothing to log in with"
             advice = [f"the server takes: {', '.join(self._allowed)}"] if self._allowed else []
-        error = self._target.failure(
-            "authentication", what, *self._attempts(), *advice, *self._advice(len(refused))
-        )
+        lines = [*self._attempts(), *advice, *self._advice(len(refused))]
+        error = self._target.failure("authentication", what, *lines)
         if "gssapi-with-mic" in self._allowed and _has_ticket(self._target):
             return Unsupported("the server takes Kerberos (GSSAPI), and there is a ticket", error)
         return error
@@ -149,8 +148,8 @@ class _Login:
     def _advice(self, refused: int) -> list[str]:
         if not self._is_alive() and refused > 1:
             return [
-                f"it gave up after {refused} keys: with `IdentitiesOnly yes` and `IdentityFile` (or identity=) only the "
-                "right one is tried"
+                f"it gave up after {refused} keys: `IdentitiesOnly yes` with `IdentityFile` (or identity=) tries only "
+                "the right one"
             ]
         lines = []
         if "publickey" in self._allowed and refused:

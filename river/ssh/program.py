@@ -120,7 +120,8 @@ class ProgramSession:
             pause(min(number * (0.2 + chance()), self._deadline.left()))
 
     def _start(self, command: str) -> ProgramStream:
-        settings = [f"ConnectTimeout={math.ceil(self._target.limit(self._deadline).left())}", *_SETTINGS, *self._trust()]
+        seconds = math.ceil(self._target.limit(self._deadline).left())
+        settings = [f"ConnectTimeout={seconds}", *_SETTINGS, *self._trust()]
         options = [word for setting in settings for word in ("-o", setting)]
         try:
             return ProgramStream(["ssh", "-T", *options, *arguments(self._host), "--", self._target.alias, command])

@@ -797,7 +797,7 @@ def test_a_vm_that_is_to_go_finishes_what_runs_gives_back_the_rest_and_is_not_re
     submit(scheduler, 5)
     assert finish(scheduler, "b", 2) == ["results of 2", "stop b"]
     assert said(scheduler.lost("b", None)) == []
-    assert finish(scheduler, "a", 1) == ["results of 1", "a gets 3"]
+    assert finish(scheduler, "a", 1, 4) == ["results of 1 4", "a gets 3"]
 
 
 def test_of_a_machine_that_is_to_go_the_vms_that_it_lacks_are_not_started_either():

@@ -186,7 +186,11 @@ class Supply:
     def answer(self, need: tuple[int, str, str | None]) -> bytes:
         """The payload of SOURCE, for what a NEED says."""
         number, name, file = need
-        return pickle.dumps((number, self._sources.answer(name, file, self._sent)), 5)
+        try:
+            found = self._sources.answer(name, file, self._sent)
+        except Exception as error:  # noqa: BLE001 - of somebody's path hook, say; who reads has to go on
+            found = f"an error: {error!r}"
+        return pickle.dumps((number, found), 5)
 
     def news(self) -> tuple[bytes, bool] | None:
         """The payload of EDITED, if there is something to tell; and whether the VM must have its functions anew."""

@@ -26,7 +26,6 @@ from river._core import bootstrap, calls, homes
 from river._core.connection import Connection, pair
 from river._core.relay import Poller
 from river._core.wire import Kind
-from river.reader import Reader
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has folders that are another process's own")
 
@@ -254,10 +253,12 @@ def test_packages_without_a_source_have_their_parts_of_both_machines(far, tmp_pa
 def test_a_folder_without_modules_hides_nothing_of_its_name(far, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "runs.py").write_text("def where(): return 'there'")
-    vm = far({"runs/one.csv": "1"})
+    vm = far({"runs/one.csv": "1", "results/one.csv": "1"})
     vm.call("site:addsitedir", str(tmp_path / "there"))
 
     assert vm.call("runs:where") == "there"
+    with pytest.raises(FarError, match="No module named 'results' on node1"):
+        vm.call("results:f")
 
 
 def test_modules_in_a_zip_file_come_one_by_one(far, tmp_path, monkeypatch):
@@ -392,6 +393,21 @@ def test_a_module_that_is_optional_and_missing_on_both_costs_no_round_trip(far):
     assert vm.needs == [("optional", None)]
 
 
+def test_a_finder_of_somebody_elses_that_fails_in_the_driver_is_an_error_of_that_import_only(far, monkeypatch):
+    class Broken:
+        def find_spec(self, name):
+            raise OSError("the network drive is away")
+
+    vm = far({"fine.py": "def f(): return 'fine'", "fails/a.py": ""})
+    monkeypatch.setitem(sys.path_importer_cache, "/nowhere/broken", Broken())
+    monkeypatch.setattr(sys, "path", ["/nowhere/broken", *sys.path])
+
+    with pytest.raises(FarError, match=r"No module named 'fails' on node1 .*the network drive is away"):
+        vm.call("fails:f")
+    monkeypatch.setattr(sys, "path", sys.path[1:])
+    assert vm.call("fine:f") == "fine"
+
+
 def test_what_is_missing_in_the_program_itself_is_not_to_be_installed(far):
     vm = far(PACKAGE)
 
@@ -438,6 +454,18 @@ def test_edits_that_follow_each_other_at_once_are_all_seen(far, project):
         seen.append(vm.call("often:value"))
 
     assert seen == list(range(100, 120))
+
+
+def test_an_edit_is_seen_that_leaves_a_files_size_and_time_as_they_were(far, project):
+    vm = far({"quick.py": "def value(): return 1"})
+    file = project({}) / "quick.py"
+    time = file.stat().st_mtime_ns
+    values = [vm.call("quick:value")]
+    file.write_text("def value(): return 2")
+    os.utime(file, ns=(time, time))  # as if the clock had not ticked between the two
+    values.append(vm.call("quick:value"))
+
+    assert values == [1, 2]
 
 
 def test_modules_that_are_added_to_a_package_or_to_the_program_are_found(far, project):
@@ -504,13 +532,11 @@ def test_a_module_that_was_deleted_is_missed(far, project):
 
 # -- over SSH ----------------------------------------------------------------------------------------------------
 
-# Until who reads in the driver answers what VMs need.
-over_ssh = pytest.mark.skipif(Kind.NEED not in Reader._HANDLERS, reason="the driver does not answer NEED yet")
 BEGIN = """
 import os, sys, river
 from river.hosts import Host
 
-host = Host("h1", config=sys.argv[1], python=sys.argv[2], n=2, direct=False)
+host = Host("h1", config=sys.argv[1], python=sys.argv[2], n=1, direct=False)
 """
 
 
@@ -533,7 +559,6 @@ def program(tmp_path, project, monkeypatch):
         yield run
 
 
-@over_ssh
 @sshd.needs_sshd
 def test_a_program_has_its_modules_on_the_machines_also_after_an_edit_between_two_maps(program):
     text = """
@@ -549,7 +574,24 @@ def test_a_program_has_its_modules_on_the_machines_also_after_an_edit_between_tw
     assert program(text, PACKAGE) == ["[20, 30]", "[20, 30]", "[40, 60]", "20"]
 
 
-@over_ssh
+@sshd.needs_sshd
+def test_a_class_of_the_program_itself_is_derived_anew_from_one_that_was_edited(program):
+    text = """
+        import shop.base
+        class Mine(shop.base.Base):
+            def both(self):
+                return self.name(), type(self).mro()[1] is shop.base.Base
+        mine = Mine()
+        with river.RiverPool(hosts=[host]) as pool:
+            print(pool.apply(lambda: (Mine().both(), mine.both())))
+            with open("shop/base.py", "w") as file:
+                file.write("class Base:\\n    def name(self): return 'new'")
+            print(pool.apply(lambda: (Mine().both(), mine.both())))
+        """
+    files = {"shop/__init__.py": "", "shop/base.py": "class Base:\n    def name(self): return 'old'"}
+    assert program(text, files) == ["(('old', True), ('old', True))", "(('new', True), ('new', True))"]
+
+
 @sshd.needs_sshd
 def test_a_program_that_is_a_module_of_a_package_may_import_relatively(program):
     text = """
@@ -563,7 +605,6 @@ def test_a_program_that_is_a_module_of_a_package_may_import_relatively(program):
     assert program("", files, "-m", "shop") == ["[10, 10]"]
 
 
-@over_ssh
 @sshd.needs_sshd
 def test_what_is_missing_is_told_with_the_machine_and_the_line_of_the_program(program):
     text = """
@@ -582,7 +623,6 @@ def test_what_is_missing_is_told_with_the_machine_and_the_line_of_the_program(pr
     assert second == "True"
 
 
-@over_ssh
 @sshd.needs_sshd
 def test_an_initializer_may_be_of_the_programs_modules(program):
     text = """
@@ -592,17 +632,3 @@ def test_an_initializer_may_be_of_the_programs_modules(program):
         """
     setting = "value = 0\ndef set(x):\n    global value\n    value = x\ndef get(_):\n    return value"
     assert program(text, {**PACKAGE, "shop/setting.py": setting}) == ["[3, 3]"]
-
-
-@over_ssh
-@sshd.needs_sshd
-def test_a_task_may_have_a_pool_of_its_own_whose_vms_have_the_programs_modules_too(program):
-    text = """
-        import shop
-        def nested():
-            with river.RiverPool(2) as pool:
-                return pool.map(shop.total, [["pear"], ["plum"]]), pool.submit(lambda: shop.total([])).result()
-        with river.RiverPool(hosts=[host]) as pool:
-            print(pool.submit(nested).result())
-        """
-    assert program(text, PACKAGE) == ["([20, 30], 0)"]

@@ -125,10 +125,9 @@ class Modules:
                 self._explain(found, _top(found.name))
 
     def _explain(self, error: ModuleNotFoundError, top: str) -> None:
-        if top in self.names:
-            return  # the driver's own, and it has no such module either
         with contextlib.suppress(ImportError):  # there is nobody to ask
-            self.find(top)
+            if self.find(top) is not None and top in self.names:
+                return  # the driver's own, and it has no such module either
         has = self._absent.get(top)
         error.msg = (
             f"{error.msg} on {self.host} ({sys.executable}): install it there, or choose a Python that has it with "

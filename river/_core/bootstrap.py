@@ -43,6 +43,7 @@ MODULES = (
 )
 _CLOUDPICKLE = ("cloudpickle", "cloudpickle.cloudpickle", "cloudpickle.cloudpickle_fast")  # the last is not in all
 VERSION = sys.version_info[:2]
+_USUAL = "/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin"
 _LENGTHS = struct.Struct("<QQ")
 
 _FIRST = """
@@ -102,6 +103,8 @@ def command(mark: str, interpreters: Sequence[str], prelude: str = "") -> str:
     # printf makes it of octal digits, which no shell touches.
     before = f'eval "$(printf %b "{_octal(prelude)}")"; ' if prelude else ""
     names = " ".join(map(_word, interpreters))
+    # Where a start-up file has narrowed the search, Python is still looked for where it usually is.
+    before += f"PATH=$PATH:{_USUAL}; "
     search = f'for p in {names}; do if command -v "$p" >/dev/null 2>&1; then exec "$p" -c "$0"; fi; done'
     missing = f'echo "no Python: none of {" ".join(filter(_is_simple, interpreters))} in PATH=$PATH" >&2; exit 127'
     return f"exec /bin/sh -c '{before}{search}; {missing}' '{lines}'"

@@ -14,7 +14,7 @@ Answers, for a module: bytes (a packed pair: {name: `modules.Entry`}, whether th
 text (it is not supplied; what this process has instead, or "").  For a file: its bytes, the names in a folder (a
 tuple), None for nothing, or why it does not come (text).
 
-Law: it imports nothing and runs no user code, as whoever reads calls it.  May not: send.
+Law: it imports none of them and runs no user code, as whoever reads calls it.  May not: send.
 """
 
 from __future__ import annotations

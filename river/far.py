@@ -43,7 +43,7 @@ from .ssh import Session
 SUSPECT, RETRY, LOST = 5.0, 8.0, 30.0
 # Seconds without a word from us after which it ends by itself, and that it waits for us when its connection has ended:
 # the former lets a laptop sleep for a while, the latter ends it soon when the program was killed.
-LEASE, GRACE = 60.0, 8.0
+LEASE, GRACE = 60.0, 6.0
 # Seconds between two attempts to come back, and at least and at most between two to start it anew.
 _PAUSE, _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 1.0, 30.0
 # So many failures in a row, or losses within so many seconds, and it is left alone.

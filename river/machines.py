@@ -252,9 +252,13 @@ class Machines:
                 keeper.thread.join(10)  # it may be in the middle of a login, which then ends by itself
         if self._door is not None:
             self._loop.call(self._door[1].close)
+        self._loop.call(self._publish_no_more)
         if self._thread is not None:
             self._loop.close()
             self._thread.join()
+
+    def _publish_no_more(self) -> None:
+        self._loop.remove(self._publisher)
         self._publisher.close()
 
     # -- what keepers tell ---------------------------------------------------------------------------------------

@@ -38,6 +38,12 @@ needs_3_8 = pytest.mark.skipif("3.8" not in installed_pythons(), reason="needs P
 both_ways = pytest.mark.parametrize("direct", [True, False], ids=["TLS", "SSH"])  # over which records travel
 
 
+@pytest.fixture(autouse=True)
+def runtime_directory(tmp_path, monkeypatch):
+    """Programs that are killed leave a file there."""
+    monkeypatch.setenv("RIVER_RUNTIME_DIR", str(tmp_path))
+
+
 @pytest.fixture
 def notes(testbed):
     with contextlib.closing(Notes(testbed)) as notes:
@@ -325,7 +331,7 @@ def test_connections_that_are_reset_again_and_again_cost_nothing(testbed, notes,
     with over(testbed, node1, node2, direct=direct) as pool:
         result = pool.map_async(notes.working(), range(400), chunksize=1)
         for count in range(1, 6):
-            ran_on(node1, notes, 10 * count)
+            wait_until(lambda count=count: len(notes.all()) > 60 * count, what="work")
             node1.reset_connections()
 
         assert [value for value, _ in result.get(60)] == list(range(400))
@@ -353,13 +359,12 @@ def test_one_slow_machine_of_four_gets_what_it_can_do_and_the_others_do_the_rest
     nodes = testbed.nodes(4)
 
     with over(testbed, *nodes, n=1) as pool:
-        nodes[0].slow(5)
+        nodes[0].slow(3)
         results = pool.map(deeds.compute, range(400))
 
         assert [value for value, _ in results] == list(range(400))
         done = collections.Counter(name for _, name in results)
-        assert done["node1"] < 40
-        assert min(done[node.name] for node in nodes[1:]) > 60
+        assert 2 * done["node1"] < min(done[node.name] for node in nodes[1:])
 
 
 def test_a_frozen_machine_is_suspect_and_goes_on_when_it_thaws(testbed, notes, monkeypatch):
@@ -460,6 +465,19 @@ def test_a_stopped_agent_is_asked_again_but_not_without_end(testbed, notes, monk
         wait_until(lambda: states(pool)["node1"] == "ok", what="the return of node1")
 
 
+def test_a_machine_with_nothing_to_do_does_nothing(testbed):
+    (node,) = testbed.nodes(1)
+    with over(testbed, node) as pool:
+        agent, supervisor, vms = family(node)
+
+        def used():
+            return sum(sum(process.cpu_times()[:2]) for process in (agent, supervisor, *vms))
+
+        before, heard = used(), statuses(pool)["node1"].received
+        wait_until(lambda: statuses(pool)["node1"].received >= heard + 300, what="several heartbeats")
+        assert used() - before < 0.3
+
+
 def test_20_machines_start_at_once(testbed):
     nodes = testbed.nodes(20)
 
@@ -532,7 +550,9 @@ def test_when_the_driver_is_killed_nothing_of_it_is_left_after_10_seconds(testbe
         result.get()
     """
     with program(testbed, text, *nodes) as process:
-        assert all(len(node.processes()) >= 3 for node in nodes)
+        wait_until(
+            lambda: all(len(node.processes()) == 4 for node in nodes), what="agent, supervisor and 2 VMs on each"
+        )
         process.kill()
         wait_until(lambda: all(map(is_bare, nodes)), 10, "the end of all on the hosts")
 
@@ -609,7 +629,7 @@ def test_an_exception_in_the_body_ends_all(testbed):
         pool.map_async(deeds.wait_for_ever, range(8))
         raise LookupError
 
-    assert all(map(is_bare, nodes))
+    wait_until(lambda: all(map(is_bare, nodes)), 3, "the end of all on the hosts")
 
 
 def test_a_pool_that_ends_while_its_hosts_are_starting_leaves_nothing(testbed):

@@ -97,7 +97,7 @@ class Agent:
     def run(self) -> None:
         """Carry until the end; then end the supervisor and what it has started."""
         while not self._why:
-            self._loop.turn()
+            self._loop.turn(None)
             self._see_to_time(self._loop.clock())
         self._link.channels.hang_up()
         deadline = time.monotonic() + _PATIENCE

@@ -323,7 +323,7 @@ class Cluster:
             vm = self.fleet.enlist() if not self._is_closed else None
             if vm is None:
                 return
-            todo = self.decide(self.scheduler.started, vm.name)
+            todo = self.decide(self.scheduler.started, vm.name, 0.0, vm.machine.distance)
             self.fleet.start(vm)
             self.act(todo)
             if self.fleet.is_stranded(vm):

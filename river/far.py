@@ -62,6 +62,9 @@ class Books(Protocol):
     def arrived(self, machine: Machine) -> None:
         """VMs may be started there."""
 
+    def moved(self, machine: Machine) -> None:
+        """Its distance has changed."""
+
     def suspected(self, machine: Machine, is_suspect: bool) -> None:
         """It was not heard of for a while, or is again."""
 
@@ -95,8 +98,7 @@ class FarMachine(Machine):
         vm.line.shares = self._shares
         vm.supply = Supply(self.keeper.sources, self.keeper.host.modules)
         facts = {name: value for name, value in options["facts"].items() if name != "path"}
-        facts["modules"] = vm.supply.names()
-        vm._facts = facts_of_driver() | {"modules": facts["modules"]}
+        vm._facts = facts_of_driver() | {"modules": vm.supply.names()}
         level = logging.getLogger().getEffectiveLevel()
         far = {"is_far": True, "host": self.name, "facts": facts, "log_level": level, "env": options["user_env"]}
         super().start(vm, {**options, **far}, initialize)
@@ -376,6 +378,10 @@ class Keeper:
         self.facts.update(facts)
         if not self._is_up:
             self._note(_is_up=True)
+        machine, distance = self.machine, self._link.round_trip if self._link is not None else 0.0
+        if machine is not None and abs(distance - machine.distance) > 0.1 * machine.distance:
+            machine.distance = distance
+            self._books.moved(machine)
         now = self._loop.clock()
         if self._address is not None and facts.get("port") and not self.is_direct and now > self._direct_at + _AGAIN:
             self._direct_at = now

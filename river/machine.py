@@ -45,6 +45,7 @@ class Machine:
     is_ours = True
     is_far = False
     is_leaving = False
+    distance = 0.0  # seconds to it and back
 
     def __init__(self, name: str, line: Connection, process: Process) -> None:
         self.name = name
@@ -62,6 +63,8 @@ class Machine:
         packed = None
         if initialize is not None:
             packed = initialize.blob, calls.specify(initialize.segments, buffers, descriptors, self.line.can_pass)
+        if vm.supply is not None:
+            options = {**options, "facts": {**options["facts"], "modules": vm.supply.names()}}
         homes = {"uuid": vm.uuid, "driver": place().home}
         message = vm.name, {**options, **homes, "name": vm.name, "initialize": packed}
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)

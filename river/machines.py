@@ -275,6 +275,10 @@ class Machines:
             self._awaited.discard(name)
             self._changed.notify_all()
 
+    def moved(self, machine: Machine) -> None:
+        books = self._books
+        books.decide(books.scheduler.moved, [vm.name for vm in books.fleet.of(machine)], machine.distance)
+
     def suspected(self, machine: Machine, is_suspect: bool) -> None:
         if is_suspect:
             _log.warning("%s: not heard of for some seconds; it gets no new tasks until it is", machine.name)

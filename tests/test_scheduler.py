@@ -278,6 +278,17 @@ def test_the_shorter_tasks_are_the_more_are_sent_ahead(seconds, credit):
     assert len(scheduler.vms["a"].tasks) == credit
 
 
+def test_the_farther_a_vm_is_the_more_it_is_sent_ahead():
+    scheduler = running("ab")
+    scheduler.moved("b", 0.05)
+    submit(scheduler, 1, 2)
+    finish(scheduler, "a", 1, seconds=0.01)
+    finish(scheduler, "b", 2, seconds=0.01)
+
+    assert scheduler.vms["a"].credit == 1
+    assert 1 + 5 <= scheduler.vms["b"].credit <= 1 + 10
+
+
 def test_what_is_queued_when_there_is_too_little_for_all_is_shared():
     scheduler = running("abcd")
     submit(scheduler, *range(12))

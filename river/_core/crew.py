@@ -39,6 +39,7 @@ class VM:
         "is_leaving",
         "is_ready",
         "is_suspect",
+        "distance",
         "left",
         "name",
         "tasks",
@@ -49,6 +50,7 @@ class VM:
         self.name = name
         self.tasks: dict[int, Task] = {}  # in the order sent; the first is the one that runs
         self.credit = FEW
+        self.distance = 0.0  # seconds to it and back
         self.left = lifetime  # tasks until it is replaced; None: no limit
         self.timed: float | None = None  # deadline of its task; a task with a timeout is alone on its VM
         self.doomed: set[int] = set()  # to be stopped even if begun

@@ -74,6 +74,11 @@ class Link:
         return self._active is not None
 
     @property
+    def round_trip(self) -> float:
+        """Seconds to the other side and back; 0 as long as that is not known."""
+        return self._flow.round_trip
+
+    @property
     def connections(self) -> list[Transport]:
         """The one that is used comes first."""
         return [c.transport for c in sorted(self._connections, key=lambda c: c is not self._active)]
@@ -129,7 +134,7 @@ class Link:
         self._beat_at = now
         active = self._active
         if active is not None and active.waiting < MOST_WAITING:  # else it would only wait behind the last one
-            active.put(self._flow.beat(json.dumps(facts).encode() if facts else b""))
+            active.put(self._flow.beat(self._loop.clock(), json.dumps(facts).encode() if facts else b""))
             self._flush(active)
 
     # -- connections ---------------------------------------------------------------------------------------------
@@ -233,7 +238,10 @@ class Link:
         if record.kind == Kind.HELLO:
             self._greeted(connection, record.payload)
         elif record.kind == Kind.BEAT:
-            facts = self._flow.heard(record.payload)
+            if not self._flow.round_trip:  # the sooner it is answered, the sooner both know how far they are apart
+                self._beat_at = 0.0
+                self._loop.hurry()
+            facts = self._flow.heard(record.payload, self._loop.clock())
             if facts:
                 self._owner.told(json.loads(facts))
         elif record.kind == Kind.GONE:

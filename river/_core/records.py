@@ -27,7 +27,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _HEADER = struct.Struct("<B3xIQI")
 _HELLO = struct.Struct("<QQ")
-_NUMBER = struct.Struct("<Q")
+_BEAT = struct.Struct("<Qddd")
 # Of one record: large enough that its header costs nothing, small enough that a heartbeat never waits long behind one.
 MOST_BYTES = 128 * 1024
 # Bytes that may be under way without having been acknowledged: 50 ms of a fast line.  More would only be more memory.
@@ -40,7 +40,9 @@ class Kind(enum.IntEnum):
     """Every kind of record, and what its payload holds."""
 
     HELLO = 1  # the first one of each connection: epoch, the last number that has come
-    BEAT = 2  # the last number that has come, then what the machine says of itself (JSON), or nothing
+    # The last number that has come; the sender's clock; the other side's, as it was in its last heartbeat, and how long
+    # ago that came (0, 0 for none); then what the machine says of itself (JSON), or nothing.
+    BEAT = 2
     DATA = 3  # bytes of a channel
     OPEN = 4  # a channel whose end travels, as a descriptor, with the next bytes of another one: the number of that one
     MEMORY = 5  # memory that travels so with the next bytes of this channel: its number
@@ -133,6 +135,14 @@ class Flow:
         self._sent = 0
         self._kept: deque[tuple[int, bytes]] = deque()
         self._since = 0  # bytes that have come since the last acknowledgement
+        self._heard = (0.0, 0.0)  # the other side's clock in its last heartbeat, and ours when that came
+        self._trips: deque[float] = deque(maxlen=8)
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds, as the last heartbeats had it; 0 as long as none has come back."""
+        # The least, because others have waited behind something.
+        return min(self._trips, default=0.0)
 
     @property
     def has_room(self) -> bool:
@@ -152,10 +162,11 @@ class Flow:
         self.unacknowledged += len(record)
         return record
 
-    def beat(self, facts: bytes = b"") -> bytes:
+    def beat(self, now: float, facts: bytes = b"") -> bytes:
         """The bytes of a heartbeat, which acknowledges what has come."""
         self._since = 0
-        payload = _NUMBER.pack(self.received) + facts
+        theirs, at = self._heard
+        payload = _BEAT.pack(self.received, now, theirs, now - at if theirs else 0.0) + facts
         return _HEADER.pack(Kind.BEAT, 0, 0, len(payload)) + payload
 
     def hello(self) -> bytes:
@@ -175,12 +186,16 @@ class Flow:
         self._acknowledged(received)
         return [record for _, record in self._kept]
 
-    def heard(self, payload: Buffer) -> bytes:
+    def heard(self, payload: Buffer, now: float) -> bytes:
         """BEAT has come; returns what the machine says of itself.  Raises RecordError like `greeted`."""
-        if len(payload) < _NUMBER.size:
+        if len(payload) < _BEAT.size:
             raise RecordError("a heartbeat that is too short")
-        self._acknowledged(_NUMBER.unpack_from(payload)[0])
-        return bytes(payload[_NUMBER.size :])
+        received, theirs, ours, held = _BEAT.unpack_from(payload)
+        self._acknowledged(received)
+        self._heard = theirs, now
+        if ours:
+            self._trips.append(max(0.0, now - ours - held))
+        return bytes(payload[_BEAT.size :])
 
     def _acknowledged(self, number: int) -> None:
         if number > self._sent:

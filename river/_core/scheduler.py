@@ -23,6 +23,8 @@ from .waiting import Waiting, Where
 # A VM has one task running and enough waiting to hide the way of a result to the driver and of a task back, about
 # this many seconds of work.  More would let tasks wait behind a long one while another VM idles.
 AHEAD = 0.001
+# What is sent to a VM on another machine is under way for a while, and so is its answer, and both may be held up.
+_FARTHER = 1.5
 # And never more than this, however short the tasks: from here on frames are long enough to cost nothing.
 MOST_CREDIT = 128
 # So many VMs in a row may end before they are ready, or without having finished anything, until we give up.
@@ -111,10 +113,11 @@ class Scheduler:
         self._take_in(tasks, todo)
         return self._distribute(todo, now)
 
-    def started(self, name: str, now: float = 0.0) -> list[Instruction]:
+    def started(self, name: str, now: float = 0.0, distance: float = 0.0) -> list[Instruction]:
         """A VM was started and will take tasks; it need not be up yet.  If another is, it gets none before it is, too:
-        what it has it would not give back until then."""
+        what it has it would not give back until then.  distance: seconds to it and back."""
         vm = self.vms[name] = VM(name, self.lifetime)
+        vm.distance = distance
         self._credit += vm.credit
         self._crew.place(vm)
         return [] if self._crew.up else self._refill(vm, [], now)
@@ -148,7 +151,8 @@ class Scheduler:
             vm.timed = None
             self._timed.pop(name, None)
         pace = seconds / len(outcomes) if outcomes else AHEAD
-        credit = min(MOST_CREDIT, 1 + int(AHEAD / pace)) if pace > 0 else MOST_CREDIT
+        ahead = AHEAD + _FARTHER * vm.distance
+        credit = min(MOST_CREDIT, 1 + int(ahead / pace)) if pace > 0 else MOST_CREDIT
         self._credit += credit - vm.credit
         vm.credit = credit
         return self._refill(vm, todo, now)
@@ -269,6 +273,13 @@ class Scheduler:
                 todo.append(Revoke(vm.name))
             self._refill(vm, todo, now)
         return todo
+
+    def moved(self, names: Iterable[str], distance: float) -> list[Instruction]:
+        """It takes so many seconds to these VMs and back."""
+        for name in names:
+            if name in self.vms:
+                self.vms[name].distance = distance
+        return []
 
     def suspected(self, names: Iterable[str], is_suspect: bool, now: float = 0.0) -> list[Instruction]:
         """These VMs were not heard of for a while, and get nothing new; or they are heard of again."""

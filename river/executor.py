@@ -342,7 +342,7 @@ def submit_task(
     if cluster.unfed:
         cluster.feed_earlier()
     if cluster.machines is not None:
-        cluster.machines.sources.look(is_hurried=True)
+        cluster.machines.sources.look(is_hurried=len(cluster.scheduler.tasks) > 0)
     task = kind(cluster, options, (fn, args, kwargs), is_pool, callbacks)
     try:
         task.function, task.mode, task.argument = _pack(cluster, fn, args, kwargs)

@@ -17,13 +17,14 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from ._core import reference, serial
+from ._core import modules, reference, serial
 from ._core.connection import Connection
 from ._core.homes import place
 from .functions import next_number
 from .launchers import local
 from .machine import Machine, RemoteVM, facts_of_driver
 from .reader import Reader
+from .sources import Sources, Supply
 
 _LOCAL = "local"  # the name of this machine
 
@@ -71,7 +72,10 @@ class Plan:
 
     def vm(self, machine: Machine) -> RemoteVM:
         """Our end of a VM that has no process yet."""
-        return RemoteVM(f"{machine.name}/{next_number()}", machine, self._options["facts"])
+        vm = RemoteVM(f"{machine.name}/{next_number()}", machine, self._options["facts"])
+        if modules.installed() is not None:  # we are a VM on another machine ourselves: what has come to us may go on
+            vm.supply = Supply(Sources())
+        return vm
 
     def start(self, vm: RemoteVM) -> None:
         vm.machine.start(vm, self._options, self._pickled)

@@ -570,8 +570,11 @@ def test_a_program_has_its_modules_on_the_machines_also_after_an_edit_between_tw
                 file.write("RATE = 20")
             print(pool.map(shop.total, [["pear"], ["plum"]]))
             print(pool.submit(lambda: shop.rates.RATE).result())
+            with open("shop/rates.py", "w") as file:
+                file.write("RATE = 30")
+            print(pool.submit(lambda: shop.rates.RATE).result())
         """
-    assert program(text, PACKAGE) == ["[20, 30]", "[20, 30]", "[40, 60]", "20"]
+    assert program(text, PACKAGE) == ["[20, 30]", "[20, 30]", "[40, 60]", "20", "30"]
 
 
 @sshd.needs_sshd
@@ -632,3 +635,16 @@ def test_an_initializer_may_be_of_the_programs_modules(program):
         """
     setting = "value = 0\ndef set(x):\n    global value\n    value = x\ndef get(_):\n    return value"
     assert program(text, {**PACKAGE, "shop/setting.py": setting}) == ["[3, 3]"]
+
+
+@sshd.needs_sshd
+def test_a_task_may_have_a_pool_of_its_own_whose_vms_have_the_programs_modules_too(program):
+    text = """
+        import shop
+        def nested():
+            with river.RiverPool(2) as pool:
+                return pool.map(shop.total, [["pear"], ["plum"]]), pool.submit(lambda: shop.total([])).result()
+        with river.RiverPool(hosts=[host]) as pool:
+            print(pool.submit(nested).result())
+        """
+    assert program(text, PACKAGE) == ["([20, 30], 0)"]

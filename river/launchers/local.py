@@ -20,9 +20,11 @@ from typing import Any
 
 from .._core import connection, supervisor
 
+_MEMORY = "/proc/self/fd/"  # where River is, if this process has been started from memory (see `bootstrap`)
 _BOOT = (
     "import sys; number, root = int(sys.argv[1]), sys.argv[2]; sys.path[0] = root; "
-    "from river._core.supervisor import main; sys.path.pop(0); main(number)"
+    "from river._core.supervisor import main; sys.path.pop(0); "
+    f"sys.path += [root] * root.startswith('{_MEMORY}'); main(number)"
 )
 
 
@@ -98,11 +100,16 @@ def _forget_parent() -> None:
 def _execute(theirs: socket.socket, env: dict[str, str]) -> int:
     import subprocess  # who forks can do without, and starts sooner
 
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    root = os.path.abspath(supervisor.__file__)
+    for _ in range(3):
+        root = os.path.dirname(root)
+    passed = [theirs.fileno()]
+    if root.startswith(_MEMORY):
+        passed.append(int(root[len(_MEMORY) :]))
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     process = subprocess.Popen(
         [sys.executable, *flags, "-c", _BOOT, str(theirs.fileno()), root],
-        pass_fds=[theirs.fileno()],
+        pass_fds=passed,
         stdin=subprocess.DEVNULL,
         env={**os.environ, **env},
     )

@@ -13,7 +13,6 @@ import pytest
 import vrs
 from served import own_home  # noqa: F401
 from tasks import Gate, wait_until
-from tools import python
 
 import river
 from river import Cluster, Host, HostError, RiverPool
@@ -239,19 +238,6 @@ def test_what_cannot_be_added_or_removed_is_told(hosts):
 def test_a_pool_whose_vms_are_forked_takes_no_machines():
     with RiverPool(1, mp_context="fork") as pool, pytest.raises(RuntimeError, match="name its hosts when it is made"):
         pool.cluster.add("node1")
-
-
-def test_the_example_runs_on_two_machines_one_of_which_joins_later(testbed, hosts, tmp_path):
-    hosts(2)
-    text = "".join(f'[hosts.node{k}]\nn = 1\nconfig = "{testbed.config}"\n' for k in (1, 2))
-    (tmp_path / "river.toml").write_text(text)
-    example = Path(__file__).parents[1] / "examples" / "cluster.py"
-    printed = python(example, "node1", "--add", "node2", "--below", 500_000, RIVER_CONFIG=str(tmp_path / "river.toml"))
-
-    title, *places = printed.splitlines()
-    assert title == "41538 primes below 500000"
-    assert sorted(place.split()[-1] for place in places[:-2]) == ["node1", "node2"]
-    assert [place.split(",")[0] for place in places[-2:]] == ["node1: ok", "node2: ok"]
 
 
 @pytest.mark.parametrize("pool", [lambda: RiverPool(1, mp_context="spawn"), lambda: RiverPool(hosts="local:1")])

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import runpy
-import socket
+import shutil
 import struct
 import subprocess
 import sys
@@ -186,10 +186,19 @@ def test_integrate_needs_no_main_guard():
     assert not any(isinstance(node, ast.If) for node in tree.body)
 
 
-def test_a_cluster_of_one_counts_the_primes_here():
-    printed, _ = run("cluster.py", "local:2", "--below", 2000)
+@pytest.mark.skipif(
+    not (shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin") and shutil.which("ssh-keygen")),
+    reason="there is no sshd program (OpenSSH's server) here",
+)
+def test_cluster_counts_the_primes_on_servers_of_its_own_one_of_which_joins_later():
+    printed, bar = run("cluster.py", "--below", 10_000_000)
 
-    assert printed == f"303 primes below 2000\n  200 of 200 tasks on {socket.gethostname()}\n"
+    assert printed.startswith("begins with alder, birch\n")
+    assert printed.endswith("664,579 primes below 10,000,000, as it should be: True\n")
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("alder", "birch", "cedar"))]
+    assert [row[:2] for row in rows] == [["alder", "ok"], ["birch", "ok"], ["cedar", "ok"]]
+    assert sum(int(row[4]) for row in rows) == 200
+    assert "200/200" in bar
 
 
 def test_sweep_answers_every_parameter_but_the_one_that_fails():

@@ -6,6 +6,7 @@ How to write one:
   that is printed, in order, or a block marked `text` right after it.  `...` in either stands for anything.
   A snippet without either prints nothing.
 - A block marked `console` has commands of River's after `$`, to be run in a checkout, each with what it prints.
+- Both may use the host `localhost`: it is an SSH server that the test starts.
 - A block marked `sh` holds commands for a checkout, one a line.
 """
 
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import pytest
 import tools
+import sshd
 from served import own_home  # noqa: F401
 
 import river
@@ -44,6 +46,22 @@ def snippets(markdown):
     return found
 
 
+@pytest.fixture
+def localhost(request, tmp_path, monkeypatch):
+    """`localhost` is an SSH server of the test's own, for texts that use it."""
+    text = next(str(request.node.funcargs.get(name)) for name in ("snippet", "console") if name in request.fixturenames)
+    if "localhost" not in text:
+        yield
+        return
+    if sshd.SSHD is None:
+        pytest.skip("there is no sshd program (OpenSSH's server) here")
+    with sshd.start(tmp_path / "sshd") as server:
+        settings = tmp_path / "river.toml"
+        settings.write_text(f'[hosts.localhost]\nhost = "h1"\nconfig = "{server.config}"\nn = 2\n')
+        monkeypatch.setenv("RIVER_CONFIG", str(settings))
+        yield
+
+
 def run(snippet, folder):
     script = folder / "snippet.py"
     script.write_text(snippet.source)
@@ -64,7 +82,7 @@ def agrees(promised, printed):
 
 
 @pytest.mark.parametrize("snippet", snippets(README), ids=lambda snippet: f"line {snippet.line}")
-def test_a_snippet_prints_what_the_readme_says(snippet, tmp_path):
+def test_a_snippet_prints_what_the_readme_says(snippet, tmp_path, localhost):
     done = run(snippet, tmp_path)
 
     assert done.returncode == 0, done.stderr
@@ -75,7 +93,7 @@ CONSOLES = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTA
 
 
 @pytest.mark.parametrize("console", CONSOLES)
-def test_commands_print_what_the_readme_says(console, home):
+def test_commands_print_what_the_readme_says(console, home, localhost):
     for command, promised in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", console, re.MULTILINE):
         name, *arguments = command.split()
         done = subprocess.run(

@@ -341,13 +341,22 @@ class Keeper:
 
     def _let_go(self) -> None:
         """The link has done its work; whoever reads the machine's line sees it end."""
-        link, self._link, self.machine = self._link, None, None
-        if link is None:
-            return
+        self.machine = None
         gone = threading.Event()
-        self._loop.call(lambda: gone.set() if self._is_over else link.bye("the program has done with it", gone.set))
+        self._loop.call(lambda: self._say_bye(gone.set))  # in turn: `attach` may still be to come
         gone.wait(_PATIENCE)
-        self._loop.call(link.close)
+        self._loop.call(self._close_link)
+
+    def _say_bye(self, then: Callable[[], None]) -> None:
+        if self._link is None or self._is_over:
+            then()
+        else:
+            self._link.bye("the program has done with it", then)
+
+    def _close_link(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
     def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
         """Until something has happened, or it is told to end; False when that comes, or the time is over, before."""

@@ -92,7 +92,7 @@ def over(testbed, *nodes, n=2, lease=None, direct=True, **options):
     hosts = [Host(node.name, config=testbed.config, n=n, lease=lease, direct=direct) for node in nodes]
     pool = RiverPool(hosts=hosts, **options)
     wait_until(lambda: set(states(pool).values()) == {"ok"}, what="all machines up")
-    wait_until(lambda: len(pool._cluster.vms()) == n * len(nodes), what="all VMs")
+    wait_until(lambda: len([vm for vm in pool._cluster.vms() if vm.pid]) == n * len(nodes), what="all VMs")
     return pool
 
 

@@ -57,7 +57,7 @@ def localhost(request, tmp_path, monkeypatch):
         pytest.skip("there is no sshd program (OpenSSH's server) here")
     with sshd.start(tmp_path / "sshd") as server:
         settings = tmp_path / "river.toml"
-        settings.write_text(f'[hosts.localhost]\nhost = "h1"\nconfig = "{server.config}"\nn = 2\n')
+        settings.write_text(f'[hosts.localhost]\nhost = "h1"\nconfig = "{server.config}"\n')
         monkeypatch.setenv("RIVER_CONFIG", str(settings))
         yield
 

@@ -33,6 +33,7 @@ from .reader import Reader
 from .sources import Sources
 from .specs import resolve
 
+_PATIENCE = 5.0  # seconds for whoever turns the loop
 _log = logging.getLogger("river")
 
 
@@ -138,7 +139,8 @@ class Machines:
                     made.set()
 
                 self._loop.call(make)
-                made.wait()
+                if not made.wait(_PATIENCE):
+                    raise RuntimeError("the pool ends while its machines are started")
             assert self._door is not None
             return self._door
 

@@ -7,6 +7,7 @@ May import only the standard library and its neighbours: a bare far interpreter 
 from __future__ import annotations
 
 import array
+import contextlib
 import mmap
 import os
 import socket
@@ -58,8 +59,10 @@ class Channel:
                     count = self.sock.send(data)
             except BlockingIOError:
                 return
-            except OSError:  # nobody reads any more; reading tells of it
+            except OSError:  # nobody reads any more, or the system is short of something: the line ends
                 self.discard()
+                with contextlib.suppress(OSError):
+                    self.sock.shutdown(socket.SHUT_RDWR)  # reading tells of it, after what is still to be read
                 return
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -105,7 +105,20 @@ class Channels:
 
     def take(self, record: Record) -> None:
         """A record has come."""
-        self._TAKE[record.kind](self, record)
+        try:
+            self._TAKE[record.kind](self, record)
+        except OSError:  # no descriptor or no memory is left here: what this was for cannot go on
+            self._break(record)
+
+    def _break(self, record: Record) -> None:
+        """End the line that would be short of something else, and so wait for ever, or take one thing for another."""
+        if record.kind == Kind.FILL:
+            self._drop(FILL.unpack_from(record.payload)[0])  # whose line it is, MEMORY says
+            return
+        if record.kind == Kind.OPEN:
+            self.end(_CHANNEL.unpack(record.payload)[0])
+            self._link.send(Kind.END, record.channel)
+        self.end(record.channel)
 
     def forget_memory(self) -> None:
         """Tell the other side of memory that is gone here."""
@@ -401,6 +414,8 @@ class Channels:
         known = self._memory.get(_MEMORY.unpack(record.payload)[0])
         if channel is not None and known is not None:
             channel.arriving.append(os.dup(known[0]))
+        elif channel is not None:
+            self._break(record)
 
     def _take_fill(self, record: Record) -> None:
         number, size, offset = FILL.unpack_from(record.payload)
@@ -417,7 +432,10 @@ class Channels:
             data, offset = data[count:], offset + count
 
     def _take_drop(self, record: Record) -> None:
-        descriptor, _ = self._memory.pop(_MEMORY.unpack(record.payload)[0], (-1, 0))
+        self._drop(_MEMORY.unpack(record.payload)[0])
+
+    def _drop(self, number: int) -> None:
+        descriptor, _ = self._memory.pop(number, (-1, 0))
         if descriptor >= 0:
             os.close(descriptor)
 
@@ -455,6 +473,10 @@ class Channels:
         self._loop.ends.pop(self._theirs.pop(channel.number, -1), None)
         on_end = channel.on_end
         channel.close()
+        for fill in [fill for fill in self._fills.values() if not fill.users]:  # half has left, and nobody wants it
+            del self._fills[fill.number]
+            self._known.pop(fill.number, None)
+            self._link.send(Kind.DROP, 0, _MEMORY.pack(fill.number))
         if on_end is not None and not self._is_closed:
             on_end()
         if channel.number == 0 and not self._is_closed:

@@ -27,6 +27,7 @@ class Channel:
         sock.setblocking(False)
         self.number = number
         self.sock = sock
+        self.watched = 0  # for which events
         self.unsent: deque[tuple[memoryview, list[int]]] = deque()
         self.size = 0  # of that
         self.arriving: list[int] = []  # descriptors that go with the next bytes

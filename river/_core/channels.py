@@ -236,7 +236,9 @@ class Channels:
     def _watch_channel(self, channel: Channel) -> None:
         reads = self._is_open and channel.reads
         events = select.POLLIN * reads | select.POLLOUT * (bool(channel.unsent) and not channel.is_held)
-        self._loop.watch(channel.sock.fileno(), events, lambda seen: self._channel_ready(channel, seen))
+        if events != channel.watched:
+            channel.watched = events
+            self._loop.watch(channel.sock.fileno(), events, lambda seen: self._channel_ready(channel, seen))
 
     def open_or_close(self) -> None:
         """Read from processes as long as there is a connection that takes what they send."""
@@ -367,7 +369,8 @@ class Channels:
 
     def go_on(self) -> None:
         """There may be room: go on with what is pending, each channel in its turn."""
-        self.open_or_close()
+        if not self._is_open:
+            self.open_or_close()
         for channel in [c for c in self._channels.values() if c.pending]:
             if self._is_open:
                 self._continue(channel)

@@ -32,6 +32,8 @@ _PIECE = 64 * 1024
 class TLS:
     """A transport over TLS (see `link.Transport`)."""
 
+    tells_again = False  # not of what it has decrypted
+
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self.sock = sock
         self._refused = b""  # what TLS has refused once must come again as it was

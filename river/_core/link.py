@@ -27,6 +27,7 @@ from .records import Flow, Kind, Record, RecordError
 from .way import Transport, Way
 
 BEAT = 1.0  # seconds between heartbeats
+_SHORT = 4096  # what comes in so few bytes is most often all there is
 _AT_ONCE = 1 << 20  # bytes that are taken from a connection before others have their turn
 
 
@@ -177,6 +178,8 @@ class Link:
                 self.heard_at = self._loop.clock()
                 for record in connection.decoder.records(data):
                     self._took(connection, record)
+                if len(data) < _SHORT and connection.transport.tells_again:
+                    break
         except (OSError, RecordError):
             self._drop(connection)
             return

@@ -19,7 +19,13 @@ _TOGETHER = 32 * 1024  # small records travel together, up to about so many byte
 
 
 class Transport(Protocol):
-    """An ordered way for bytes between two machines.  Nothing of it blocks."""
+    """An ordered way for bytes between two machines.  Nothing of it blocks.
+
+    tells_again: whether a poll tells of what `receive` has left; else it is called until there is nothing.
+    """
+
+    @property
+    def tells_again(self) -> bool: ...
 
     def watch(self, wants_write: bool) -> list[tuple[int, int]]:
         """Descriptors and events to poll for until something can be done."""
@@ -36,6 +42,8 @@ class Transport(Protocol):
 
 class Pipes:
     """A transport over two descriptors, which it owns: a process's stdin and stdout, say."""
+
+    tells_again = True
 
     def __init__(self, incoming: int, outgoing: int, keep: socket.socket | None = None) -> None:
         self._incoming, self._outgoing = incoming, outgoing

@@ -193,6 +193,8 @@ def _takes(link: Link, channel: Any) -> bool:
 class ChannelStream:
     """stdin and stdout of a command.  links: the connections that lead to it, the nearest first."""
 
+    tells_again = False
+
     def __init__(self, channel: Any, links: list[Link], bell: Bell, close: Callable[[], None]) -> None:
         self._channel = channel
         self._links = links

@@ -66,6 +66,10 @@ class Stream(Protocol):
     When a descriptor of `watch` is ready: `receive` until it returns None, then `send` what is left to be sent.
     """
 
+    @property
+    def tells_again(self) -> bool:
+        """Whether a poll tells of what `receive` has left; it does not have to."""
+
     def watch(self, wants_write: bool) -> list[tuple[int, int]]:
         """(descriptor, POLLIN | POLLOUT) to wait for; ask before each wait, they change.
 

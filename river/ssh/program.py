@@ -176,6 +176,8 @@ def _quoted(stream: ProgramStream) -> list[str]:
 class ProgramStream:
     """stdin and stdout of a command, as those of the program."""
 
+    tells_again = False
+
     def __init__(self, argv: list[str]) -> None:
         self._process = subprocess.Popen(
             argv,

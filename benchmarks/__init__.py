@@ -3,6 +3,9 @@
     tasks.py     what the workers run
     peers.py     one adapter per package, all with the same few methods
     works.py     each work, what it measures and what River is to reach
+    packets.py   two ends that send each other messages
+    machines.py  adapters and works of machines over SSH
+    network.py   the hosts that those are measured on
     driver.py    one measurement in one process of its own
     report.py    ratios, table, JSON and picture
     __main__.py  the order of it all, and the command line

@@ -3,20 +3,23 @@
     python -m benchmarks                   all works, all peers that are installed; about a quarter of an hour
     python -m benchmarks --quick           a smoke run of a few seconds: River and the standard library only
     python -m benchmarks --only submit,map --peers loky,ray
+    python -m benchmarks --only machine    machines over SSH, which are measured only when they are named
     python -m benchmarks --readme          a full run, then the table in README.md and docs/benchmarks.svg
     python -m benchmarks --from results.json --readme PATH     the same from an earlier run
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import time
 from pathlib import Path
 
-from . import report, turns
-from .peers import PEERS, STANDARD, River
+from . import machines, network, report, turns
+from .peers import PEERS, River
 from .works import WORKS
 
+EVERY_PEER, EVERY_WORK = {**machines.PEERS, **PEERS}, {**WORKS, **machines.WORKS}
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -41,8 +44,8 @@ def parse(argv):
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="small sizes, one round, River and the standard library")
-    add("--only", type=names(WORKS), help=f"these works: {', '.join(WORKS)}")
-    add("--peers", type=names(PEERS), help=f"River beside these: {', '.join(PEERS)} (any part of a name)")
+    add("--only", type=names(EVERY_WORK), help=f"these works: {', '.join(EVERY_WORK)}")
+    add("--peers", type=names(EVERY_PEER), help=f"River beside these: {', '.join(EVERY_PEER)} (any part of a name)")
     add("--workers", type=int, default=2, help="processes in each pool (default 2)")
     add("--rounds", type=int, help="how often the peers take turns (default 5; slow peers fewer)")
     add("--json", type=Path, help=f"where the figures go (a complete run: {LATEST.name} in results/)")
@@ -80,23 +83,19 @@ def names(table):
 
 
 def measure(options):
-    present, absent = choose(options)
-    data = report.begin(
-        workers=options.workers,
-        rounds=options.rounds,
-        quick=options.quick,
-        peers={peer.name: peer.version() for peer in present} | absent,
-    )
+    works = [work for name, work in EVERY_WORK.items() if name in (options.only or WORKS)]
+    peers = choose(options, works)
+    data = report.begin(workers=options.workers, rounds=options.rounds, quick=options.quick, peers=peers)
     print(report.heading(data))
     began, measured_sources = time.monotonic(), River.fingerprint()
-    for work in WORKS.values():
-        if options.only and work.name not in options.only:
-            continue
-        measured = [peer for peer in present if takes_part(peer, work)]
-        records = turns.take_turns(work, measured, options.workers, options.rounds, options.quick, tell)
-        tell("")
-        report.add(data, work, records)
-        print(report.work_text(data, work.name), flush=True)
+    with contextlib.ExitStack() as stack:
+        place = place_for(works, options, stack)
+        for work in works:
+            measured = [peer for peer in table_of(work).values() if peers.get(peer.name) and takes_part(peer, work)]
+            records = turns.take_turns(work, measured, options.workers, options.rounds, options.quick, tell, place)
+            tell("")
+            report.add(data, work, records)
+            print(report.work_text(data, work.name), flush=True)
     data["run"] |= {
         "seconds": round(time.monotonic() - began),
         "sources": measured_sources,
@@ -106,12 +105,30 @@ def measure(options):
     return data
 
 
-def choose(options):
-    """The peers to measure, River first; and, by name, why the others are not measured."""
-    wanted = set(options.peers or (STANDARD if options.quick else PEERS)) | {River.name}
-    present = [peer for peer in PEERS.values() if peer.name in wanted and peer.installed()]
-    absent = {name: None for name in PEERS if name in wanted and not PEERS[name].installed()}
-    return present, absent
+def place_for(works, options, stack):
+    """Where they are measured: here, or for those of machines on a network of hosts, which ends with the stack."""
+    if not machines.WORKS.keys() & {work.name for work in works}:
+        return turns.HERE
+    if reason := network.missing():
+        raise SystemExit(f"machines cannot be measured here: the testbed {reason}")
+    tell("starting hosts")
+    return stack.enter_context(network.Network(bare=2 if options.quick else len(network.BARE)))
+
+
+def table_of(work):
+    """The peers of such works."""
+    return machines.PEERS if work.name in machines.WORKS else PEERS
+
+
+def choose(options, works):
+    """The peers to measure, River first: their versions by name, None for what is not installed."""
+    peers = {name: peer for work in works for name, peer in table_of(work).items()}
+    wanted = options.peers or [name for name in peers if not (options.quick and peers[name].distribution)]
+    return {
+        name: peer.version() if peer.installed() else None
+        for name, peer in peers.items()
+        if name in wanted or issubclass(peer, River)
+    }
 
 
 def takes_part(peer, work):

@@ -13,11 +13,12 @@ import sys
 
 
 def main(peer_name, work_name, size, workers, answer):
-    from .peers import PEERS
-    from .works import WORKS
+    from . import machines, peers, works
 
+    table = machines if work_name in machines.WORKS else peers
     try:
-        result = measure(PEERS[peer_name](int(workers)), WORKS[work_name], int(size))
+        work = {**works.WORKS, **machines.WORKS}[work_name]
+        result = measure(table.PEERS[peer_name](int(workers)), work, int(size))
     except BaseException as error:
         lines = str(error).strip().splitlines() or [""]
         result = {"error": f"{type(error).__name__}: {lines[0]}".rstrip(": ")}

@@ -502,4 +502,3 @@ PEERS = {
         QueuePair, Pipe, ManagerQueuePair,
     )
 }  # fmt: skip
-STANDARD = tuple(name for name, peer in PEERS.items() if not peer.distribution)

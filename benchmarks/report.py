@@ -92,8 +92,9 @@ def judge(target, work, peers):
     which = f" ({figure})" if figure != work.main or target.kind == "share" and len(work.figures) > 1 else ""
     peer = target.peer or ME
     if target.kind == "limit":
-        found = peers.get(ME, {}).get("figures", {}).get(figure)
-        text = f"<= {quantity(target.bound, work.figures[figure])}{which}"
+        found = peers.get(peer, {}).get("figures", {}).get(figure)
+        sign = ">=" if work.figures[figure] == "s/B" else "<="  # shown as what it is one over
+        text = f"{sign} {quantity(target.bound, work.figures[figure])}{which}{peer.removeprefix(ME)}"
         shown = found and spread(found, work.figures[figure])
     else:
         found = peers.get(peer, {}).get("ratios", {}).get(figure)
@@ -121,6 +122,8 @@ def quantity(value, unit):
         return scaled(value, (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)))
     if unit == "x":
         return times(value)
+    if unit == "s/B":
+        return f"{digits(1e-6 / value)} MB/s"
     return f"{value:g} {unit}"
 
 
@@ -138,7 +141,7 @@ def digits(value):
 
 
 def spread(found, unit="x"):
-    low, high = (quantity(found[key], unit) for key in ("min", "max"))
+    low, high = (quantity(found[key], unit) for key in (("max", "min") if unit == "s/B" else ("min", "max")))
     middle = quantity(found["median"], unit)
     return middle if low == high else f"{middle} ({low.split(' ')[0].rstrip('x')}-{high.rstrip('x')})"
 
@@ -289,6 +292,7 @@ def shown_figures(data):
 
 # ---- the picture: cards with bars on one logarithmic scale, River at 1x
 
+HEADINGS = {"packet": "River's packets beside its peers", "machine": "River's machines over SSH beside its peers"}
 WIDTH, GAP, LABEL, VALUE = 960, 20, 152, 66
 ROW, HEAD, FOOT = 17, 48, 22
 CARD = (WIDTH - GAP) / 2
@@ -317,8 +321,8 @@ def picture(data):
         parts.append(draw_card(card, scale, column * (CARD + GAP), bottoms[column]))
         bottoms[column] += height(card) + GAP
     total = max(bottoms) + 4
-    is_of_packets = all(name.startswith("packet") for name in data["works"])
-    heading = "River's packets beside its peers" if is_of_packets else "River beside its peers"
+    kinds = {name.partition("_")[0] for name in data["works"]}
+    heading = HEADINGS.get(kinds.pop() if len(kinds) == 1 else "", "River beside its peers")
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total:.0f}" width="{WIDTH}"'
@@ -387,7 +391,7 @@ def card_of(data, name, figure):
 def goal(work, peer, figure):
     """Where the bar must end for the target against this peer: (ratio, is it met); None without a target."""
     for target in work["targets"]:
-        if (target["peer"], target["figure"]) == (peer, figure):
+        if (target["peer"], target["figure"]) == (peer, figure) and target["kind"] != "limit":
             return target["bound"] if target["kind"] == "speedup" else 1 / target["bound"], target["met"]
     return None
 

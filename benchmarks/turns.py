@@ -21,7 +21,22 @@ TIMEOUT = 180.0  # seconds a measurement may take; the slowest peer needs about 
 GRACE = 5.0  # seconds its processes have to end by themselves
 
 
-def take_turns(work, peers, workers, rounds, quick, tell):
+class Here:
+    """Where measurements run: on this machine alone.  Others have the same methods."""
+
+    def command(self, argv):
+        """How a command is run there."""
+        return argv
+
+    def sweep(self):
+        """Ends what the measurement's processes have left where `marked` does not see it; how many that were."""
+        return 0
+
+
+HERE = Here()
+
+
+def take_turns(work, peers, workers, rounds, quick, tell, place=HERE):
     """Measures `work` for each peer in turn, `rounds` times; {peer name: {samples, tasks, ...}}.
 
     A peer that fails is out for the rest of this work, with its error in place of later samples.
@@ -33,7 +48,7 @@ def take_turns(work, peers, workers, rounds, quick, tell):
             if "error" in record or turn >= peer.rounds:
                 continue
             tell(f"{work.name}: round {turn + 1} of {rounds}, {peer.name}")
-            answer = measure(peer.name, work.name, record["tasks"], workers)
+            answer = measure(peer.name, work.name, record["tasks"], workers, place)
             note_down(record, answer)
     return records
 
@@ -54,7 +69,7 @@ def note_down(record, answer):
         record["samples"].append(answer)
 
 
-def measure(peer, work, size, workers):
+def measure(peer, work, size, workers, place=HERE):
     """One measurement; its figures, or {"error": ...}; "left" counts processes that had to be killed."""
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory(prefix="bench", ignore_cleanup_errors=True) as folder:
@@ -63,9 +78,9 @@ def measure(peer, work, size, workers):
         command += [peer, work, str(size), str(workers), str(answer)]
         try:
             with output.open("w") as sink:
-                code = run(command, sink, environment(mark, folder))
+                code = run(place.command(command), sink, environment(mark, folder))
         finally:
-            left = sweep(mark)
+            left = sweep(mark) + place.sweep()
         result = json.loads(answer.read_text()) if answer.exists() else {"error": explain(code, output)}
     return result | ({"left": left} if left else {})
 

@@ -26,7 +26,7 @@ from . import tasks
 @dataclasses.dataclass(frozen=True)
 class Target:
     """`speedup`: times as fast as the peer, at least.  `share`: River's part of the peer's figure, at most.
-    `limit`: River's own figure, at most, in the figure's unit; it names no peer."""
+    `limit`: River's own figure, at most, in the figure's unit; `peer`, if any, is another way of River's."""
 
     kind: str
     bound: float
@@ -41,7 +41,7 @@ class Work:
     run: Callable
     size: int
     quick: int  # the size with --quick
-    figures: "dict[str, str]"  # name -> unit: "s", "B" or "x"
+    figures: "dict[str, str]"  # name -> unit: "s", "B", "x" or "s/B"
     targets: "tuple[Target, ...]" = ()
     pool: bool = True  # the peer's pool is open while it runs
     only: "tuple[str, ...]" = ()  # the peers it concerns; empty for all
@@ -345,8 +345,8 @@ def share(bound, peer, figure=""):
     return Target("share", bound, peer, figure)
 
 
-def limit(bound, figure=""):
-    return Target("limit", bound, "", figure)
+def limit(bound, figure="", peer=""):
+    return Target("limit", bound, peer, figure)
 
 
 TABLE = (

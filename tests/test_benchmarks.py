@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import testbed
 
 pytest.importorskip("numpy", reason="two of the works are about arrays")
 psutil = pytest.importorskip("psutil")
@@ -109,6 +110,54 @@ def test_the_picture_is_xml_and_shows_every_peer(quick, found):
     titles = {found["works"][name]["title"] for name in ("submit", "map", "import")}
 
     assert {"mp.Pool", "ProcessPoolExecutor"} | titles <= words
+
+
+# ---- machines
+
+
+@pytest.fixture(scope="module")
+def of_machines(tmp_path_factory):
+    """A smoke run of those works that need hosts."""
+    if reason := testbed.missing():
+        pytest.skip(f"the testbed {reason}")
+    path = tmp_path_factory.mktemp("machines") / "found.json"
+    done = benchmarks("--quick", "--only", "machine", "--json", path)
+    assert done.returncode == 0, done.stderr
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.timeout(240)
+def test_a_quick_run_of_machines_measures_river_by_tls_and_by_its_session_in_every_work(of_machines, part):
+    assert list(of_machines["works"]) == list(part("machines").WORKS)
+    for name, work in of_machines["works"].items():
+        for peer in ("River", "River (session)"):
+            assert "error" not in work["peers"][peer], (name, peer, work["peers"][peer])
+            assert all(figure["median"] > 0 for figure in work["peers"][peer]["figures"].values()), (name, peer)
+
+
+@pytest.mark.timeout(240)
+def test_no_measurement_leaves_a_process_behind_on_a_host(of_machines):
+    assert [name for name, work in of_machines["works"].items() if "left behind" in str(work["peers"])] == []
+
+
+def test_machines_that_cannot_be_measured_are_an_error_that_says_what_is_missing(part, monkeypatch):
+    monkeypatch.setattr(part("network"), "missing", lambda: "needs a miracle")
+
+    with pytest.raises(SystemExit, match="the testbed needs a miracle"):
+        part("__main__").main(["--quick", "--only", "machine_boot", "--json", "nowhere.json"])
+
+
+def test_a_target_of_another_way_is_judged_by_that_way_and_speed_is_shown_as_megabytes(part):
+    works, report = part("works"), part("report")
+    target = works.limit(1e-6 / 450, "", "River (session)")
+    work = works.Work("w", "w", None, 1, 1, {"byte": "s/B"}, (target,))
+    data = {"works": {}}
+    records = {"River": {"samples": [{"byte": 1e-6 / 100}]}, "River (session)": {"samples": [{"byte": 1e-6 / 500}]}}
+    report.add(data, work, records)
+    judged = data["works"]["w"]["targets"][0]
+
+    assert judged["met"] is True
+    assert (judged["text"], judged["shown"]) == (">= 450 MB/s (session)", "500 MB/s")
 
 
 # ---- the README

@@ -158,7 +158,7 @@ class Keeper:
         self._direct_at = float("-inf")  # when that was tried last
         self._settings: dict[str, Any] = {}
         self._changed = threading.Condition()
-        self._is_told_to_end = False
+        self._is_told_to_end = self._is_logging_in = self._has_let_go = self._has_link = False
         self._is_cut = self._is_over = False  # of the link: it has no connection; it has ended for good
         self._is_up = False
         self._failures = 0
@@ -197,9 +197,22 @@ class Keeper:
         if machine is not None:
             machine.finish()
 
+    def join(self, seconds: float) -> None:
+        """Wait until it has let go of the machine; not for a login, which ends by itself and comes to nothing then."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_logging_in or self._has_let_go, seconds)
+        if self._has_let_go:
+            self.thread.join()
+
     # -- its thread ----------------------------------------------------------------------------------------------
 
     def _keep(self) -> None:
+        try:
+            self._keep_until_the_end()
+        finally:
+            self._note(_has_let_go=True)
+
+    def _keep_until_the_end(self) -> None:
         while not self._is_told_to_end:
             try:
                 self._start()
@@ -237,7 +250,7 @@ class Keeper:
             "direct": None,
             "is_back": False,
         }
-        booted = self._boot(self.host, self._settings_for, self._timeout)
+        booted = self._log_in(self._settings_for, self._timeout)
         self.peer, self.facts = booted.peer, dict(booted.facts)
         ours, theirs = pair()
         line = Connection(ours)
@@ -247,6 +260,7 @@ class Keeper:
             self._link.channels.open(theirs)
             self._link.attach(booted.stream)
 
+        self._has_link = True  # or soon
         self._loop.call(attach)
         if not self._wait(lambda: self._is_up or self._is_cut or self._is_over, self._timeout) or not self._is_up:
             line.close()
@@ -258,6 +272,18 @@ class Keeper:
         self.state = "ok"
         if not self._is_told_to_end:
             self._books.arrived(machine)
+
+    def _log_in(self, settings: Callable[[Session], dict[str, Any]], seconds: float) -> ssh.Booted:
+        """Log in, and start River there.  Raises HostError, also when nobody needs it any more by then."""
+        self._note(_is_logging_in=True)
+        try:
+            booted = self._boot(self.host, settings, seconds)
+        finally:
+            self._note(_is_logging_in=False)
+        if self._is_told_to_end:
+            booted.session.close()
+            raise HostError(self.host.name, "boot", f"{self.host.name}: it was let go of while it started")
+        return booted
 
     def _settings_for(self, session: Session) -> dict[str, Any]:
         """What the agent is told, now that we know how to reach it."""
@@ -313,7 +339,7 @@ class Keeper:
         """Make another connection to the agent that runs there."""
         try:
             settings = {**self._settings, "direct": None, "is_back": True}
-            booted = self._boot(self.host, lambda _: settings, max(1.0, min(left, self._timeout)))
+            booted = self._log_in(lambda _: settings, max(1.0, min(left, self._timeout)))
         except HostError as error:
             self.last_error = str(error)
             self._wait(lambda: self._is_over, _PAUSE)
@@ -342,6 +368,9 @@ class Keeper:
     def _let_go(self) -> None:
         """The link has done its work; whoever reads the machine's line sees it end."""
         self.machine = None
+        if not self._has_link:
+            return
+        self._has_link = False
         gone = threading.Event()
         self._loop.call(lambda: self._say_bye(gone.set))  # in turn: `attach` may still be to come
         gone.wait(_PATIENCE)

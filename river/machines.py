@@ -248,10 +248,9 @@ class Machines:
 
     def close(self) -> None:
         """Let go of all hosts, which have been told to end."""
-        keepers = list(self._keepers.values())
-        for keeper in keepers:
+        for keeper in list(self._keepers.values()):
             if keeper.thread is not threading.current_thread():
-                keeper.thread.join(10)  # it may be in the middle of a login, which then ends by itself
+                keeper.join(10)
         if self._door is not None:
             self._loop.call(self._door[1].close)
         self._loop.call(self._publish_no_more)

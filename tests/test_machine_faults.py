@@ -14,6 +14,7 @@ import subprocess
 import sys
 import types
 import uuid
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import psutil
@@ -485,6 +486,19 @@ def test_20_machines_start_at_once(testbed):
         assert {*pool.map(deeds.where, range(200), chunksize=1)} == {node.name for node in nodes}
 
 
+def test_a_machine_that_is_lost_again_and_again_is_left_alone_and_a_pool_without_another_one_says_so(testbed, notes):
+    (node,) = testbed.nodes(1)
+    with over(testbed, node, n=1) as pool:
+        future = pool.submit(notes.waiting(), 1)
+        for count in range(1, 6):
+            ran_on(node, notes, count)
+            family(node)[0].kill()
+
+        with pytest.raises(BrokenProcessPool, match=r"node1 .* nothing may take its place: its agent is gone"):
+            future.result(60)
+        assert states(pool) == {"node1": "quarantined"}
+
+
 # ---------------------------------------------------------------------------------- hosts that cannot be used
 
 
@@ -578,6 +592,20 @@ def test_ctrl_c_is_one_keyboard_interrupt_and_leaves_nothing(testbed):
         wait_until(lambda: all(map(is_bare, nodes)), 10, "the end of all on the hosts")
 
 
+def test_ctrl_c_does_not_wait_for_a_host_that_hangs(testbed):
+    node1, node2 = testbed.nodes(2)
+    node1.freeze()
+    text = """if 1:
+    import threading
+    print("ready", flush=True)
+    threading.Timer(1, os.kill, (os.getpid(), 2)).start()
+    river.RiverPool(hosts=HOSTS)
+    """
+    with program(testbed, text, node1) as process:
+        assert process.wait(8) in (1, -signal.SIGINT)  # a login may take 30 s
+    node1.thaw()
+
+
 def test_a_laptop_may_sleep_for_30_seconds(testbed, notes):
     node1, node2 = testbed.nodes(2)
     text = f"""if 1:
@@ -629,16 +657,17 @@ def test_an_exception_in_the_body_ends_all(testbed):
         pool.map_async(deeds.wait_for_ever, range(8))
         raise LookupError
 
-    wait_until(lambda: all(map(is_bare, nodes)), 3, "the end of all on the hosts")
+    wait_until(lambda: all(map(is_bare, nodes)), 10, "the end of all on the hosts")
 
 
-def test_a_pool_that_ends_while_its_hosts_are_starting_leaves_nothing(testbed):
+def test_a_pool_that_ends_while_its_hosts_are_starting_leaves_nothing(testbed, monkeypatch):
+    monkeypatch.setattr(river.far, "GRACE", 60.0)
     nodes = testbed.nodes(4)
     hosts = [Host(node.name, config=testbed.config) for node in nodes]
     for _ in range(3):
         with RiverPool(hosts=hosts) as pool:
             pool.submit(int).result(60)
-        wait_until(lambda: all(map(is_bare, nodes)), 3, "the end of all on the hosts")
+        wait_until(lambda: all(map(is_bare, nodes)), 10, "the end of all on the hosts")
 
 
 def test_a_fork_of_the_driver_disturbs_nothing(testbed):

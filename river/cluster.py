@@ -257,7 +257,8 @@ class Cluster:
         for vm in vms:
             left = self.scheduler.vms.get(vm.name)
             running = next(iter(left.tasks), None) if left is not None else None
-            self.act(self.decide(self.scheduler.lost, vm.name, running, 0, False, time.monotonic()), facts)
+            event, now = self.scheduler.lost, time.monotonic()
+            self.act(self.decide(event, vm.name, running, 0, False, now, not machine.is_far), facts)
 
     def printed(self, name: str, which: int, lines: bytes, dropped: int) -> None:
         """A VM on another machine has printed."""

@@ -353,6 +353,31 @@ def test_large_arguments_and_results_pass_whole_while_connections_are_reset(test
         assert result.get(60) == [piece[::-1] for piece in pieces]
 
 
+@pytest.mark.parametrize("chunksize", [1, 4])
+def test_with_retries_0_nothing_runs_twice_though_a_machine_that_is_cut_off_goes_on_for_a_while(
+    testbed, notes, monkeypatch, chunksize
+):
+    monkeypatch.setattr(river.far, "SUSPECT", 1.5)
+    monkeypatch.setattr(river.far, "RETRY", 2.0)
+    monkeypatch.setattr(river.far, "LOST", 3.0)
+    node1, node2 = testbed.nodes(2)
+    with over(testbed, node1, node2, n=1, lease=4.0, retries=0) as pool:
+        result = pool.map_async(notes.waiting(), range(16), chunksize=chunksize, on_error="return")
+        ran_on(node1, notes)
+        ran_on(node2, notes)
+        node1.cut()
+        node1.path(f"{notes.path}-open").touch()
+        ran_on(node1, notes, min(2, chunksize))  # which the driver will never hear of
+        wait_until(lambda: states(pool)["node1"] != "ok", what="the loss of node1")
+        notes.open()
+
+        done = result.get(60)
+        ran = collections.Counter(map(int, notes.all()))
+        assert max(ran.values()) == 1
+        assert {number for number in range(16) if isinstance(done[number], WorkerLost)} >= {*map(int, notes.on(node1))}
+        assert [done[number] for number in map(int, notes.on(node2))] == list(map(int, notes.on(node2)))
+
+
 # ------------------------------------------------------------------------------------------- the host
 
 

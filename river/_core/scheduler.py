@@ -191,11 +191,12 @@ class Scheduler:
         return self._distribute(todo, now, (name,))
 
     def lost(
-        self, name: str, running: int | None, index: int = 0, blame: bool = True, now: float = 0.0
+        self, name: str, running: int | None, index: int = 0, blame: bool = True, now: float = 0.0, heard: bool = True
     ) -> list[Instruction]:
         """A VM is gone.  It was at item `index` of task `running`; what it had reported came before this.
 
-        `blame` is False when the VM was ended for a reason that is not the running task's.
+        `blame` is False when the VM was ended for a reason that is not the running task's, `heard` when nobody was
+        told how far it came: it may have begun, and still begin, all that it was sent.
         """
         vm = self.vms.pop(name, None)
         if vm is None:
@@ -212,6 +213,11 @@ class Scheduler:
         for task in vm.tasks.values():
             if task.number not in self.tasks:
                 continue  # cancelled, or given up
+            if not heard and not task.retries:
+                del self.tasks[task.number]  # at most once, here or there
+                task.deaths += 1
+                todo.append(Fail(task, "lost", name))
+                continue
             if task.number == running and not blame and not task.retries and task.size == 1:
                 del self.tasks[task.number]  # at most once, and it had begun
                 task.deaths += 1

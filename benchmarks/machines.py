@@ -150,9 +150,9 @@ class Dask(Arrays, peers.Dask):
 
 
 class OpenSSH(peers.Peer):
-    """Not a pool: the login, and a Python that does nothing."""
+    """Not a pool: the login, and a Python that does nothing (`-c pass`)."""
 
-    name = "ssh HOST python3 -c pass"
+    name = "ssh HOST python3"
     module = "subprocess"
 
     def open(self, hosts):

@@ -4,7 +4,9 @@
     furnished  node17, node18       the packages of PACKAGES as well: numpy, and what dask's SSHCluster needs there
     distant    node19, node20       furnished, and a round trip takes 50 ms longer
 
-All share this machine's cores with whoever talks to them.
+All share this machine's cores with whoever talks to them.  The picture of a whole run:
+
+    python -m benchmarks --only machine --json benchmarks/results/machines.json --svg docs/machines.svg
 
 May not: know a peer or a work.
 """

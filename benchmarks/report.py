@@ -226,8 +226,8 @@ def rewrite_readme(path, data):
 
 
 def of_pools(data):
-    """The same without the works of packets, which have other peers, and a paragraph and a picture of their own."""
-    return {**data, "works": {name: work for name, work in data["works"].items() if not name.startswith("packet")}}
+    """The same without the works of packets and machines, which have peers and pictures of their own."""
+    return {**data, "works": {name: work for name, work in data["works"].items() if name.split("_")[0] not in HEADINGS}}
 
 
 def readme_part(data):

@@ -354,6 +354,39 @@ def test_a_channel_may_end_while_memory_is_on_its_way_and_the_memory_can_be_sent
     os.close(reader.descriptors[0])
 
 
+def test_memory_that_is_filled_again_while_it_is_on_its_way_arrives_as_it_is_then(linked):
+    """A VM dies while a large array comes, and what it was lent is used for the next task's."""
+    near, far = another(linked)
+    segment = shm.Segment(bytes(24_000_000))
+    before = os.fstat(segment.descriptor).st_ino
+    pass_on(near, b"m", segment.descriptor)
+    linked.until(lambda: linked.near.link.bytes_out > 1_000_000, "the beginning of the memory")
+    near.close()
+    del segment
+    again = shm.Segment(random.Random(5).randbytes(24_000_000))
+    assert os.fstat(again.descriptor).st_ino == before
+
+    reader = Reader(linked.far.sock)
+    pass_on(linked.near.sock, b"n", again.descriptor)
+    linked.until(lambda: reader.has(1), "the memory")
+    assert content(reader.descriptors[0])[:24_000_000] == random.Random(5).randbytes(24_000_000)
+    os.close(reader.descriptors[0])
+    far.close()
+
+
+def test_a_socket_behind_memory_ends_with_the_line_it_was_to_pass(linked):
+    near, far = another(linked)
+    segment = shm.Segment(bytes(24_000_000))
+    here, passed = socket.socketpair()
+    pass_on(near, b"ms", segment.descriptor, passed.fileno())
+    passed.close()
+    linked.until(lambda: linked.near.link.bytes_out > 1_000_000, "the beginning of the memory")
+    far.close()
+    linked.until(Reader(here).ended, "its end")
+    here.close()
+    near.close()
+
+
 def test_a_socket_whose_channel_has_ended_meanwhile_ends(linked):
     near, far = another(linked)
     far.close()
@@ -410,6 +443,23 @@ def test_where_no_descriptor_is_left_the_line_ends_and_all_others_go_on(linked):
     linked.until(lambda: reader.has(5), "what goes another way")
 
 
+def test_where_memory_cannot_be_mapped_the_line_ends_and_all_others_go_on(linked):
+    near, far = another(linked)
+    segment = shm.Segment(bytes(1_000_000))
+    pass_on(near, b"m", segment.descriptor)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as hoard:
+        hoard.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free_descriptor() + 1, limits[1]))  # but not for a mapping
+        linked.near.loop.turn(0)
+    for sock in (near, far):
+        linked.until(Reader(sock).ended, "the end of what was short of a descriptor")
+        sock.close()
+    linked.near.sock.send(b"hello")
+    reader = Reader(linked.far.sock)
+    linked.until(lambda: reader.has(5), "what goes another way")
+
+
 def lowest_free_descriptor():
     number = os.dup(0)
     os.close(number)
@@ -436,6 +486,20 @@ def test_who_does_not_read_holds_up_nobody_else_and_costs_little_memory(linked):
     linked.until(lambda: late.has(taken), "all of it, when it is read at last")
     near.close()
     far.close()
+
+
+def test_large_memory_on_its_way_to_one_process_does_not_keep_others_from_theirs(linked):
+    near, far = another(linked)
+    segment = shm.Segment(bytes(100_000_000))
+    pass_on(near, b"m", segment.descriptor)
+    linked.until(lambda: linked.near.link.bytes_out > 1_000_000, "the beginning of the memory")
+    linked.near.sock.send(b"small")
+    reader = Reader(linked.far.sock)
+    linked.until(lambda: reader.has(5), "what is small")
+
+    assert linked.near.link.bytes_out < 50_000_000
+    for sock in (near, far):
+        sock.close()
 
 
 def test_without_a_connection_processes_wait_and_memory_does_not_grow(linked):
@@ -490,6 +554,12 @@ def test_garbage_ends_its_connection_and_nothing_else(linked, garbage):
     linked.until(lambda: reader.has(2), "the bytes")
 
     assert reader.data == b"on"
+
+
+def test_what_no_river_says_ends_the_link_and_not_who_turns_it(linked):
+    beat = records.Flow(EPOCH).beat(0.0, b"no JSON")
+    linked.connections[0][1].send(beat)
+    linked.until(lambda: any("cannot be taken" in str(news) for news in linked.near.heard), "the news")
 
 
 @pytest.mark.parametrize("seed", range(6))

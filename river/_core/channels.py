@@ -33,6 +33,7 @@ MOST_WAITING, _FEW_WAITING = 1 << 20, 1 << 18
 # Bytes for one socket that its process has not taken: beyond this the other side is told not to send more of them.
 _MOST_UNSENT = 4 << 20
 _CMSG = socket.CMSG_SPACE(250 * 4) if hasattr(socket, "CMSG_SPACE") else 0
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _CHANNEL = struct.Struct("<I")
 _MEMORY = struct.Struct("<Q")
 _MACHINE = struct.Struct("<Q")
@@ -247,6 +248,8 @@ class Channels:
             self._is_open = is_open
             for channel in self._channels.values():
                 self._watch_channel(channel)
+            if is_open:
+                self._loop.call(self._go_on)  # not at once: memory would take all the room, and the others none
 
     def _channel_ready(self, channel: Channel, events: int) -> None:
         if channel.unsent and events & select.POLLOUT:
@@ -261,7 +264,7 @@ class Channels:
 
     def _read(self, channel: Channel) -> None:
         try:
-            count, ancillary, _, _ = channel.sock.recvmsg_into([self._scratch], _CMSG)
+            count, ancillary, _, _ = channel.sock.recvmsg_into([self._scratch], _CMSG, _CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
@@ -271,7 +274,11 @@ class Channels:
                 numbers = array.array("i")
                 numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
                 for number in numbers:
-                    self._carry(channel, number)
+                    try:
+                        self._carry(channel, number)
+                    except OSError:  # no descriptor or address space is left to map it: the line ends
+                        os.close(number)
+                        count = 0
         if not count and channel.partner is not None and channel.partner.has_moved:
             self.move(channel.number)
         elif not count:
@@ -310,10 +317,12 @@ class Channels:
         elif fill is not None:
             os.close(descriptor)
             fill.users += 1
-            channel.pending.append((Kind.FILL, fill))
+            if self._known.get(number) != content:  # who it was for is dead, and it was filled again meanwhile
+                fill.offset = 0
         else:
-            self._known[number] = content
             fill = self._fills[number] = Fill(number, descriptor, facts.st_size)
+        if fill is not None:
+            self._known[number] = content
             channel.pending.append((Kind.FILL, fill))
         channel.pending.append((Kind.MEMORY, _MEMORY.pack(number)))
         if not content:
@@ -364,13 +373,12 @@ class Channels:
                 break
         if fill.offset < fill.size:
             return False
-        self._fills.pop(fill.number, None)
+        if self._fills.get(fill.number) is fill:
+            del self._fills[fill.number]
         return True
 
-    def go_on(self) -> None:
-        """There may be room: go on with what is pending, each channel in its turn."""
-        if not self._is_open:
-            self.open_or_close()
+    def _go_on(self) -> None:
+        """There is room: go on with what is pending."""
         for channel in [c for c in self._channels.values() if c.pending]:
             if self._is_open:
                 self._continue(channel)
@@ -475,7 +483,11 @@ class Channels:
         self._loop.forget(channel.sock.fileno())
         self._loop.ends.pop(self._theirs.pop(channel.number, -1), None)
         on_end = channel.on_end
+        unannounced = [what[4:] for kind, what in channel.pending if kind == Kind.OPEN and isinstance(what, bytes)]
         channel.close()
+        for number in unannounced:  # the other side will never hear of these
+            if carried := self._channels.get(_CHANNEL.unpack(number)[0]):
+                self._forget(carried)
         for fill in [fill for fill in self._fills.values() if not fill.users]:  # half has left, and nobody wants it
             del self._fills[fill.number]
             self._known.pop(fill.number, None)

@@ -183,6 +183,10 @@ class Link:
         except (OSError, RecordError):
             self._drop(connection)
             return
+        except Exception as error:  # noqa: BLE001 - a fault in River costs this machine, and not all that turn the loop
+            self._drop(connection)
+            self._owner.ended(f"what it said cannot be taken: {type(error).__name__}: {error}")
+            return
         self.bytes_in += total
         if connection not in self._connections:
             return
@@ -194,7 +198,8 @@ class Link:
             self._flush(connection)
         else:
             self._watch(connection)
-        self.channels.go_on()
+        self.channels.open_or_close()
+        self.flush()
 
     def _drop(self, connection: Way) -> None:
         """A connection has ended."""
@@ -235,7 +240,8 @@ class Link:
                 self._drop(other)
         self._owner.greeted()
         self._flush(connection)
-        self.channels.go_on()
+        self.channels.open_or_close()
+        self.flush()
 
     def _took(self, connection: Way, record: Record) -> None:
         if record.kind == Kind.HELLO:

@@ -111,6 +111,7 @@ class Loop:
         left = self.left()
         if left is not None and (seconds is None or left < seconds):
             seconds = left
+        calls = len(self._calls)
         ready = self._poll.poll(-1 if seconds is None else seconds if self._is_epoll else 1000 * seconds)
         now = self.clock()
         if self._due and now > self._due + _ASLEEP:
@@ -121,7 +122,7 @@ class Loop:
             known = self._watched.get(descriptor)
             if known is not None:
                 known[1](events)
-        for _ in range(len(self._calls)):  # those that come meanwhile have their turn after the descriptors
+        for _ in range(calls):  # those that came meanwhile have their turn after the next descriptors
             self._calls.popleft()()
         if now >= self._due:
             self._due = min((one.tick(now) for one in list(self._timed)), default=0.0)

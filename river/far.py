@@ -44,8 +44,8 @@ SUSPECT, RETRY, LOST = 5.0, 8.0, 30.0
 # Seconds without a word from us after which it ends by itself, and that it waits for us when its connection has ended:
 # the former lets a laptop sleep for a while, the latter ends it soon when the program was killed.
 LEASE, GRACE = 60.0, 6.0
-# Seconds between two attempts to come back, and at least and at most between two to start it anew.
-_PAUSE, _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 1.0, 30.0
+# Seconds between two attempts to come back, and between the first two to start it anew; then twice as long each time.
+_PAUSE, _FIRST_PAUSE = 0.5, 1.0
 # So many failures in a row, or losses within so many seconds, and it is left alone.
 _MOST_FAILURES, _MOST_LOSSES, _SOON = 5, 5, 600.0
 _AGAIN = 30.0  # seconds between two attempts at a direct connection
@@ -209,6 +209,10 @@ class Keeper:
     def _keep(self) -> None:
         try:
             self._keep_until_the_end()
+        except Exception as error:  # a fault in River must not become a hang
+            _log.exception("River failed while it kept %s; please report this", self.host.name)
+            self._let_go()
+            self._quarantine(f"River failed: {type(error).__name__}: {error}")
         finally:
             self._note(_has_let_go=True)
 
@@ -232,7 +236,7 @@ class Keeper:
         """Until the next attempt to start it."""
         if self._is_told_to_end:
             return 0.0
-        return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._failures) * (0.5 + self._chance() / 2))
+        return float(_FIRST_PAUSE * 2**self._failures * (0.5 + self._chance() / 2))
 
     def _start(self) -> None:
         """Start the machine, and tell the cluster when it is up.  Raises HostError."""
@@ -265,7 +269,8 @@ class Keeper:
         if not self._wait(lambda: self._is_up or self._is_cut or self._is_over, self._timeout) or not self._is_up:
             line.close()
             words = booted.stream.error().strip() or "nothing"
-            what = f"River did not start there within {self._timeout:g} s; it said {words}"
+            limit = "" if self._is_cut or self._is_over else f" within {self._timeout:g} s"
+            what = f"River did not start there{limit}; it said {words}"
             raise HostError(self.host.name, "boot", f"{self.host.name} ({self.peer}): {what}")
         machine = self.machine = FarMachine(self, line, self.host.n or int(self.facts["cpus"]), self.facts)
         self._failures = 0
@@ -278,6 +283,8 @@ class Keeper:
         self._note(_is_logging_in=True)
         try:
             booted = self._boot(self.host, settings, seconds)
+        except OSError as error:  # no descriptor is left, say
+            raise HostError(self.host.name, "connect", f"{self.host.name}: cannot log in: {error}") from error
         finally:
             self._note(_is_logging_in=False)
         if self._is_told_to_end:
@@ -380,6 +387,7 @@ class Keeper:
         if self._link is None or self._is_over:
             then()
         else:
+            self._link.channels.hang_up()  # its tasks do not wait until this has left, which it may never
             self._link.bye("the program has done with it", then)
 
     def _close_link(self) -> None:

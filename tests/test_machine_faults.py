@@ -6,6 +6,7 @@ seen what ran where, and how often.
 
 import collections
 import contextlib
+import errno
 import functools
 import os
 import runpy
@@ -337,6 +338,29 @@ def test_connections_that_are_reset_again_and_again_cost_nothing(testbed, notes,
 
         assert [value for value, _ in result.get(60)] == list(range(400))
         assert sorted(map(int, notes.all())) == list(range(400))
+
+
+def test_a_login_for_which_no_descriptor_is_left_is_one_failed_attempt_to_come_back(testbed, notes, monkeypatch):
+    (node,) = testbed.nodes(1)
+    with over(testbed, node, direct=False) as pool:
+        (keeper,) = pool._cluster.machines._keepers.values()
+        boot, failed = keeper._boot, []
+
+        def boot_at_second_try(*args):
+            if not failed:
+                failed.append(args)
+                raise OSError(errno.EMFILE, "Too many open files")
+            return boot(*args)
+
+        monkeypatch.setattr(keeper, "_boot", boot_at_second_try)
+        future = pool.submit(notes.waiting(), 1)
+        ran_on(node, notes)
+        node.reset_connections()
+        wait_until(lambda: failed, what="an attempt to come back")
+        notes.open()
+
+        assert future.result(60) == 1
+        assert notes.all() == ["1"]
 
 
 @both_ways
@@ -704,6 +728,24 @@ def test_a_fork_of_the_driver_disturbs_nothing(testbed):
         assert os.waitpid(pid, 0)[1] == 0
         assert pool.map(deeds.successor, range(100)) == list(range(1, 101))
         assert states(pool) == {"node1": "ok", "node2": "ok"}
+
+
+def test_a_forked_child_that_lives_on_does_not_hide_the_loss_of_a_machine(testbed, notes):
+    node1, node2 = testbed.nodes(2)
+    with over(testbed, node1, node2, direct=False) as pool:
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        try:
+            futures = [pool.submit(notes.waiting(), number) for number in range(4)]
+            ran_on(node1, notes, 2)
+            node2.path(f"{notes.path}-open").touch()
+            family(node1)[0].kill()
+
+            assert [future.result(60) for future in futures] == list(range(4))
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def test_two_pools_on_the_same_hosts_do_not_know_of_each_other(testbed):

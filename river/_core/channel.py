@@ -62,8 +62,7 @@ class Channel:
                 return
             except OSError:  # nobody reads any more, or the system is short of something: the line ends
                 self.discard()
-                with contextlib.suppress(OSError):
-                    self.sock.shutdown(socket.SHUT_RDWR)  # reading tells of it, after what is still to be read
+                self.hang_up()  # reading tells of it, after what is still to be read
                 return
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -80,6 +79,11 @@ class Channel:
                 os.close(descriptor)
         self.unsent.clear()
         self.size = 0
+
+    def hang_up(self) -> None:
+        """Let its process see the end, even if a forked child has our end of the socket, too."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.discard()

@@ -484,6 +484,8 @@ class Channels:
         self._loop.ends.pop(self._theirs.pop(channel.number, -1), None)
         on_end = channel.on_end
         unannounced = [what[4:] for kind, what in channel.pending if kind == Kind.OPEN and isinstance(what, bytes)]
+        if not (channel.is_moved and channel.has_moved):  # else a twin goes on with its socket
+            channel.hang_up()
         channel.close()
         for number in unannounced:  # the other side will never hear of these
             if carried := self._channels.get(_CHANNEL.unpack(number)[0]):

@@ -14,8 +14,8 @@ import select
 
 _TAIL = 16384  # bytes of a VM's last words that are kept
 MOST = 1 << 20  # beyond this the VMs have to wait until it is read
-# What one stream may say to a driver on another machine: bytes a second, and at once after a silence.  A task that
-# prints without end would else take the line from the results.
+# What one stream, or the log, of a VM may say to a driver on another machine: bytes a second, and at once after a
+# silence.  A task that prints without end would else take the line from the results.
 _RATE, _BURST = 256 * 1024, 1 << 20
 _LONGEST = 16384  # bytes of a line; a longer one goes in parts
 
@@ -56,13 +56,29 @@ class Stream:
         os.close(self.theirs)
 
 
+class Allowance:
+    """How much may be said."""
+
+    def __init__(self) -> None:
+        self._left = float(_BURST)
+        self._at = 0.0
+
+    def takes(self, size: int, now: float) -> bool:
+        """Whether so many bytes may go now."""
+        self._left = min(_BURST, self._left + (now - self._at) * _RATE)
+        self._at = now
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+
 class Lines:
-    """Whole lines out of what comes, no more of them than the rate allows."""
+    """Whole lines out of what comes, no more of them than is allowed."""
 
     def __init__(self) -> None:
         self._begun = b""  # the line that is not complete yet
-        self._left = float(_BURST)
-        self._at = 0.0
+        self._allowance = Allowance()
         self._dropped = 0
 
     def take(self, data: bytes, now: float, is_last: bool = False) -> tuple[bytes, int]:
@@ -71,12 +87,9 @@ class Lines:
         whole += newline
         if self._begun and (is_last or len(self._begun) > _LONGEST):
             whole, self._begun = whole + self._begun + b"\n", b""
-        self._left = min(_BURST, self._left + (now - self._at) * _RATE)
-        self._at = now
-        if len(whole) > self._left:
+        if not self._allowance.takes(len(whole), now):
             self._dropped += whole.count(b"\n")
             whole = b""
-        self._left -= len(whole)
         dropped = self._dropped if whole or is_last else 0
         self._dropped -= dropped
         return whole, dropped

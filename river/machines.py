@@ -115,8 +115,13 @@ class Machines:
         if not books.reader.turn_along(self._loop):
             self._thread = threading.Thread(target=self._loop.run, name="river-links", daemon=True)
             self._thread.start()
-        for host in hosts:
-            self._begin(host)
+        try:
+            for host in hosts:
+                self._begin(host)
+        except BaseException:  # Ctrl-C: whoever makes us has no handle to end us by
+            self.end()
+            self.close()
+            raise
 
     def _begin(self, host: Host) -> Keeper:
         keeper = Keeper(
@@ -202,9 +207,13 @@ class Machines:
             if name in names and before.is_hopeful:
                 raise ValueError(f"there is a host {name} already, and it is {before.state}; remove() lets go of it")
         self._adding |= names
-        keepers = [self._begin(host) for host in hosts]
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or not names & self._awaited)
+        try:
+            keepers = [self._begin(host) for host in hosts]
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closed or not names & self._awaited)
+        except BaseException:  # Ctrl-C: nobody waits for them any more, and one that fails is told of as any other is
+            self._adding -= names
+            raise
         failed = [keeper for keeper in keepers if not keeper.is_hopeful and keeper.error is not None]
         for keeper in failed:
             del self._keepers[keeper.host.name]

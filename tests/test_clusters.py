@@ -6,6 +6,7 @@ On the testbed (see testbed/), where each host is a machine of its own.
 import math
 import os
 import socket
+import threading
 from pathlib import Path
 
 import exchanges
@@ -15,7 +16,7 @@ from served import own_home  # noqa: F401
 from tasks import Gate, wait_until
 
 import river
-from river import Cluster, Host, HostError, RiverPool
+from river import Cluster, Host, HostError, RiverPool, machines
 from river.queues import Queue
 
 pytest_plugins = ["testbed.fixture"]
@@ -213,6 +214,21 @@ def test_a_host_that_cannot_be_added_is_an_error_and_all_goes_on(testbed, hosts)
 
         assert names(cluster) == ["node1", "node2"]
         assert cluster.pool.map(math.sqrt, [4]) == [2]
+
+
+def test_ctrl_c_while_hosts_begin_to_start_leaves_nothing(testbed, hosts, monkeypatch):
+    begin = machines.Machines._begin
+
+    def begin_or_be_interrupted(self, host):
+        if host.name == "node2":
+            raise KeyboardInterrupt
+        return begin(self, host)
+
+    monkeypatch.setattr(machines.Machines, "_begin", begin_or_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Cluster(*hosts(2))
+    wait_until(lambda: "river-node1" not in {thread.name for thread in threading.enumerate()}, what="the keeper's end")
+    wait_until(lambda: not testbed.host("node1").processes(), what="the end of all on node1")
 
 
 def test_what_cannot_be_added_or_removed_is_told(hosts):

@@ -226,7 +226,7 @@ def test_ctrl_c_while_hosts_begin_to_start_leaves_nothing(testbed, hosts, monkey
 
     monkeypatch.setattr(machines.Machines, "_begin", begin_or_be_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        Cluster(*hosts(2))
+        Cluster(*hosts(2, direct=False))
     wait_until(lambda: "river-node1" not in {thread.name for thread in threading.enumerate()}, what="the keeper's end")
     wait_until(lambda: not testbed.host("node1").processes(), what="the end of all on node1")
 

@@ -449,7 +449,7 @@ class Keeper:
     def joined(self, number: int, partner: Channels, other: int) -> None:
         """A line between two machines, or two VMs of this one: it may go on without us, if that is allowed."""
         there = partner.owner
-        if not isinstance(there, Keeper) or not (self._port and there._port):
+        if not isinstance(there, Keeper) or not (there is self or (self._port and there._port)):
             return
         line = _numbers()
         for keeper, channel, far, is_first in ((self, number, there, True), (there, other, self, False)):

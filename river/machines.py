@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ._core import cpus
-from ._core.direct import DRIVER, TLS, Door
+from ._core.direct import TLS, Door
 from ._core.loop import Loop
+from ._core.peers import DRIVER
 from ._core.scheduler import Scheduler
 from .certificates import Authority
 from .errors import HostError

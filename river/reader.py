@@ -140,8 +140,10 @@ class Reader:
             until = max(0.0, deadline - time.monotonic())
             timeout = until if timeout is None else min(timeout, until)
         loop = self._loop
-        if loop is not None and (left := loop.left()) is not None:
-            timeout = left if timeout is None else min(timeout, left)
+        if loop is not None:
+            spin = 0.0  # a machine is too far for that
+            if (left := loop.left()) is not None:
+                timeout = left if timeout is None else min(timeout, left)
         try:
             ready = self._poller.wait(timeout, spin)
         except BaseException:

@@ -19,6 +19,7 @@ Law: it imports none of them and runs no user code, as whoever reads calls it.  
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import pkgutil
@@ -209,7 +210,12 @@ class Supply:
 
 def _is_ours(path: str) -> bool:
     """Whether a file or folder belongs to the program: it is neither installed nor of the standard library."""
-    path = os.path.abspath(path)
+    return _is_ours_for_good(path if os.path.isabs(path) else os.path.abspath(path))
+
+
+@functools.lru_cache(4096)  # it is asked with each call
+def _is_ours_for_good(path: str) -> bool:
+    path = os.path.normpath(path)
     if not _INSTALLED.isdisjoint(path.split(os.sep)) or path == os.path.dirname(sys.executable):
         return False
     return not any(path == folder or path.startswith(folder + os.sep) for folder in _STANDARD)

@@ -27,18 +27,20 @@ import socket
 import struct
 import sys
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import cpus, memory, orphans, records, supervisor
 from .channel import Channel
 from .channels import Channels
 from .connection import pair
-from .direct import DRIVER, TLS, Door
 from .handshake import HandshakeError, Talk
 from .link import Link
 from .loop import Loop
-from .peers import Peers
+from .peers import DRIVER, Peers
 from .way import Pipes, Transport
+
+if TYPE_CHECKING:
+    from .direct import TLS
 
 _PATIENCE = 5.0  # seconds that a messenger has to prove the key, and that the supervisor has to end
 
@@ -59,19 +61,23 @@ class Agent:
         theirs.close()
         self._link.channels.open(ours)
         self._link.attach(transport)
-        self._door = self._open_door(settings["direct"])
-        self._peers = Peers(self._loop, settings["epoch"], self._link.channels, self._door)
+        self._peers = Peers(self._loop, settings["epoch"], self._link.channels)
         if self._listener is not None:
             self._loop.watch(self._listener.fileno(), select.POLLIN, lambda _: self._accept())
 
-    def _open_door(self, direct: dict[str, Any] | None) -> Door | None:
+    def _open_door(self) -> None:
         """For direct connections, if they are allowed; one of them with the driver, whoever can reach whom."""
+        direct, self._settings["direct"] = self._settings["direct"], None
         if direct is None:
-            return None
-        door = Door(self._loop, direct["papers"], self._met, listens=True)
+            return
+        try:
+            from .direct import Door  # TLS takes longer to import than all else here: the driver need not wait for it
+        except ImportError:
+            return  # a Python that was built without it
+        door = self._peers.door = Door(self._loop, direct["papers"], self._met, listens=True)
         for address in direct["addresses"]:
             door.connect(address, direct["port"])
-        return door
+        self._link.tell()
 
     def _met(self, name: str, transport: TLS) -> None:
         if name == DRIVER:
@@ -119,6 +125,7 @@ class Agent:
 
     def greeted(self) -> None:
         self._cut_at = None
+        self._loop.call(self._open_door)
 
     def cut(self) -> None:
         self._cut_at = self._loop.clock()
@@ -134,7 +141,8 @@ class Agent:
 
     def says(self) -> dict[str, Any]:
         orphans.reap(self._supervisor)
-        return {"cpus": cpus.cpu_count(), "port": self._door.port if self._door else 0, **memory.of_machine()}
+        port = self._peers.door.port if self._peers.door else 0
+        return {"cpus": cpus.cpu_count(), "port": port, **memory.of_machine()}
 
     def first_line_ended(self) -> None:
         self._why = self._why or "its supervisor has ended, or was told to"

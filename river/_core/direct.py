@@ -23,7 +23,6 @@ from typing import Any
 from .loop import Loop
 from .tls import tune
 
-DRIVER = "driver"  # its name in certificates; the machines' are their epochs
 PATIENCE = 5.0  # seconds for TCP's and TLS's handshakes
 _MOST_GUESTS = 32  # that have not shaken hands yet
 _PIECE = 64 * 1024

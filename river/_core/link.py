@@ -74,6 +74,11 @@ class Link:
     def is_connected(self) -> bool:
         return self._active is not None
 
+    def tell(self) -> None:
+        """Say what there is to say of ourselves soon, without waiting for the next heartbeat's time."""
+        self._beat_at = 0.0
+        self._loop.hurry()
+
     @property
     def round_trip(self) -> float:
         """Seconds to the other side and back; 0 as long as that is not known."""

@@ -21,16 +21,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .channel import Channel
 from .channels import Channels
 from .connection import pair
-from .direct import TLS, Door
 from .link import Link
 from .loop import Loop
 from .way import Pipes
 
+if TYPE_CHECKING:
+    from .direct import TLS, Door
+
+DRIVER = "driver"  # its name in certificates; the machines' are their epochs
 _AGAIN = 30.0  # seconds between two attempts at a direct connection
 _SOON = 1.0  # and between two ways through the driver
 
@@ -38,11 +41,11 @@ _SOON = 1.0  # and between two ways through the driver
 class Peers:
     """The links of one machine to others.  epoch: its own. driver: the channels of the driver's link."""
 
-    def __init__(self, loop: Loop, epoch: int, driver: Channels, door: Door | None) -> None:
+    def __init__(self, loop: Loop, epoch: int, driver: Channels) -> None:
         self.loop = loop
         self.epoch = epoch
         self.driver = driver
-        self.door = door
+        self.door: Door | None = None  # for direct connections, once it is open
         self._peers: dict[tuple[int, bool], Peer] = {}
         loop.add(self)
 
@@ -126,7 +129,7 @@ class Peer:
             ours, theirs = pair()
             self._peers.driver.relay(theirs, self.machine)
             self.link.attach(Pipes(ours.fileno(), ours.detach()))
-        is_direct = any(isinstance(transport, TLS) for transport in self.link.connections)
+        is_direct = not all(isinstance(transport, Pipes) for transport in self.link.connections)
         if self._peers.door is not None and self.port and not is_direct and now > self._direct_at + _AGAIN:
             self._direct_at = now
             for address in self.addresses:

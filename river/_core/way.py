@@ -14,7 +14,7 @@ from typing import Protocol
 
 from .records import Decoder
 
-_READ = 256 * 1024
+_READ = 64 * 1024  # more would be new memory from the system for each read
 _TOGETHER = 32 * 1024  # small records travel together, up to about so many bytes
 
 

@@ -59,8 +59,8 @@ _log = logging.getLogger("river")
 class Books(Protocol):
     """What a keeper asks of its cluster.  Any thread."""
 
-    def arrived(self, machine: Machine) -> None:
-        """VMs may be started there."""
+    def arrived(self, machine: FarMachine) -> None:
+        """VMs may be started there, unless it has been let go of meanwhile."""
 
     def moved(self, machine: Machine) -> None:
         """Its distance has changed."""
@@ -172,6 +172,11 @@ class Keeper:
         """Whether it has VMs, or may have some later."""
         return self.state not in ("failed", "quarantined", "ended")
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was told to end."""
+        return self._is_told_to_end
+
     def traffic(self) -> tuple[int, int]:
         """Bytes that have come from it and gone to it, in this incarnation."""
         link = self._link
@@ -275,8 +280,7 @@ class Keeper:
         machine = self.machine = FarMachine(self, line, self.host.n or int(self.facts["cpus"]), self.facts)
         self._failures = 0
         self.state = "ok"
-        if not self._is_told_to_end:
-            self._books.arrived(machine)
+        self._books.arrived(machine)
 
     def _log_in(self, settings: Callable[[Session], dict[str, Any]], seconds: float) -> ssh.Booted:
         """Log in, and start River there.  Raises HostError, also when nobody needs it any more by then."""

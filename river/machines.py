@@ -25,7 +25,7 @@ from ._core.peers import DRIVER
 from ._core.scheduler import Scheduler
 from .certificates import Authority
 from .errors import HostError
-from .far import Keeper
+from .far import FarMachine, Keeper
 from .fleet import Fleet
 from .hosts import Host
 from .machine import Machine
@@ -274,8 +274,15 @@ class Machines:
 
     # -- what keepers tell ---------------------------------------------------------------------------------------
 
-    def arrived(self, machine: Machine) -> None:
+    def arrived(self, machine: FarMachine) -> None:
+        # By whoever turns the loop: two that came at the same time would both start the VMs that are missing.
+        self._loop.call(lambda: self._take_in(machine))
+
+    def _take_in(self, machine: FarMachine) -> None:
         books, name = self._books, machine.name
+        if machine.keeper.machine is not machine or machine.keeper.is_ending:  # it has been let go of meanwhile
+            machine.line.close()
+            return
         books.fleet.join(machine)
         books.act(books.decide(books.scheduler.grown, machine.limit))
         self._settled(name)

@@ -123,6 +123,7 @@ def test_a_large_argument_crosses_once_for_each_machine_however_many_vms_use_it(
     view = pickle.PickleBuffer(bytearray(os.urandom(1024)) * (8 * 1024))  # 8 MiB
     with RiverPool(hosts=[hosts(n=3, direct=direct)]) as p:
         wait_until(lambda: len(p.statistics().vms) == 3, what="all VMs")
+        wait_until(lambda: is_direct(p) == direct, what="the way that is taken")  # a change would send some again
         p.submit(where).result()
         before = sent(p)
         answers = p.starmap(total, [(view,)] * 12, chunksize=1)
@@ -135,6 +136,7 @@ def test_a_large_argument_crosses_once_for_each_machine_however_many_vms_use_it(
 def test_an_object_of_put_crosses_once_for_each_machine(hosts):
     with RiverPool(hosts=[hosts(n=2)]) as p:
         wait_until(lambda: len(p.statistics().vms) == 2, what="all VMs")
+        wait_until(lambda: is_direct(p), what="a direct connection")
         table = p.put(pickle.PickleBuffer(bytearray(os.urandom(1024)) * (8 * 1024)))
         before = sent(p)
         answers = [p.on([vm]).submit(total, table).result() for vm in p.statistics().vms for _ in range(3)]

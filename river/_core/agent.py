@@ -112,7 +112,12 @@ class Agent:
                 os.kill(self._supervisor, signal.SIGKILL)  # its VMs have it as their parent-death signal
             time.sleep(0.002)
         orphans.end()
-        self._link.bye(self._why, lambda: None)  # now nothing is left: whoever waits for that may rely on it
+        # Now nothing is left: whoever waits for that may rely on it.
+        has_left: list[bool] = []
+        self._link.bye(self._why, lambda: has_left.append(True))
+        deadline = time.monotonic() + _PATIENCE
+        while not has_left and time.monotonic() < deadline:
+            self._loop.turn(0.1)
         self._link.close()
 
     def _see_to_time(self, now: float) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from . import channels
 from .channels import MOST_WAITING, Channels
 from .loop import Loop
-from .records import Flow, Kind, Record, RecordError
+from .records import Flow, Kind, Record, RecordError, gone
 from .way import Transport, Way
 
 BEAT = 1.0  # seconds between heartbeats
@@ -108,8 +108,11 @@ class Link:
         self.send(Kind.BYE, 0, why.encode())
         if self._active is not None:
             self.flush()
-        else:
-            self._is_ended()
+            return
+        for connection in list(self._connections):  # on which the other side has not greeted yet, and may just do so
+            connection.put(gone())
+            self._flush(connection)
+        self._is_ended()
 
     def _is_ended(self) -> None:
         then, self._ending = self._ending, None

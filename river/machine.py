@@ -62,7 +62,9 @@ class Machine:
         descriptors = [vm.far_end.fileno()] if self.line.can_pass else []
         packed = None
         if initialize is not None:
-            packed = initialize.blob, calls.specify(initialize.segments, buffers, descriptors, self.line.can_pass)
+            packed = initialize.blob, calls.specify(
+                initialize.segments, buffers, descriptors, self.line.can_pass, self.is_far
+            )
         if vm.supply is not None:
             options = {**options, "facts": {**options["facts"], "modules": vm.supply.names()}}
         homes = {"uuid": vm.uuid, "driver": place().home}
@@ -155,7 +157,8 @@ class RemoteVM:
                 self.line.send(Kind.SOURCE, self.supply.answer(need))
 
     def _lend(self, pickled: serial.Pickled, buffers: list[Any], descriptors: list[int]) -> tuple[calls.Spec, ...]:
-        specs = calls.specify(pickled.segments, buffers, descriptors, self.line.shares)
+        is_far = self.machine.is_far
+        specs = calls.specify(pickled.segments, buffers, descriptors, self.line.shares, is_far)
         self.loans.update(loan for _, _, loan in specs)
         return specs
 

@@ -61,6 +61,10 @@ def surroundings():
     return (*map(os.environ.get, ("COLOUR", "LOADED", "ALSO")), os.getcwd())
 
 
+def send_to(pipe, number):
+    pipe.send(number)
+
+
 def make_queue():
     queue = Queue()
     sys.kept = [*getattr(sys, "kept", []), queue]

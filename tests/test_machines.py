@@ -4,6 +4,7 @@ The hosts are those of the testbed: they have sshd and Python, and nothing else.
 """
 
 import logging
+import multiprocessing
 import os
 import pickle
 import re
@@ -23,6 +24,7 @@ from faraway import (
     flood,
     large,
     make_queue,
+    send_to,
     square,
     surroundings,
     total,
@@ -162,6 +164,15 @@ def test_large_results_are_not_held_twice(hosts):
 
     assert [bytes(result[-1:])[0] for result in results] == list(range(8))
     assert grown < 8 * 16 * MEGABYTE + 80 * MEGABYTE
+
+
+def test_a_pipe_of_the_driver_is_refused_there_and_only_that_task_fails(hosts):
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with reader, writer, RiverPool(hosts=[hosts()]) as p:
+        with pytest.raises(river.TransferError, match="shares memory or a pipe with the driver"):
+            p.submit(send_to, writer, 8).result()
+
+        assert p.submit(where).result() == "node1"
 
 
 # -- how it is reached ------------------------------------------------------------------------------------------------

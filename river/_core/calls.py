@@ -49,12 +49,21 @@ def place(
 
 
 def specify(
-    segments: Sequence[shm.Segment | shm.Passed], buffers: list[Any], descriptors: list[int], can_pass: bool
+    segments: Sequence[shm.Segment | shm.Passed],
+    buffers: list[Any],
+    descriptors: list[int],
+    can_pass: bool,
+    is_far: bool = False,
 ) -> tuple[Spec, ...]:
-    """The reverse of `place`: put segments into a frame's buffers, and descriptors where the line `can_pass` them."""
+    """The reverse of `place`: put segments into a frame's buffers, and descriptors where the line `can_pass` them.
+
+    is_far: to another machine, where a descriptor is of use only if it is memory's, or a socket's."""
     specs = []
     for segment in segments:
-        if can_pass and segment.descriptor >= 0 and len(descriptors) < MAX_DESCRIPTORS:
+        if is_far and isinstance(segment, shm.Passed) and not segment.is_socket:
+            buffers.append(b"")  # what it is unpickled into there says why: only that task fails
+            specs.append((-len(buffers), 0, 0))
+        elif can_pass and segment.descriptor >= 0 and len(descriptors) < MAX_DESCRIPTORS:
             descriptors.append(segment.descriptor)
             specs.append((len(descriptors) - 1, segment.size, segment.lend()))
         else:

@@ -89,6 +89,11 @@ class Passed:
     """A descriptor that came along with a pickle, for multiprocessing's reducers; `detach` hands it over."""
 
     def __init__(self, descriptor: int) -> None:
+        if not isinstance(descriptor, int):
+            raise OSError(
+                "what shares memory or a pipe with the driver (a multiprocessing Value, Array or Pipe, say) cannot be "
+                "used on another machine; river.queues.Queue can"
+            )
         self._descriptor = descriptor
 
     def detach(self) -> int:

@@ -12,7 +12,6 @@ May not: know a task, or decide what runs where.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -27,14 +26,14 @@ from ._core import serial
 from ._core.channel import Channel
 from ._core.channels import Channels
 from ._core.connection import Connection, pair
-from ._core.direct import TLS, Door
+from ._core.direct import TLS, Door, own_addresses
 from ._core.link import Link
 from ._core.loop import Loop
 from .certificates import Authority
 from .errors import HostError
 from .hosts import Host
 from .launchers import ssh
-from .machine import Machine, RemoteVM, facts_of_driver
+from .machine import Elsewhere, Machine, RemoteVM, facts_of_driver
 from .sources import Sources, Supply
 from .ssh import Session
 
@@ -106,19 +105,6 @@ class FarMachine(Machine):
     def why_lost(self) -> str:
         """Why what ran there has not come back."""
         return self.keeper.last_error or "the program has let go of it"
-
-
-class Elsewhere:
-    """A supervisor that is no child of ours: its line is all there is."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def wait(self, timeout: float) -> bool:
-        return True
-
-    def kill(self) -> None:
-        """Its line is closed; that ends it."""
 
 
 class Keeper:
@@ -303,7 +289,7 @@ class Keeper:
             authority, door = self._books.door()
             self._settings["direct"] = {
                 "papers": authority.issue(self.name()),
-                "addresses": _own_addresses(self._address),
+                "addresses": own_addresses(self._address),
                 "port": door.port,
             }
         return self._settings
@@ -481,12 +467,3 @@ class Keeper:
 
     def spliced(self, number: int) -> None:
         """Only machines say so to each other."""
-
-
-def _own_addresses(far: str) -> list[str]:
-    """By which that address may reach this machine: the one that packets to it come from."""
-    family = socket.AF_INET6 if ":" in far else socket.AF_INET
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.connect((far, 9))  # sends nothing
-        return [str(sock.getsockname()[0])]
-    return []

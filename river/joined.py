@@ -18,7 +18,7 @@ from typing import Any
 
 from ._core.carrier import Carrier
 from ._core.connection import Connection
-from .machine import Machine, RemoteVM
+from .machine import Elsewhere, Machine, RemoteVM
 from .servers import Joined
 
 
@@ -26,7 +26,7 @@ class JoinedMachine(Machine):
     """Slots of a server, as a machine."""
 
     def __init__(self, joined: Joined) -> None:
-        super().__init__(joined.server.name, joined.line, _Elsewhere(int(joined.facts["pid"])))
+        super().__init__(joined.server.name, joined.line, Elsewhere(int(joined.facts["pid"])))
         self._joined = joined
         self.limit: int = joined.granted
         self.is_ours = False
@@ -53,16 +53,3 @@ class JoinedMachine(Machine):
             near.close()  # who reads the line sees it end
         else:
             Carrier(near, far, is_drivers=True).run()
-
-
-class _Elsewhere:
-    """A supervisor that is a server's child: the server reaps it."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def wait(self, timeout: float) -> bool:
-        return True
-
-    def kill(self) -> None:
-        """Its line is closed; that ends it."""

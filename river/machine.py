@@ -33,6 +33,19 @@ class Process(Protocol):
         """End it now."""
 
 
+class Elsewhere:
+    """A supervisor that is no child of ours: its line is all there is."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def wait(self, timeout: float) -> bool:
+        return True
+
+    def kill(self) -> None:
+        """Its line is closed; that ends it."""
+
+
 class Machine:
     """A machine's supervisor: this one's, unless a subclass says otherwise.
 

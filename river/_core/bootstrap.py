@@ -38,8 +38,8 @@ MODULES = (
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions")),
     "river.errors",
     *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
-    *(f"river._core.{name}" for name in ("direct", "logs", "modules", "output", "records", "loop", "way", "channel")),
-    *(f"river._core.{name}" for name in ("channels", "link", "peers", "agent")),
+    *(f"river._core.{name}" for name in ("direct", "logs", "modules", "output", "records", "loop", "way")),
+    *(f"river._core.{name}" for name in ("memories", "channel", "channels", "link", "peers", "agent")),
 )
 _CLOUDPICKLE = ("cloudpickle", "cloudpickle.cloudpickle", "cloudpickle.cloudpickle_fast")  # the last is not in all
 VERSION = sys.version_info[:2]

@@ -1,4 +1,4 @@
-"""A channel of a link: a line of this machine, as the link has it, and memory that is to go along with it.
+"""A channel of a link: a line of this machine, as the link has it.
 
 May not: know what is sent, or wait.
 May import only the standard library and its neighbours: a bare far interpreter starts from these files.
@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import array
 import contextlib
-import mmap
 import os
 import socket
-import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from .records import MOST_BYTES
-
-FILL = struct.Struct("<QQQ")  # of memory: its number, its size, an offset
+from .memories import Fill
 
 
 class Channel:
@@ -95,33 +91,3 @@ class Channel:
         self.arriving.clear()
         self.pending.clear()
         self.sock.close()
-
-
-class Fill:
-    """Memory of this machine on its way; used by every channel that is to pass it on."""
-
-    def __init__(self, number: int, descriptor: int, size: int) -> None:
-        self.number = number
-        self.size = size
-        self.offset = 0
-        self.users = 1
-        self._descriptor = descriptor
-        self._mapping = mmap.mmap(descriptor, size, prot=mmap.PROT_READ) if size else None
-        self._view = memoryview(self._mapping or b"")
-
-    def pieces(self) -> Iterator[tuple[bytes, memoryview]]:
-        """What is still to be sent, one record's worth at a time."""
-        while self.offset < self.size:
-            piece = self._view[self.offset : self.offset + MOST_BYTES - FILL.size]
-            head = FILL.pack(self.number, self.size, self.offset)
-            self.offset += len(piece)
-            yield head, piece
-
-    def let_go(self) -> None:
-        """One channel has passed it on, or has ended."""
-        self.users -= 1
-        if not self.users:
-            self._view.release()
-            if self._mapping is not None:
-                self._mapping.close()
-            os.close(self._descriptor)

@@ -3,7 +3,7 @@
     process --socket--> Channel --records--> link        link --records--> Channel --socket--> process
 
 What comes out of a socket here goes into one there.  Descriptors that come along are carried, too: a socket's becomes
-a channel of its own, memory's becomes memory there that is filled to be the same (see `link`).
+a channel of its own, memory's becomes memory there that is filled to be the same (see `memories`).
 
 May not: know what a frame means, or how records travel.
 May import only the standard library and its neighbours: a bare far interpreter starts from these files.
@@ -22,10 +22,10 @@ import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from . import shm
-from .channel import FILL, Channel, Fill
+from .channel import Channel
 from .connection import pair
 from .loop import Loop
+from .memories import Fill, Memories
 from .records import MOST_BYTES, Kind, Record
 
 # Bytes that wait for the connection: no more is read from processes beyond the one, and again below the other.
@@ -35,9 +35,7 @@ _MOST_UNSENT = 4 << 20
 _CMSG = socket.CMSG_SPACE(250 * 4) if hasattr(socket, "CMSG_SPACE") else 0
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _CHANNEL = struct.Struct("<I")
-_MEMORY = struct.Struct("<Q")
 _MACHINE = struct.Struct("<Q")
-_FOREIGN = 1 << 63  # numbers of memory that is not this process's, and so crosses each time
 
 
 class Way(Protocol):
@@ -78,10 +76,7 @@ class Channels:
         self._owner = owner
         self._next = 1 + is_drivers  # the two sides number their channels apart
         self._channels: dict[int, Channel] = {}
-        self._known: dict[int, int] = {}  # memory that the other side has: what it holds, by number
-        self._fills: dict[int, Fill] = {}  # those under way
-        self._foreign = _FOREIGN
-        self._memory: dict[int, tuple[int, int]] = {}  # of the other side's, here: descriptor and size
+        self.memories = Memories(link.send)
         self._is_open = True  # whether processes are read from
         self._is_closed = False
         self._scratch = bytearray(MOST_BYTES)
@@ -100,9 +95,7 @@ class Channels:
         """Let go of everything, and tell nobody."""
         self._is_closed = True
         self.hang_up()
-        for descriptor, _ in self._memory.values():
-            os.close(descriptor)
-        self._memory.clear()
+        self.memories.close()
 
     def take(self, record: Record) -> None:
         """A record has come."""
@@ -114,19 +107,12 @@ class Channels:
     def _break(self, record: Record) -> None:
         """End the line that would be short of something else, and so wait for ever, or take one thing for another."""
         if record.kind == Kind.FILL:
-            self._drop(FILL.unpack_from(record.payload)[0])  # whose line it is, MEMORY says
+            self.memories.spoil(record)  # whose line it is, MEMORY says
             return
         if record.kind == Kind.OPEN:
             self.end(_CHANNEL.unpack(record.payload)[0])
             self._link.send(Kind.END, record.channel)
         self.end(record.channel)
-
-    def forget_memory(self) -> None:
-        """Tell the other side of memory that is gone here."""
-        for number, content in list(self._known.items()):
-            if content and not shm.content_of(number):
-                del self._known[number]
-                self._link.send(Kind.DROP, 0, _MEMORY.pack(number))
 
     # -- lines between two machines (see `peers`) ----------------------------------------------------------------
 
@@ -300,34 +286,12 @@ class Channels:
             self._find_partner(carried, facts.st_ino)
             channel.pending.append((Kind.OPEN, _CHANNEL.pack(channel.number) + _CHANNEL.pack(number)))
         elif stat.S_ISREG(facts.st_mode):
-            self._carry_memory(channel, descriptor, facts)
+            channel.pending += self.memories.carry(descriptor, facts)
         else:  # a pipe, say: the process there sees its end at once
             number, self._next = self._next, self._next + 2
             os.close(descriptor)
             channel.pending.append((Kind.OPEN, _CHANNEL.pack(channel.number) + _CHANNEL.pack(number)))
             channel.pending.append((Kind.END, _CHANNEL.pack(number)))
-
-    def _carry_memory(self, channel: Channel, descriptor: int, facts: os.stat_result) -> None:
-        number, content = facts.st_ino, shm.content_of(facts.st_ino)
-        if not content:
-            self._foreign = number = self._foreign + 1
-        fill = self._fills.get(number)
-        if content and self._known.get(number) == content and fill is None:
-            os.close(descriptor)
-        elif fill is not None:
-            os.close(descriptor)
-            fill.users += 1
-            if self._known.get(number) != content:  # who it was for is dead, and it was filled again meanwhile
-                fill.offset = 0
-        else:
-            fill = self._fills[number] = Fill(number, descriptor, facts.st_size)
-        if fill is not None:
-            self._known[number] = content
-            channel.pending.append((Kind.FILL, fill))
-        channel.pending.append((Kind.MEMORY, _MEMORY.pack(number)))
-        if not content:
-            channel.pending.append((Kind.DROP, _MEMORY.pack(number)))
-            del self._known[number]
 
     def _continue(self, channel: Channel) -> None:
         """Send what a channel has pending, as far as there is room."""
@@ -335,7 +299,7 @@ class Channels:
         while pending and self._is_open:
             kind, what = pending[0]
             if isinstance(what, Fill):
-                if not self._fill(what):
+                if not self.memories.fill(what, self._may_go_on):
                     break
                 what.let_go()
             elif kind == Kind.OPEN:
@@ -363,19 +327,12 @@ class Channels:
             if partner is not None:
                 self._owner.joined(number, *partner)
 
-    def _fill(self, fill: Fill) -> bool:
-        """Send memory on; True when all of it has been sent."""
-        for head, piece in fill.pieces():
-            self._link.send(Kind.FILL, 0, head, piece)
-            piece.release()
-            if not self._link.takes(MOST_WAITING):
-                self.open_or_close()
-                break
-        if fill.offset < fill.size:
-            return False
-        if self._fills.get(fill.number) is fill:
-            del self._fills[fill.number]
-        return True
+    def _may_go_on(self) -> bool:
+        """Whether there is room for more of something large."""
+        if self._link.takes(MOST_WAITING):
+            return True
+        self.open_or_close()
+        return False
 
     def _go_on(self) -> None:
         """There is room: go on with what is pending."""
@@ -422,33 +379,19 @@ class Channels:
 
     def _take_memory(self, record: Record) -> None:
         channel = self._channels.get(record.channel)
-        known = self._memory.get(_MEMORY.unpack(record.payload)[0])
-        if channel is not None and known is not None:
-            channel.arriving.append(os.dup(known[0]))
-        elif channel is not None:
+        if channel is None:
+            return
+        descriptor = self.memories.named(record)
+        if descriptor is None:
             self._break(record)
+        else:
+            channel.arriving.append(descriptor)
 
     def _take_fill(self, record: Record) -> None:
-        number, size, offset = FILL.unpack_from(record.payload)
-        known = self._memory.get(number)
-        if known is None or known[1] != size:
-            if known is not None:
-                os.close(known[0])
-            descriptor = os.memfd_create("river", os.MFD_CLOEXEC)
-            os.ftruncate(descriptor, size)
-            known = self._memory[number] = descriptor, size
-        data = record.payload[FILL.size :]
-        while data:
-            count = os.pwrite(known[0], data, offset)
-            data, offset = data[count:], offset + count
+        self.memories.take(record)
 
     def _take_drop(self, record: Record) -> None:
-        self._drop(_MEMORY.unpack(record.payload)[0])
-
-    def _drop(self, number: int) -> None:
-        descriptor, _ = self._memory.pop(number, (-1, 0))
-        if descriptor >= 0:
-            os.close(descriptor)
+        self.memories.drop(record)
 
     def _take_end(self, record: Record) -> None:
         channel = self._channels.get(record.channel)
@@ -490,10 +433,7 @@ class Channels:
         for number in unannounced:  # the other side will never hear of these
             if carried := self._channels.get(_CHANNEL.unpack(number)[0]):
                 self._forget(carried)
-        for fill in [fill for fill in self._fills.values() if not fill.users]:  # half has left, and nobody wants it
-            del self._fills[fill.number]
-            self._known.pop(fill.number, None)
-            self._link.send(Kind.DROP, 0, _MEMORY.pack(fill.number))
+        self.memories.give_up()
         if on_end is not None and not self._is_closed:
             on_end()
         if channel.number == 0 and not self._is_closed:

@@ -195,6 +195,15 @@ class Door:
         self._loop.remove(self)
 
 
+def own_addresses(far: str) -> list[str]:
+    """By which that address may reach this machine: the one that packets to it come from."""
+    family = socket.AF_INET6 if ":" in far else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect((far, 9))  # sends nothing
+        return [str(sock.getsockname()[0])]
+    return []
+
+
 def _listener() -> socket.socket:
     """A listening socket at any address of this machine, of IPv6 too where there is that."""
     if socket.has_dualstack_ipv6():

@@ -136,7 +136,7 @@ class Link:
         """See to what is due; returns when to do so again."""
         if self._active is not None and now >= self._beat_at + BEAT:
             self._beat(now, self._owner.says())
-            self.channels.forget_memory()
+            self.channels.memories.forget()
         return self._beat_at + BEAT if self._active is not None else now + BEAT
 
     def _beat(self, now: float, facts: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ._core import calls, scheduler, serial
+from ._core.connection import forget
 from ._core.loop import Loop
 from ._core.relay import Poller, Relay
 from ._core.wire import Frame, Kind, ProtocolError
@@ -115,6 +116,8 @@ class Reader:
         """After a fork of this process: let go of the lines, so that their ends are noticed when we die."""
         for owner in list(self._lines.values()):
             owner.line.forget()
+        if self._loop is not None:
+            forget(self._loop.descriptors)
 
     def watch(self, owner: Machine | RemoteVM) -> None:
         self._lines[owner.line.number] = owner

@@ -602,10 +602,14 @@ def test_a_host_that_cannot_be_used_is_an_error_unless_min_hosts_allows_it(testb
 # ---------------------------------------------------------------------------------- the driver
 
 
-def test_when_the_driver_is_killed_nothing_of_it_is_left_after_10_seconds(testbed):
+@pytest.mark.parametrize("has_child", [False, True], ids=["alone", "with a forked child that lives on"])
+def test_when_the_driver_is_killed_nothing_of_it_is_left_after_10_seconds(testbed, has_child):
     nodes = testbed.nodes(2)
-    text = """if 1:
+    text = f"""if 1:
     with river.RiverPool(hosts=HOSTS) as pool:
+        if {has_child} and __import__('os').fork() == 0:
+            __import__('os').read(0, 1)  # until the test ends
+            __import__('os')._exit(0)
         result = pool.map_async(lambda x: time.sleep(600), range(8))
         while len(pool._cluster.vms()) < 4:
             time.sleep(0.01)

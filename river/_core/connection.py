@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .wire import MAX_DESCRIPTORS, Buffer, Decoder, Frame, ProtocolError, encode
 
@@ -43,6 +43,16 @@ def pair() -> tuple[socket.socket, socket.socket]:
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
     return ours, theirs
+
+
+def forget(descriptors: Iterable[int]) -> None:
+    """In a forked child: let go of what is the parent's, so that others notice its end; the numbers stay taken, so that
+    nothing else is closed under them later."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in descriptors:
+        with contextlib.suppress(OSError):
+            os.dup2(null, number, inheritable=False)
+    os.close(null)
 
 
 class Connection:

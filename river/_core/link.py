@@ -98,6 +98,12 @@ class Link:
         else:
             self._watch(connection)
 
+    def fall_back(self) -> None:
+        """Give up the connection that is used, for the one that stands by."""
+        self.heard_at = self._loop.clock()
+        if self._active is not None:
+            self._drop(self._active)
+
     def _greet(self, connection: Way) -> None:
         connection.put(self._flow.hello())
         self._flush(connection)

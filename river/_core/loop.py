@@ -138,6 +138,11 @@ class Loop:
         self._is_closed = True
         self.call(lambda: None)
 
+    @property
+    def descriptors(self) -> list[int]:
+        """All that it looks at."""
+        return list(self._watched)
+
     def release(self) -> None:
         """Let go of what it has of the system's, after what is still to be called; nobody turns it any more."""
         while self._calls:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .direct import TLS, Door
 
 DRIVER = "driver"  # its name in certificates; the machines' are their epochs
+_SILENT = 5.0  # seconds without a word, after which the other way is taken
 _AGAIN = 30.0  # seconds between two attempts at a direct connection
 _SOON = 1.0  # and between two ways through the driver
 
@@ -129,6 +130,8 @@ class Peer:
             ours, theirs = pair()
             self._peers.driver.relay(theirs, self.machine)
             self.link.attach(Pipes(ours.fileno(), ours.detach()))
+        if now - self.link.heard_at > _SILENT and len(self.link.connections) > 1:
+            self.link.fall_back()
         is_direct = not all(isinstance(transport, Pipes) for transport in self.link.connections)
         if self._peers.door is not None and self.port and not is_direct and now > self._direct_at + _AGAIN:
             self._direct_at = now

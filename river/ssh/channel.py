@@ -20,12 +20,14 @@ import os
 import select
 import socket
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import paramiko
 from paramiko.packet import Packetizer
 
+from .._core.connection import forget
 from .ports import Tail
 
 WINDOW = 16 * 2**20  # paramiko's 2 MiB are 40 MB/s where a round trip takes 50 ms
@@ -124,6 +126,9 @@ class Packets(Packetizer):  # type: ignore[misc]
         self._bell.ring()
 
 
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
 class Link:
     """A connection: paramiko's transport over a socket, or over a channel of the connection before it."""
 
@@ -142,10 +147,15 @@ class Link:
             carrier, WINDOW, PACKET, packetizer_class=functools.partial(Packets, bell, quick)
         )
         self.packets: Packets = self.transport.packetizer
+        _links.add(self)
 
     def descriptor(self) -> int | None:
         """What to wait for to become writable, if something is kept and this is the connection that has a socket."""
         return self._socket.fileno() if self._socket is not None and self.packets.kept else None
+
+    def descriptors(self) -> list[int]:
+        """Its sockets: ours, and paramiko's."""
+        return [self._socket.fileno(), self._carrier.fileno()] if self._socket is not None else []
 
     def close(self) -> None:
         """Returns when paramiko's thread has ended."""
@@ -159,6 +169,16 @@ class Link:
         self._carrier.close()
         if self.transport.is_alive():
             self.transport.join(5)
+
+
+def _forget_in_child() -> None:
+    """After a fork of this process: the other side must notice the end of the parent, whoever has its sockets too."""
+    forget(number for link in _links for number in link.descriptors())
+    _links.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def _send_now(sock: socket.socket, data: Any) -> int:

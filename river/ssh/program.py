@@ -16,9 +16,11 @@ import select
 import signal
 import subprocess
 import time
+import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .._core.connection import forget
 from ..errors import HostError
 from .config import Target, arguments
 from .ports import Deadline, Settings, Tail
@@ -173,6 +175,19 @@ def _quoted(stream: ProgramStream) -> list[str]:
     return [f"ssh says: {line}" for line in stream.error().splitlines() if line.strip("@ ")]
 
 
+_streams: weakref.WeakSet[ProgramStream] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    """After a fork of this process: the program must notice the end of the parent, whoever has its pipes too."""
+    forget(number for stream in _streams for number in (stream._in, stream._out, stream._err))
+    _streams.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
+
+
 class ProgramStream:
     """stdin and stdout of a command, as those of the program."""
 
@@ -197,6 +212,7 @@ class ProgramStream:
         for descriptor in (self._in, self._out, self._err):
             os.set_blocking(descriptor, False)
             _widen(descriptor)
+        _streams.add(self)
 
     def watch(self, wants_write: bool) -> list[tuple[int, int]]:
         found = [(self._out, select.POLLIN)]
@@ -255,6 +271,7 @@ class ProgramStream:
         if self._is_closed:
             return
         self._is_closed = True
+        _streams.discard(self)
         self._hears = self._takes = False
         for pipe in self._pipes:
             pipe.close()

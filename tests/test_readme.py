@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import tools
 import sshd
+import tools
 from served import own_home  # noqa: F401
 
 import river

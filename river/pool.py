@@ -34,7 +34,7 @@ class MapResult(list[Any]):
 class RiverPool(Face):
     """A process pool: all of `multiprocessing.Pool`, and a `concurrent.futures.Executor`.
 
-    processes (max_workers): VMs; default: the processors this process may use.
+    processes (max_workers): VMs; default: the processors this process may use.  A text is for `hosts`.
     initializer, initargs: called in each VM before its first task.
     maxtasksperchild (max_tasks_per_child): tasks after which a VM is replaced.
     context (mp_context): a multiprocessing context; 'fork' VMs inherit this process's memory, others do not.
@@ -52,7 +52,7 @@ class RiverPool(Face):
 
     def __init__(
         self,
-        processes: int | None = None,
+        processes: int | str | None = None,
         initializer: Callable[..., Any] | None = None,
         initargs: Sequence[Any] = (),
         maxtasksperchild: int | None = None,
@@ -63,6 +63,9 @@ class RiverPool(Face):
         max_tasks_per_child: int | None = None,
         **extras: Any,
     ) -> None:
+        if isinstance(processes, str):  # RiverPool("lab")
+            extras["hosts"] = arguments.one_of("processes", processes, "hosts", extras.get("hosts"))
+            processes = None
         count = arguments.one_of("processes", processes, "max_workers", max_workers)
         arguments.check_whole("processes (max_workers)", count)
         if count is not None and count < 1:

@@ -65,6 +65,10 @@ def send_to(pipe, number):
     pipe.send(number)
 
 
+def prefix():
+    return sys.prefix
+
+
 def make_queue():
     queue = Queue()
     sys.kept = [*getattr(sys, "kept", []), queue]

@@ -122,6 +122,10 @@ def test_a_cluster_of_river_toml_is_meant_by_its_name(testbed, hosts, tmp_path, 
     monkeypatch.setenv("RIVER_CONFIG", str(tmp_path / "river.toml"))
     with Cluster("lab") as cluster:
         assert names(cluster) == ["node1", "node2"]
+    with RiverPool("lab") as pool:
+        assert [machine.name for machine in pool.machines] == ["node1", "node2"]
+    with pytest.raises(TypeError, match="hosts"):
+        RiverPool("lab", hosts="lab")
 
 
 def test_a_pool_without_hosts_has_no_machines():

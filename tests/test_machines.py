@@ -10,6 +10,7 @@ import pickle
 import re
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from faraway import (
     flood,
     large,
     make_queue,
+    prefix,
     send_to,
     square,
     surroundings,
@@ -244,6 +246,16 @@ def test_variables_folder_and_prelude_are_as_the_host_says(hosts):
         seen = p.submit(surroundings).result()
 
     assert seen == ("blue and 'green'", "it's 2!", "this", "/usr")
+
+
+def test_a_virtual_environment_there_is_used_by_its_folder(hosts, testbed):
+    node = testbed.host("node1")
+    node.run(Path(sys.executable).resolve().name, "-m", "venv", "--without-pip", "/root/environment")
+    try:
+        with RiverPool(hosts=[hosts(venv="~/environment")]) as p:
+            assert p.submit(prefix).result() == "/root/environment"
+    finally:
+        node.run("rm", "-r", "/root/environment")
 
 
 NOISE = "echo 'Welcome to this machine'; printf '\\000\\377\\n'; echo problem >&2"

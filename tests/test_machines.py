@@ -250,7 +250,9 @@ def test_variables_folder_and_prelude_are_as_the_host_says(hosts):
 
 def test_a_virtual_environment_there_is_used_by_its_folder(hosts, testbed):
     node = testbed.host("node1")
-    node.run(Path(sys.executable).resolve().name, "-m", "venv", "--without-pip", "/root/environment")
+    name = "python{}.{}".format(*sys.version_info)
+    whole = Path(node.run(name, "-c", "import sys; print(sys.base_prefix)").strip(), "bin", name)
+    node.run(str(whole), "-m", "venv", "--without-pip", "/root/environment")
     try:
         with RiverPool(hosts=[hosts(venv="~/environment")]) as p:
             assert p.submit(prefix).result() == "/root/environment"

@@ -75,6 +75,7 @@ class Sources:
         self._names: frozenset[str] = frozenset()
         self._names_of: Any = None  # what they were made from
         self._looked = 0.0
+        self._folders_of: tuple[list[str], str, list[str]] = [], "", []  # a path, a folder, and what follows from them
 
     def names(self) -> frozenset[str]:
         """Top-level names that may be supplied: a VM asks about no others."""
@@ -82,8 +83,7 @@ class Sources:
         if upstream is not None:
             return upstream.names
         with self._lock:
-            folders = [path or os.getcwd() for path in sys.path if isinstance(path, str)]
-            folders = [path for path in dict.fromkeys(folders) if _is_ours(path)]
+            folders = self._folders()
             stamps = [_stamp(path) for path in folders]
             made_of = folders, stamps, len(sys.modules)
             if made_of != self._names_of:
@@ -91,6 +91,14 @@ class Sources:
                 self._names_of = None if _is_young(stamps) else made_of
                 self.generation += before != self._names
             return self._names
+
+    def _folders(self) -> list[str]:
+        """Where modules of our own are looked for."""
+        path, here = list(sys.path), os.getcwd()
+        if self._folders_of[:2] != (path, here):
+            folders = dict.fromkeys(place or here for place in path if isinstance(place, str))
+            self._folders_of = path, here, [place for place in folders if _is_ours(place)]
+        return self._folders_of[2]
 
     def also(self, names: Iterable[str]) -> None:
         """Supply these, too, wherever they are found."""

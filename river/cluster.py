@@ -245,8 +245,10 @@ class Cluster:
             self.fleet.launch()
         elif not self._is_local or machine.is_far:  # nothing may take its place
             if self.fleet.is_empty and not (self.machines and self.machines.is_hopeful):
-                why = f"{machine.name} is gone with its VMs, and nothing may take its place: "
-                why += machine.why_lost() if machine.is_far else "local=False keeps VMs from this machine"
+                why = "none may be started on this machine (local=False)"
+                if machine.is_far:
+                    why = f"nothing may take its place: {machine.why_lost()}"
+                why = f"{machine.name} is gone with its VMs, and {why}"
                 self.act(self.decide(self.scheduler.gave_up, why))
                 return
             with self._lock:

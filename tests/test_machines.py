@@ -3,6 +3,7 @@
 The hosts are those of the testbed: they have sshd and Python, and nothing else.  Faults are in test_machine_faults.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -263,15 +264,21 @@ def test_a_virtual_environment_there_is_used_by_its_folder(hosts, testbed):
 NOISE = "echo 'Welcome to this machine'; printf '\\000\\377\\n'; echo problem >&2"
 
 
+@contextlib.contextmanager
+def start_up_file(node, text):
+    """The login shell of this host runs this first."""
+    kept = node.run("cat", "/root/.bashrc")
+    node.run("sh", "-c", "cat > /root/.bashrc", text=text + "\n")
+    try:
+        yield
+    finally:
+        node.run("sh", "-c", "cat > /root/.bashrc", text=kept)
+
+
 @pytest.mark.parametrize("noise", [NOISE, f"{NOISE}; PATH=/usr/bin:/bin; cd /", "exec 3<&0"])
 def test_what_start_up_files_print_disturbs_nothing(hosts, testbed, noise):
-    node = testbed.host("node1")
-    node.run("sh", "-c", "cat > /root/.bashrc", text=noise + "\n")
-    try:
-        with RiverPool(hosts=[hosts()]) as p:
-            assert p.map(abs, [-1, -2]) == [1, 2]
-    finally:
-        node.run("rm", "/root/.bashrc")
+    with start_up_file(testbed.host("node1"), noise), RiverPool(hosts=[hosts()]) as p:
+        assert p.map(abs, [-1, -2]) == [1, 2]
 
 
 @pytest.mark.parametrize("shell", ["/bin/dash", "/bin/tcsh", "/usr/bin/fish", "/bin/zsh"])
@@ -296,13 +303,9 @@ def test_any_login_shell_will_do(hosts, testbed, shell):
     ],
 )
 def test_where_python_cannot_be_started_it_is_said_why_and_what_to_do(hosts, testbed, noise, python, text):
-    node = testbed.host("node1")
-    node.run("sh", "-c", "cat > /root/.bashrc", text=noise + "\n")
-    try:
+    with start_up_file(testbed.host("node1"), noise):
         with pytest.raises(river.HostError, match=f"(?s)node1 .*{text}") as caught:
             RiverPool(hosts=[hosts(python=python)])
-    finally:
-        node.run("rm", "/root/.bashrc")
 
     assert (caught.value.host, caught.value.step) == ("node1", "python")
 

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import random
+import re
 import select
 import shutil
 import socket
@@ -22,6 +23,7 @@ import tasks
 from cryptography.hazmat.primitives import serialization
 from sshd import Sshd, fingerprint, free_port, needs_agent, needs_ssh, needs_sshd, public, start
 from standin import Standin
+from tools import Terminal
 
 from river import HostError, ssh
 from river.ssh import session
@@ -528,6 +530,26 @@ def test_a_passphrase_is_asked_for_once_and_never_shown(server):
     assert not [thing for thing in (sessions[0], vars(sessions[0])) if "s3cret" in repr(thing)]
     for login in sessions:
         login.close()
+
+
+@needs_sshd
+def test_a_passphrase_is_asked_for_once_on_a_terminal_however_many_hosts_want_it(server):
+    server.key = server.make_key("locked", passphrase="s3cret")
+    server.authorized_keys.write_text(public(server.key))
+    config = str(server.write_config())
+    program = (
+        "from river import Host, RiverPool\n"
+        f"hosts = [Host('h1', name=name, config={config!r}, n=1) for name in 'ab']\n"
+        "with RiverPool(hosts=hosts) as p:\n"
+        "    print('sum', sum(p.map(abs, range(10))))\n"
+    )
+    with Terminal("-c", program) as terminal:
+        terminal.expect(f"Passphrase for {re.escape(str(server.key))}: ")
+        terminal.type("s3cret\n")
+        terminal.expect("sum 45")
+
+        assert terminal.end() == 0
+    assert terminal.said.count("Passphrase") == 1 and "s3cret" not in terminal.said
 
 
 def test_a_wrong_passphrase_is_told_and_not_shown(server):

@@ -12,7 +12,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -360,7 +359,8 @@ def test_order_is_kept_when_the_way_between_two_machines_changes(hosts, testbed)
         driving = p.on([first]).submit(drive, queue, back, count, 0.03)
         node = testbed.host("node1")
         for _ in range(3):
-            time.sleep(0.4)  # not to wait for something: for the way to change in the middle of it
+            before = through_driver(p)
+            wait_until(lambda before=before: through_driver(p) > before, what="a heartbeat")
             node.reset_connections()
 
         assert driving.result(60)

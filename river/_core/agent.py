@@ -95,6 +95,7 @@ class Agent:
                 if self._listener is not None:
                     self._listener.close()
                 close_all_but({0, 1, 2, theirs.fileno(), *self._settings["kept"]})
+                self._settings.clear()  # keys are no task's to read
                 supervisor.serve_far(theirs, agent)
             finally:
                 os._exit(1)

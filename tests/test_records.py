@@ -117,6 +117,16 @@ def test_a_heartbeat_acknowledges_and_brings_what_the_other_says():
     assert near.unacknowledged == 0
 
 
+def test_a_heartbeat_tells_after_which_of_our_heartbeats_it_was_sent():
+    near, far = Flow(7), Flow(7)
+    near.heard(the_record(far.beat(50.0)).payload, 1.0)
+    before = near.answered
+    far.heard(the_record(near.beat(2.0)).payload, 51.0)
+    near.heard(the_record(far.beat(52.0)).payload, 3.0)
+
+    assert (before, near.answered) == (float("-inf"), 2.0)
+
+
 def test_what_was_taken_before_is_dropped_and_a_gap_is_an_error():
     near, far = Flow(7), Flow(7)
     first, second, third = (the_record(near.sent(Kind.DATA, 0)) for _ in range(3))

@@ -143,7 +143,7 @@ class Agent:
 
     def told(self, facts: dict[str, Any]) -> None:
         self._has_begun = True
-        self._peers.keep(facts["machines"])
+        self._peers.keep(facts["machines"], self._link.answered)
 
     def says(self) -> dict[str, Any]:
         orphans.reap(self._supervisor)

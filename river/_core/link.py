@@ -80,6 +80,11 @@ class Link:
         self._loop.hurry()
 
     @property
+    def answered(self) -> float:
+        """What the other side has last told of itself, it has said after this time of ours."""
+        return self._flow.answered
+
+    @property
     def round_trip(self) -> float:
         """Seconds to the other side and back; 0 as long as that is not known."""
         return self._flow.round_trip

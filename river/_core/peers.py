@@ -71,11 +71,15 @@ class Peers:
         else:
             self._peer(machine, True).link.attach(transport)
 
-    def keep(self, machines: Collection[str]) -> None:
-        """These are the machines that the driver has; links to others end, and with them their lines."""
+    def keep(self, machines: Collection[str], since: float) -> None:
+        """These are the machines that the driver has; links to others end, and with them their lines.
+
+        since: our time after which it has said so.  Of a link that was made later it may not have known: a heartbeat
+        may be late, or stay behind on a connection that is not used any more, and another machine may be the first to
+        hear of its way to us."""
         epochs = {int(name, 16) for name in machines}
         for key, peer in list(self._peers.items()):
-            if key[0] not in epochs:
+            if key[0] not in epochs and peer.made_at < since:
                 peer.link.channels.hang_up()
                 peer.link.close()
                 del self._peers[key]
@@ -112,6 +116,7 @@ class Peer:
 
     def __init__(self, peers: Peers, machine: int, is_low: bool) -> None:
         self.machine = machine
+        self.made_at = peers.loop.clock()
         self.addresses: list[str] = []
         self.port = 0
         self._peers = peers

@@ -137,6 +137,7 @@ class Flow:
         self._kept: deque[tuple[int, bytes]] = deque()
         self._since = 0  # bytes that have come since the last acknowledgement
         self._heard = (0.0, 0.0)  # the other side's clock in its last heartbeat, and ours when that came
+        self.answered = float("-inf")  # the other side has sent its last heartbeat after this time of ours
         self._trips: deque[float] = deque(maxlen=8)
 
     @property
@@ -194,6 +195,7 @@ class Flow:
         received, theirs, ours, held = _BEAT.unpack_from(payload)
         self._acknowledged(received)
         self._heard = theirs, now
+        self.answered = ours or float("-inf")
         if ours:
             self._trips.append(max(0.0, now - ours - held))
         return bytes(payload[_BEAT.size :])

@@ -1,4 +1,4 @@
-"""The table of docs/conformance.md: which of CPython's tests River does not pass, where, and why.
+"""The tables of docs/conformance.md: which of CPython's tests River does not pass, where, and why.
 
 The document is the only place where such a test is named: people and the tests read it from there.
 Pure: text in, rows out.
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
+# The sections of the document that have a table, by their titles.
+POOLS = "The tests of pools and executors that River does not pass"
+MULTIPROCESSING = "The tests of multiprocessing that River does not pass"
 HEADING = ("test", "applies to", "reason")
 EVERYWHERE = "all"
 
@@ -16,7 +19,7 @@ EVERYWHERE = "all"
 WORDS = {
     "class": {"RiverPool", "RiverExecutor"},
     "start method": {"default", "fork", "spawn", "forkserver"},
-    "kind": {"processes", "manager"},
+    "kind": {"processes", "manager", "threads"},
     "Python": {"3.10", "3.11", "3.12", "3.13", "3.14"},
 }
 
@@ -38,6 +41,15 @@ class Row:
 
     def __str__(self):
         return f"`{self.test}` ({', '.join(sorted(self.words)) or EVERYWHERE})"
+
+
+def rows_of(title):
+    """The rows of the table in the section of the document with this title."""
+    sections = re.split(r"^## ", DOCUMENT.read_text("utf-8"), flags=re.MULTILINE)
+    found = [section for section in sections if section.startswith(title + "\n")]
+    if len(found) != 1:
+        raise TableError(f"{DOCUMENT.name} must have one section {title!r}, not {len(found)}")
+    return read_table(found[0])
 
 
 def read_table(text):

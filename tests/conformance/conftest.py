@@ -17,7 +17,7 @@ from multiprocessing import resource_tracker
 
 import psutil
 import pytest
-from conformance_table import DOCUMENT, read_table, row_for
+from conformance_table import POOLS, row_for, rows_of
 
 sys.path.insert(0, os.path.dirname(__file__))  # workers that start afresh import the test modules by name
 _ledger, os.environ["RIVER_CONFORMANCE_LEDGER"] = tempfile.mkstemp(prefix="river-ledger-")
@@ -32,7 +32,7 @@ PASSED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items):
-    rows = [] if WHOSE == STDLIB else read_table(DOCUMENT.read_text("utf-8"))
+    rows = [] if WHOSE == STDLIB else rows_of(POOLS)
     for item in items:
         if on_trial(item):
             item.add_marker(pytest.mark.timeout(SECONDS))

@@ -1,10 +1,11 @@
-"""The table in docs/conformance.md names only what exists, and says no more than it should."""
+"""The tables in docs/conformance.md name only what exists, and say no more than they should."""
 
 import pytest
 import test_cpython_executors
 import test_cpython_main
+import test_cpython_multiprocessing
 import test_cpython_pool
-from conformance_table import DOCUMENT, TableError, idle_rows, read_table, row_for
+from conformance_table import MULTIPROCESSING, POOLS, TableError, idle_rows, read_table, row_for, rows_of
 from cpython_harness import ALL_METHODS, METHODS, PYTHON, STDLIB, WHOSE, OnTrial, id_of_test, names_of_tests
 
 SUITES = [test_cpython_pool, test_cpython_executors, test_cpython_main]
@@ -31,9 +32,23 @@ def test_every_row_names_a_test_that_this_python_has():
     if WHOSE == STDLIB or METHODS != ALL_METHODS:
         pytest.skip("the table is about River with all start methods")
 
-    idle = idle_rows(read_table(DOCUMENT.read_text("utf-8")), variants(), PYTHON)
+    idle = idle_rows(rows_of(POOLS), variants(), PYTHON)
 
     assert not idle, f"no test of Python {PYTHON} fits: {', '.join(map(str, idle))}"
+
+
+@pytest.mark.skipif(bool(test_cpython_multiprocessing.reason), reason=test_cpython_multiprocessing.reason)
+def test_every_row_of_multiprocessing_names_a_test_that_this_python_has():
+    there = [(test.id, test_cpython_multiprocessing.words(test)) for test in test_cpython_multiprocessing.TESTS]
+
+    idle = idle_rows(rows_of(MULTIPROCESSING), there, PYTHON)
+
+    assert not idle, f"no test of Python {PYTHON} fits: {', '.join(map(str, idle))}"
+
+
+def test_a_section_that_is_not_there_once_is_refused():
+    with pytest.raises(TableError, match="one section 'Nobody', not 0"):
+        rows_of("Nobody")
 
 
 def test_a_row_holds_for_what_it_names_and_for_nothing_else():

@@ -1,0 +1,116 @@
+"""A process on trial: runs tests of test._test_multiprocessing, each when it is asked for, and tells what came of it.
+
+What it says is one line of JSON for each line with the name of a test; cpython_trials.py starts it and asks.
+
+River takes the place of `multiprocessing` before CPython's suite is imported, so all that the suite imports is River's;
+and so it is in each script that a test starts.  The processes of the tests import this module to find the classes: the
+first thing that it does is to put River there.
+
+Rule: no pytest in here, and nothing of CPython's is stored or edited; its own builder makes the classes.
+"""
+
+import faulthandler
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+OF_STDLIB = os.environ.get("RIVER_CONFORMANCE_OF") == "stdlib"
+# What is said of the start method to CPython's builder: River's own is its default.
+METHOD = "spawn" if OF_STDLIB else "river"
+
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+
+def put_river_there():
+    from river.multiprocessing import alias
+
+    alias.install()
+
+
+if not OF_STDLIB:
+    put_river_there()
+
+from test import _test_multiprocessing as suite  # noqa: E402 - it imports multiprocessing
+from test import support  # noqa: E402
+from test.support import script_helper  # noqa: E402
+
+suite.install_tests_in_module_dict(globals(), METHOD)  # here unittest finds the suite's setUpModule, too
+
+
+# --- scripts ---
+
+class Scripts:
+    """Stands in for the module subprocess where tests start scripts: River is there too."""
+
+    def __getattr__(self, name):
+        return getattr(subprocess, name)
+
+    def Popen(self, command, **options):
+        return subprocess.Popen(on_river(command), **options)
+
+    def check_output(self, command, **options):
+        return subprocess.check_output(on_river(command), **options)
+
+
+def on_river(command):
+    """A command line of this Python, with River in the script; the flags stay as they are."""
+    program, *rest = command
+    if program != sys.executable:
+        return command
+    if "-c" in rest:
+        code = rest.index("-c") + 1
+        return [program, *rest[:code], preamble() + rest[code], *rest[code + 1:]]
+    script = next(number for number, word in enumerate(rest) if os.path.isfile(word))
+    return [program, *rest[:script], "-m", "river", "run", *rest[script:]]
+
+
+def preamble():
+    """The path is for scripts with -S, which do not see what is installed."""
+    import river
+
+    root = str(Path(river.__file__).parents[1])
+    return f"import sys; sys.path.append({root!r}); from river.multiprocessing import alias; alias.install()\n"
+
+
+# --- one test ---
+
+def run(name):
+    """Runs a test as CPython does, with the set-up and tear-down of its class and module.
+
+    Returns:
+        outcome, text: one of PASSED, FAILED, SKIPPED; a traceback or reason.
+    """
+    cls, method = name.split(".")
+    support.environment_altered = False
+    result = unittest.TestResult()
+    unittest.TestSuite([globals()[cls](method)]).run(result)
+    if bad := [*result.failures, *result.errors]:
+        return FAILED, "\n".join(text for _, text in bad)
+    if result.unexpectedSuccesses:
+        return FAILED, "it was expected to fail, and passed"
+    if result.skipped:
+        return SKIPPED, result.skipped[0][1]
+    if support.environment_altered:
+        return FAILED, "it left a thread, a child or a shared object behind: see the warnings"
+    return PASSED, ""
+
+
+def serve(descriptor):
+    """Answers until the other side closes."""
+    faulthandler.register(signal.SIGUSR1)  # whoever finds that we hang asks where
+    os.set_inheritable(descriptor, False)
+    if not OF_STDLIB:
+        suite.subprocess = script_helper.subprocess = Scripts()
+    with socket.socket(fileno=descriptor) as line, line.makefile("rw", encoding="utf-8") as talk:
+        say(talk, suite.multiprocessing.__name__)
+        for name in talk:
+            say(talk, run(name.strip()))
+
+
+def say(talk, answer):
+    print(json.dumps(answer), file=talk, flush=True)

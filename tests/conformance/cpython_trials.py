@@ -1,0 +1,214 @@
+"""test._test_multiprocessing, run against river.multiprocessing: which tests there are, how each is run and counted.
+
+    python tests/conformance/cpython_trials.py            # all: how each ended, and how many pass
+    python tests/conformance/cpython_trials.py Queue      # those with this word in their name
+
+The tests run in a process of their own (cpython_trial.py), as `multiprocessing` is River there.  When a test hangs,
+this process and all that it started are ended, and another one runs the rest.
+
+Rule: no pytest in here; the command above needs none.
+"""
+
+import collections
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+
+import psutil
+
+SUITE = "test._test_multiprocessing"
+OF_STDLIB = os.environ.get("RIVER_CONFORMANCE_OF") == "stdlib"
+ON_TRIAL = "multiprocessing" if OF_STDLIB else "river.multiprocessing"
+
+PASSED, FAILED, SKIPPED, HUNG = "passed", "failed", "skipped", "hung"
+
+SECONDS = 60  # for one test; the longest takes about 15
+PATIENCE = 10  # seconds in which a process must have ended when it was asked to
+MARK = "RIVER_CONFORMANCE_TRIAL"  # in the environment of every process that a trial starts
+
+
+# --- what is to be run ---
+
+@dataclass(frozen=True)
+class Test:
+    """One of CPython's tests, for one kind of what it tests: processes, threads or manager."""
+
+    name: str  # WithProcessesTestQueue.test_put
+    id: str  # _TestQueue.test_put, as its source has it
+    kind: str
+
+
+def all_tests(suite):
+    """What CPython's builder makes of the suite, in the suite's order."""
+    built = {"__name__": __name__}
+    suite.install_tests_in_module_dict(built, "spawn")
+    return [Test(f"{cls.__name__}.{name}", getattr(cls, name).__qualname__, getattr(cls, "TYPE", "processes"))
+            for cls in built.values() if isinstance(cls, type)
+            for name in dir(cls) if name.startswith("test") and callable(getattr(cls, name))]
+
+
+# --- the process on trial ---
+
+class Trial:
+    """The process that runs the tests, while there is need of one; `with` ends it."""
+
+    def __init__(self):
+        self._process = self._line = self._talk = self._log = None
+
+    def run(self, name, seconds=SECONDS):
+        """Runs one test.
+
+        Returns:
+            outcome, text: one of PASSED, FAILED, SKIPPED, HUNG; what is known about it.
+        """
+        if self._process is None:
+            self._start()
+        self._log.seek(0, os.SEEK_END)
+        said_before = self._log.tell()
+        try:
+            self._line.settimeout(seconds)
+            print(name, file=self._talk, flush=True)
+            outcome, text = json.loads(self._talk.readline() or '["failed", "the process of the test has died"]')
+        except TimeoutError:
+            outcome, text = HUNG, f"no answer within {seconds} s"
+            self._ask_where_it_hangs()
+        if outcome in (PASSED, SKIPPED):
+            return outcome, text
+        self._log.seek(said_before)
+        text += "\n--- it printed\n" + self._log.read()
+        self._kill()  # what failed here should not be heard of in the next test
+        return outcome, text
+
+    def _start(self):
+        self._log = tempfile.TemporaryFile("a+", encoding="utf-8", errors="replace")
+        self._mark = uuid.uuid4().hex
+        self._line, theirs = socket.socketpair()
+        self._talk = self._line.makefile("rw", encoding="utf-8")
+        self._folder = tempfile.TemporaryDirectory(prefix="river-trial-")  # some tests write files where they are
+        here = os.path.dirname(os.path.abspath(__file__))
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", f"import sys; sys.path[0] = {here!r}\n"
+                                       f"import cpython_trial; cpython_trial.serve({theirs.fileno()})"],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+                cwd=self._folder.name, env=dict(os.environ, **{MARK: self._mark}), start_new_session=True)
+        self._line.settimeout(SECONDS)
+        on_trial = json.loads(self._talk.readline() or "null")
+        if on_trial != ON_TRIAL:
+            self._log.seek(0)
+            said = self._log.read()
+            self._kill()
+            raise RuntimeError(f"the process of the tests has {on_trial} on trial, not {ON_TRIAL}; it printed\n{said}")
+
+    def _ask_where_it_hangs(self):
+        """Has it print the stacks of its threads."""
+        end = time.monotonic() + PATIENCE
+        size = os.fstat(self._log.fileno()).st_size
+        self._process.send_signal(signal.SIGUSR1)
+        while os.fstat(self._log.fileno()).st_size == size and time.monotonic() < end:
+            time.sleep(0.02)
+
+    def end(self):
+        """Ends the process as it would end by itself.
+
+        Returns:
+            What it has left running, each described; this is ended as well.
+        """
+        if self._process is None:
+            return []
+        self._talk.close()
+        self._line.close()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            pass  # it is among those found below
+        left = [describe(process) for process in self._left()]
+        self._kill()
+        return left
+
+    def _left(self):
+        """Its processes which have not ended within PATIENCE seconds."""
+        end = time.monotonic() + PATIENCE
+        while (left := marked(self._mark)) and time.monotonic() < end:
+            time.sleep(0.02)
+        return left
+
+    def _kill(self):
+        self._process.kill()
+        self._process.wait()
+        while left := marked(self._mark):  # one may have started another while we looked
+            for process in left:
+                process.kill()
+            psutil.wait_procs(left, PATIENCE)
+        for resource in (self._talk, self._line, self._log):
+            resource.close()
+        self._folder.cleanup()
+        self._process = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+
+def marked(mark):
+    """The processes with the mark; one that has ended, and that nobody has waited for yet, is not one."""
+    return [process for process in psutil.process_iter() if mark_of(process) == mark]
+
+
+def mark_of(process):
+    try:
+        return process.environ().get(MARK)
+    except psutil.Error:  # gone by now, or another user's
+        return None
+
+
+def describe(process):
+    try:
+        return f"process {process.pid}, {process.status()}: {' '.join(process.cmdline())}"
+    except psutil.Error:
+        return f"process {process.pid}, which ended just now"
+
+
+# --- the number ---
+
+def number(outcomes):
+    """How many of the tests that apply pass: what a test itself skips does not.
+
+    Args:
+        outcomes: of all tests.
+    """
+    counts = collections.Counter(outcomes)
+    return f"{counts[PASSED]} of {counts.total() - counts[SKIPPED]}"
+
+
+def main(words):
+    from cpython_harness import cpython_modules
+
+    modules, reason = cpython_modules(SUITE)
+    if reason:
+        sys.exit(f"cannot be told here: {reason}")
+    outcomes = {}
+    tests = [test for test in all_tests(modules[0]) if all(word in test.name for word in words)]
+    with Trial() as trial:
+        for test in tests:
+            began = time.monotonic()
+            outcomes[test], text = trial.run(test.name)
+            print(f"{time.monotonic() - began:6.2f} s  {outcomes[test]:8}{test.name}", flush=True)
+            if outcomes[test] != PASSED:
+                print("    " + text.strip().replace("\n", "\n    "))
+        left = trial.end()
+    print(*left, sep="\n")
+    print(f"{number(outcomes.values())} tests of CPython {sys.version.split()[0]} pass")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,65 @@
+"""CPython's tests of multiprocessing, all of them, run on river.multiprocessing: test._test_multiprocessing.
+
+They run in a process of their own, in which `multiprocessing` is River: see cpython_trials.py and cpython_trial.py.
+Each is a test here; those which River does not pass are listed in docs/conformance.md, and must fail.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import cpython_trials
+import pytest
+from conformance_table import MULTIPROCESSING, row_for, rows_of
+from cpython_harness import PYTHON, STDLIB, WHOSE, cpython_modules
+from cpython_trials import PASSED, SECONDS, SKIPPED, Trial
+
+pytestmark = pytest.mark.skipif(WHOSE != STDLIB and not importlib.util.find_spec("river.multiprocessing.alias"),
+                                reason="river.multiprocessing is not there yet")
+
+modules, reason = cpython_modules(cpython_trials.SUITE)
+TESTS = cpython_trials.all_tests(modules[0]) if modules else []
+ROWS = [] if WHOSE == STDLIB else rows_of(MULTIPROCESSING)
+
+README = Path(__file__).parents[2] / "README.md"
+
+outcomes = {}  # of the tests that have run
+
+
+@pytest.fixture(scope="module")
+def trial():
+    with Trial() as trial:
+        yield trial
+        left = trial.end()
+    assert not left, f"these tests left processes behind: {left}"
+
+
+def words(test):
+    return {test.kind, PYTHON}
+
+
+def as_item(test):
+    row = row_for(ROWS, test.id, words(test))
+    marks = [pytest.mark.xfail(reason=row.reason, strict=True)] if row else []
+    return pytest.param(test, id=test.name, marks=marks)
+
+
+@pytest.mark.timeout(SECONDS * 2)  # the trial itself gives up sooner
+@pytest.mark.parametrize("test", [as_item(test) for test in TESTS])
+def test_river_passes_what_cpython_asks_of_multiprocessing(trial, test):
+    outcome, text = trial.run(test.name)
+
+    outcomes[test] = outcome
+    if outcome == SKIPPED:
+        pytest.skip(text)
+    assert outcome == PASSED, text
+
+
+def test_the_readme_says_how_many_pass():
+    said = re.search(r"(\d+ of \d+) tests of CPython (3\.\d+)", " ".join(README.read_text("utf-8").split()))
+    if len(outcomes) < len(TESTS) or not TESTS:
+        pytest.skip(f"{len(outcomes)} of {len(TESTS)} tests have run, so their number cannot be told")
+    if WHOSE == STDLIB or said[2] != PYTHON:
+        pytest.skip(f"the README has the number of River and CPython {said[2]}")
+
+    assert said[1] == cpython_trials.number(outcomes.values())

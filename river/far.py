@@ -256,7 +256,7 @@ class Keeper:
             self._link.attach(booted.stream)
 
         self._has_link = True  # or soon
-        self._loop.call(attach)
+        self._soon(attach)
         if not self._wait(lambda: self._is_up or self._is_cut or self._is_over, self._timeout) or not self._is_up:
             line.close()
             words = booted.stream.error().strip() or "nothing"
@@ -344,7 +344,7 @@ class Keeper:
         link = self._link
         assert link is not None
         self._is_cut = False
-        self._loop.call(lambda: link.attach(booted.stream))
+        self._soon(lambda: link.attach(booted.stream))
         # If there is no agent any more, the messenger says so and ends; then this is cut again.
         self._wait(lambda: self._is_cut or self._is_over or (link.is_connected and self.silent() < SUSPECT), _PATIENCE)
 
@@ -369,9 +369,9 @@ class Keeper:
             return
         self._has_link = False
         gone = threading.Event()
-        self._loop.call(lambda: self._say_bye(gone.set))  # in turn: `attach` may still be to come
+        self._soon(lambda: self._say_bye(gone.set))  # in turn: `attach` may still be to come
         gone.wait(_PATIENCE)
-        self._loop.call(self._close_link)
+        self._soon(self._close_link)
 
     def _say_bye(self, then: Callable[[], None]) -> None:
         if self._link is None or self._is_over:
@@ -384,6 +384,17 @@ class Keeper:
         link, self._link = self._link, None
         if link is not None:
             link.close()
+
+    def _soon(self, act: Callable[[], None]) -> None:
+        """Have it done by whoever turns the loop; a fault in it costs this machine, and not all the others."""
+
+        def guarded() -> None:
+            try:
+                act()
+            except Exception as error:  # noqa: BLE001
+                self.ended(f"River failed: {type(error).__name__}: {error}")
+
+        self._loop.call(guarded)
 
     def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
         """Until something has happened, or it is told to end; False when that comes, or the time is over, before."""

@@ -139,14 +139,20 @@ class Machines:
             if self._door is None:
                 authority = Authority()
                 papers, made = authority.issue(DRIVER), threading.Event()
+                failures: list[Exception] = []
 
                 def make() -> None:
-                    self._door = authority, Door(self._loop, papers, self._met, listens=True)
+                    try:
+                        self._door = authority, Door(self._loop, papers, self._met, listens=True)
+                    except Exception as error:  # noqa: BLE001 - it is for whoever has asked, not for who turns the loop
+                        failures.append(error)
                     made.set()
 
                 self._loop.call(make)
                 if not made.wait(_PATIENCE):
                     raise RuntimeError("the pool ends while its machines are started")
+                if failures:
+                    raise failures[0]
             assert self._door is not None
             return self._door
 

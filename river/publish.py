@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from . import keys
-from .errors import NotPrivate
 
 EACH = 1.0  # seconds
 # Seconds after which a file that is not written any more is of no use: its program is stopped (it makes another when it
@@ -53,8 +52,8 @@ class Publisher:
             self._due = now + EACH
             try:
                 self._write(self._statuses())
-            except (NotPrivate, OSError):
-                pass  # others can reach the directory, or there is no room
+            except Exception:  # noqa: BLE001
+                pass  # others can reach the directory, or there is no room, or a machine says what makes no sense
         return self._due
 
     def _write(self, machines: Sequence[Status]) -> None:

@@ -26,11 +26,14 @@ MOST_UNREAD = 16 << 20  # bytes that may be under way to a process that does not
 
 
 class End:
-    """One end of a link, and its owner; `sock` is the process's end of its first channel."""
+    """One end of a link, and its owner; `sock` is the process's end of its first channel.
 
-    def __init__(self, is_drivers):
+    beside: an end of another link, whose loop turns this one, too."""
+
+    def __init__(self, is_drivers, beside=None):
         self.now = 0.0
-        self.loop = Loop(lambda: self.now)
+        self._own_loop = None if beside else Loop(lambda: self.now)
+        self.loop = self._own_loop or beside.loop
         self.link = Link(self.loop, EPOCH, is_drivers, self)
         self.heard = []
         self.sock, theirs = socket.socketpair()
@@ -40,7 +43,8 @@ class End:
     def close(self):
         self.link.close()
         self.sock.close()
-        self.loop.release()
+        if self._own_loop is not None:
+            self._own_loop.release()
 
     def greeted(self):
         self.heard.append("greeted")
@@ -79,10 +83,10 @@ class Lame(Pipes):
 
 
 class Both:
-    """Two ends, and the connections between them."""
+    """Two ends, and the connections between them.  beside: as of End, for the near one."""
 
-    def __init__(self):
-        self.near, self.far = End(True), End(False)
+    def __init__(self, beside=None):
+        self.near, self.far = End(True, beside), End(False)
         self.connections = []
 
     def connect(self, transport=lambda sock: Pipes(sock, sock)):
@@ -140,14 +144,15 @@ class Reader:
     def read(self):
         """All there is now; returns itself."""
         with contextlib.suppress(BlockingIOError):
-            while True:
-                data, ancillary, _, _ = self.sock.recvmsg(1 << 16, socket.CMSG_SPACE(250 * 4))
+            while not self.is_over:
+                try:
+                    data, ancillary, _, _ = self.sock.recvmsg(1 << 16, socket.CMSG_SPACE(250 * 4))
+                except ConnectionResetError:  # it ended without having taken all that we sent
+                    data, ancillary = b"", []
                 for _, _, packed in ancillary:
                     self.descriptors += array.array("i", packed)
                 self.data += data
-                if not data:
-                    self.is_over = True
-                    break
+                self.is_over = not data
         return self
 
     def has(self, count):
@@ -559,7 +564,48 @@ def test_garbage_ends_its_connection_and_nothing_else(linked, garbage):
 def test_what_no_river_says_ends_the_link_and_not_who_turns_it(linked):
     beat = records.Flow(EPOCH).beat(0.0, b"no JSON")
     linked.connections[0][1].send(beat)
-    linked.until(lambda: any("cannot be taken" in str(news) for news in linked.near.heard), "the news")
+    linked.until(lambda: any("JSONDecodeError" in str(news) for news in linked.near.heard), "the news")
+
+    assert not linked.near.link.is_connected
+
+
+FAULTS = {
+    "at a heartbeat": lambda end: setattr(end, "says", faulty),
+    "at a line": lambda end: setattr(end.link.channels, "_read", faulty),
+    "at news": lambda end: setattr(end, "told", faulty),
+    "at a new connection": lambda end: setattr(end.link, "_greet", faulty),
+    "at a record": lambda end: setattr(end.link.channels, "take", faulty),
+}
+
+
+def faulty(*_):
+    raise ZeroDivisionError("a fault")
+
+
+@pytest.mark.parametrize("where", FAULTS)
+def test_a_fault_at_one_end_ends_its_link_at_both_with_the_traceback_and_no_other_link(linked, where):
+    with contextlib.closing(Both(beside=linked.near)) as others:
+        others.connect()
+        others.until(lambda: others.near.link.is_connected, "the other link")
+        linked.near.says = linked.far.says = lambda: {"a": 1}
+        FAULTS[where](linked.near)
+        linked.near.sock.send(b"x")
+        linked.far.sock.send(b"y")
+        linked.turn(1.0)
+        linked.connect()
+        for end in (linked.near, linked.far):
+            linked.until(lambda end=end: any(is_of_fault(news) for news in end.heard), "the news")
+        linked.until(Reader(linked.near.sock).ended, "the end of the line")
+        others.near.sock.send(b"on")
+        reader = Reader(others.far.sock)
+        others.until(lambda: reader.has(2), "what goes over the other link")
+
+        assert reader.data == b"on"
+        assert not linked.near.link.is_connected
+
+
+def is_of_fault(news):
+    return "River failed" in str(news) and "in faulty" in str(news) and "ZeroDivisionError: a fault" in str(news)
 
 
 @pytest.mark.parametrize("seed", range(6))

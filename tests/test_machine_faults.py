@@ -535,6 +535,29 @@ def test_20_machines_start_at_once(testbed):
         assert {*pool.map(deeds.where, range(200), chunksize=1)} == {node.name for node in nodes}
 
 
+@pytest.mark.parametrize("where", ["in the driver", "on the machine"])
+def test_a_fault_in_river_costs_one_machine_and_its_traceback_is_the_cause(testbed, notes, monkeypatch, where):
+    node1, node2 = testbed.nodes(2)
+    with over(testbed, node1, node2, n=1, retries=0) as pool:
+        keeper = pool._cluster.machines._keepers["node1"]
+        futures = [pool.submit(notes.waiting(), number) for number in range(2)]
+        (lost,) = ran_on(node1, notes)
+        ran_on(node2, notes)
+        with monkeypatch.context() as patch:
+            if where == "in the driver":
+                patch.setattr(keeper, "told", lambda facts: 1 / 0)
+                cause = "ZeroDivisionError"
+            else:  # its agent looks for what is not in there
+                patch.setattr(keeper, "says", lambda: {"nothing": "of use"})
+                cause = "KeyError: 'machines'"
+            with pytest.raises(WorkerLost, match=f"(?s)node1.*River failed; please report this: Traceback.*{cause}"):
+                futures[int(lost)].result(60)
+        notes.open()
+
+        assert futures[1 - int(lost)].result(60) == 1 - int(lost)
+        wait_until(lambda: states(pool)["node1"] == "ok", what="the return of node1")
+
+
 def test_a_machine_that_is_lost_again_and_again_is_left_alone_and_a_pool_without_another_one_says_so(testbed, notes):
     (node,) = testbed.nodes(1)
     with over(testbed, node, n=1) as pool:

@@ -4,10 +4,12 @@ One machine of several, in this process; its loop is turned by the test, and tim
 """
 
 import contextlib
+import errno
 import socket
 
 import pytest
 
+from river._core import peers
 from river._core.loop import Loop
 from river._core.peers import Peers
 from river._core.way import Pipes
@@ -81,6 +83,34 @@ def test_a_heartbeat_ends_the_links_to_machines_that_the_driver_has_no_more(mach
 
     assert is_open(kept)
     assert not is_open(ended)
+
+
+def test_a_fault_at_one_of_its_links_does_not_end_the_others(machine, monkeypatch):
+    kept, ended = machine.reached_by(OTHER), machine.reached_by(THIRD)
+    (peer,) = [peer for (epoch, _), peer in machine.peers._peers.items() if epoch == THIRD]
+    monkeypatch.setattr(peer, "see_to", lambda now: 1 / 0)
+    machine.turn()
+    machine.turn()
+
+    assert is_open(kept)
+    assert not is_open(ended)
+    assert not is_open(machine.reached_by(THIRD))  # lines between the two stay with the driver
+
+
+def test_where_no_descriptor_is_left_a_way_through_the_driver_is_made_later(machine, monkeypatch):
+    def none_left():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    machine.reached_by(OTHER).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(peers, "pair", none_left)
+        machine.turn()
+        machine.turn()
+    before = list(machine.driver.relayed)
+    machine.turn()
+    machine.turn()
+
+    assert (before, set(machine.driver.relayed)) == ([], {OTHER})
 
 
 def test_a_heartbeat_of_before_does_not_end_a_link_that_was_made_just_now(machine):

@@ -47,6 +47,8 @@ class Way(Protocol):
 
     def takes(self, most: int) -> bool: ...
 
+    def guarded(self, act: Callable[..., Any]) -> Callable[..., None]: ...
+
 
 class Owner(Protocol):
     """Who is told what becomes of them."""
@@ -225,7 +227,8 @@ class Channels:
         events = select.POLLIN * reads | select.POLLOUT * (bool(channel.unsent) and not channel.is_held)
         if events != channel.watched:
             channel.watched = events
-            self._loop.watch(channel.sock.fileno(), events, lambda seen: self._channel_ready(channel, seen))
+            ready = self._link.guarded(lambda seen: self._channel_ready(channel, seen))
+            self._loop.watch(channel.sock.fileno(), events, ready)
 
     def open_or_close(self) -> None:
         """Read from processes as long as there is a connection that takes what they send."""
@@ -235,7 +238,8 @@ class Channels:
             for channel in self._channels.values():
                 self._watch_channel(channel)
             if is_open:
-                self._loop.call(self._go_on)  # not at once: memory would take all the room, and the others none
+                # Not at once: memory would take all the room, and the others none.
+                self._loop.call(self._link.guarded(self._go_on))
 
     def _channel_ready(self, channel: Channel, events: int) -> None:
         if channel.unsent and events & select.POLLOUT:

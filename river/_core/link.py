@@ -16,6 +16,7 @@ May import only the standard library and its neighbours: a bare far interpreter 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from .way import Transport, Way
 BEAT = 1.0  # seconds between heartbeats
 _SHORT = 4096  # what comes in so few bytes is most often all there is
 _AT_ONCE = 1 << 20  # bytes that are taken from a connection before others have their turn
+_MOST_SAID = 4096  # characters of a fault's traceback
 
 
 class Owner(channels.Owner, Protocol):
@@ -61,7 +63,7 @@ class Link:
         self.channels = Channels(loop, self, is_drivers, owner)
         self._connections: list[Way] = []
         self._active: Way | None = None
-        self._is_dead = False
+        self._is_dead = self._is_faulty = False
         self._ending: Callable[[], None] | None = None
         self.heard_at = loop.clock()  # when something last came
         self._beat_at = 0.0
@@ -96,7 +98,15 @@ class Link:
 
     def attach(self, transport: Transport) -> None:
         """A connection has been made: it is used as soon as both sides have greeted."""
+        self.guarded(self._attach)(transport)
+
+    def _attach(self, transport: Transport) -> None:
         connection = Way(transport, self._is_drivers)
+        if self._is_faulty:  # the other side may not have heard of that
+            with contextlib.suppress(OSError):
+                transport.send(memoryview(gone()))
+            transport.close()
+            return
         self._connections.append(connection)
         if connection.speaks_first:
             self._greet(connection)
@@ -140,15 +150,51 @@ class Link:
             self._drop(connection)
         self.channels.close()
 
+    # -- faults --------------------------------------------------------------------------------------------------
+
+    def guarded(self, act: Callable[..., Any]) -> Callable[..., None]:
+        """For the loop: does the same, but a fault in River costs this machine, and not all that turn the loop."""
+
+        def guarded(*args: Any) -> None:
+            try:
+                act(*args)
+            except Exception as error:  # noqa: BLE001
+                self.failed(error)
+
+        return guarded
+
+    def failed(self, error: Exception) -> None:
+        """What it knows may be wrong from now on: it tells both sides, and carries nothing any more."""
+        if self._is_faulty or self._is_dead:
+            return
+        self._is_faulty = True
+        import traceback  # which takes long, and should never be needed
+
+        why = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-_MOST_SAID:].rstrip()
+        why = f"River failed; please report this: {why}"
+        for act in (
+            lambda: self.bye(why, lambda: None),
+            lambda: self._owner.ended(why),
+            self.channels.hang_up,
+            *(lambda connection=connection: self._drop(connection) for connection in self._connections),
+        ):
+            with contextlib.suppress(Exception):  # what one of them cannot do, the others do all the more
+                act()
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
     def woke(self, now: float) -> None:
         self.heard_at = now
 
     def tick(self, now: float) -> float:
         """See to what is due; returns when to do so again."""
+        self.guarded(self._see_to_heartbeat)(now)
+        return self._beat_at + BEAT if self._active is not None else now + BEAT
+
+    def _see_to_heartbeat(self, now: float) -> None:
         if self._active is not None and now >= self._beat_at + BEAT:
             self._beat(now, self._owner.says())
             self.channels.memories.forget()
-        return self._beat_at + BEAT if self._active is not None else now + BEAT
 
     def _beat(self, now: float, facts: dict[str, Any]) -> None:
         self._beat_at = now
@@ -166,7 +212,7 @@ class Link:
                 if number not in dict(wanted):
                     self._loop.forget(number)
             for number, events in wanted:
-                self._loop.watch(number, events, lambda _: self._connection_ready(connection))
+                self._loop.watch(number, events, self.guarded(lambda _: self._connection_ready(connection)))
             connection.watched = wanted
 
     def _flush(self, connection: Way) -> None:
@@ -202,15 +248,11 @@ class Link:
         except (OSError, RecordError):
             self._drop(connection)
             return
-        except Exception as error:  # noqa: BLE001 - a fault in River costs this machine, and not all that turn the loop
-            self._drop(connection)
-            self._owner.ended(f"what it said cannot be taken: {type(error).__name__}: {error}")
-            return
         self.bytes_in += total
         if connection not in self._connections:
             return
         if total >= _AT_ONCE:  # no poll may tell of what a transport has already taken in
-            self._loop.call(lambda: self._connection_ready(connection))
+            self._loop.call(self.guarded(lambda: self._connection_ready(connection)))
         if self._flow.owes and connection is self._active:
             self._beat(self._beat_at, {})
         if connection.out:

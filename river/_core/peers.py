@@ -19,6 +19,7 @@ May import only the standard library and its neighbours: a bare far interpreter 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
@@ -80,8 +81,7 @@ class Peers:
         epochs = {int(name, 16) for name in machines}
         for key, peer in list(self._peers.items()):
             if key[0] not in epochs and peer.made_at < since:
-                peer.link.channels.hang_up()
-                peer.link.close()
+                peer.close()
                 del self._peers[key]
 
     def _peer(self, machine: int, is_first: bool) -> Peer:
@@ -89,25 +89,24 @@ class Peers:
             is_first = True  # there is only one
         key = machine, is_first
         if key not in self._peers:
-            self._peers[key] = Peer(self, machine, self.epoch < machine if machine != self.epoch else is_first)
             if machine == self.epoch:
-                self._join_own(key)
+                self._join_own()
+            else:
+                self._peers[key] = Peer(self, machine, self.epoch < machine)
         return self._peers[key]
 
-    def _join_own(self, key: tuple[int, bool]) -> None:
-        machine, is_first = key
-        other = self._peers[machine, not is_first] = Peer(self, machine, not is_first)
-        ours, theirs = pair()
-        self._peers[key].link.attach(Pipes(ours.fileno(), ours.detach()))
-        other.link.attach(Pipes(theirs.fileno(), theirs.detach()))
+    def _join_own(self) -> None:
+        for is_first, sock in zip((True, False), pair(), strict=True):
+            peer = self._peers[self.epoch, is_first] = Peer(self, self.epoch, is_first)
+            peer.link.attach(Pipes(sock.fileno(), sock.detach()))
 
     def woke(self, now: float) -> None:
         """Its links are told themselves."""
 
     def tick(self, now: float) -> float:
-        for peer in self._peers.values():
-            if peer.machine != self.epoch:
-                peer.see_to(now)
+        for peer in list(self._peers.values()):
+            if peer.machine != self.epoch and not peer.is_over:
+                peer.link.guarded(peer.see_to)(now)
         return now + _SOON
 
 
@@ -119,6 +118,7 @@ class Peer:
         self.made_at = peers.loop.clock()
         self.addresses: list[str] = []
         self.port = 0
+        self.is_over = False  # its link had a fault, here or there: lines that come later stay with the driver
         self._peers = peers
         self._is_low = is_low
         low, high = sorted((peers.epoch, machine))
@@ -132,9 +132,10 @@ class Peer:
         """Have a way through the driver, and try a direct one."""
         if self._is_low and not self.link.connections and now > self._relay_at + _SOON:
             self._relay_at = now
-            ours, theirs = pair()
-            self._peers.driver.relay(theirs, self.machine)
-            self.link.attach(Pipes(ours.fileno(), ours.detach()))
+            with contextlib.suppress(OSError):  # no descriptor is left: soon again
+                ours, theirs = pair()
+                self._peers.driver.relay(theirs, self.machine)
+                self.link.attach(Pipes(ours.fileno(), ours.detach()))
         if now - self.link.heard_at > _SILENT and len(self.link.connections) > 1:
             self.link.fall_back()
         is_direct = not all(isinstance(transport, Pipes) for transport in self.link.connections)
@@ -187,7 +188,13 @@ class Peer:
         self._peers.loop.hurry()
 
     def ended(self, why: str) -> None:
-        """It does not say so: whoever ends a link to another machine has been told by the driver."""
+        """A fault, here or there: the processes see the ends of the lines that have moved."""
+        self.is_over = True
+        self._peers.loop.call(self.close)
+
+    def close(self) -> None:
+        self.link.channels.hang_up()
+        self.link.close()
 
     def told(self, facts: dict[str, Any]) -> None:
         """Machines say nothing of themselves to each other."""

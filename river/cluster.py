@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import failures
-from ._core import cpus, instructions, shm
+from ._core import cpus, instructions, serial, shm
 from ._core.instructions import Task
 from ._core.scheduler import PATIENCE, Scheduler
 from .callbacks import Callbacks
@@ -100,6 +100,21 @@ class Cluster:
         except BaseException:
             self.terminate()
             raise
+
+    def hire(self, call: serial.Pickled, on_end: Callable[[dict[str, Any]], None]) -> RemoteVM:
+        """Start a VM for one call alone, with which it begins and ends; `on_end` is told how, by whoever reads.
+
+        call: (function, arguments), pickled with this cluster's context.
+        Raises RuntimeError when the cluster is closed, BrokenProcessPool when it cannot keep VMs alive."""
+        self.check_open()
+        vm = self.fleet.hire(call, on_end)
+        if vm is None:
+            raise failures.of_pool("no machine is left to start a process on")
+        if self.fleet.is_stranded(vm):
+            self.fleet.remove(vm)
+            on_end({"code": -signal.SIGKILL, "cause": vm.machine.why_lost()})
+        self.reader.interrupt()
+        return vm
 
     def grow(self, vms: int) -> None:
         """So many VMs more."""
@@ -209,6 +224,11 @@ class Cluster:
 
     def unfit(self, vm: RemoteVM, report: Any) -> None:
         """A VM's initializer raised."""
+        if vm.on_end is not None:
+            from .shown import show_lines
+
+            self.later(show_lines, vm.name, 2, report[2].encode(errors="backslashreplace"), 0)
+            return
         with self._lock:
             todo = self.scheduler.unfit(vm.name)
         if self._failure is None and todo:
@@ -230,12 +250,19 @@ class Cluster:
         vm.code = facts["code"]
         facts["host"] = vm.machine.name if vm.machine.is_far else self._host
         self.fleet.remove(vm)
+        if vm.on_end is not None:
+            vm.on_end(facts)
+            return
         event = self.scheduler.lost
         self.act(self.decide(event, name, facts["running"], facts["index"], True, time.monotonic()), facts)
 
     def lost_machine(self, machine: Machine) -> None:
         """The supervisor is gone; its VMs with it.  That is no task's fault."""
         vms = self.fleet.lost(machine)
+        cause = machine.why_lost()
+        for vm in vms:
+            if vm.on_end is not None:
+                vm.on_end({"code": -signal.SIGKILL, "cause": cause})
         if self._is_closed:
             return
         if machine.is_ours:
@@ -440,6 +467,9 @@ class Cluster:
             self._end_far()
         self.fleet.end()
         self.reader.close()
+        for hired in self.vms():
+            if hired.on_end is not None:
+                hired.on_end({"code": -signal.SIGKILL})
         self.functions.clear()
         # Reader and cluster keep each other until the garbage collector comes: what they hold of the user's goes now.
         self.fleet.clear()

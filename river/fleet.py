@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from ._core import modules, reference, serial
+from ._core import cpus, modules, reference, serial
 from ._core.connection import Connection
 from ._core.homes import place
 from .functions import next_number
@@ -77,8 +77,8 @@ class Plan:
             vm.supply = Supply(Sources())
         return vm
 
-    def start(self, vm: RemoteVM) -> None:
-        vm.machine.start(vm, self._options, self._pickled)
+    def start(self, vm: RemoteVM, call: serial.Pickled | None = None) -> None:
+        vm.machine.start(vm, self._options, call or self._pickled)
 
     def forget(self) -> None:
         """Let go of what is the user's."""
@@ -169,11 +169,31 @@ class Fleet:
         if machine is None:
             return None
         vm = self._plan.vm(machine)
+        self._enter(vm)
+        return vm
+
+    def hire(self, call: serial.Pickled, on_end: Callable[[dict[str, Any]], None]) -> RemoteVM | None:
+        """Start a VM for this call, which is (function, arguments), on the machine with the fewest for its processors.
+
+        None when there is no machine."""
+        counts = Counter(vm.machine.name for vm in self.vms())
+        machines = [machine for machine in list(self._machines.values()) if not machine.is_leaving]
+        if not machines:
+            return None
+        machine = min(machines, key=lambda one: counts[one.name] / (one.limit or cpus.cpu_count()))
+        vm = self._plan.vm(machine)
+        vm.on_end = on_end
+        self._enter(vm)
+        self._plan.start(vm, call)
+        if machine.line.waiting:
+            self._reader.flush_later(machine)
+        return vm
+
+    def _enter(self, vm: RemoteVM) -> None:
         with self._lock:
             self._vms[vm.name] = vm
         place().down[vm.uuid] = functools.partial(self._introduce, vm)
         self._reader.watch(vm)
-        return vm
 
     def _introduce(self, vm: RemoteVM, payload: bytes, descriptor: int) -> None:
         if vm.machine.is_far:

@@ -10,7 +10,7 @@ import pickle
 import sys
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ._core import calls, serial, shm
@@ -129,6 +129,8 @@ class RemoteVM:
         self.supply: Supply | None = None  # of a VM on another machine
         self.loans: set[int] = set()  # of our shared memory, to it
         self.released: deque[int] = deque()  # of its shared memory, to us, that have ended
+        # Of a VM that is there for one call, which it has begun with: what is told when it has ended, and how.
+        self.on_end: Callable[[dict[str, Any]], None] | None = None
 
     def send(self, tasks: Sequence[Task]) -> None:
         """Send tasks, and before them what they need and the VM does not have."""

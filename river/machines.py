@@ -94,12 +94,14 @@ class Machines:
         threads: int | None = None,
         min_hosts: int | None = None,
         connect_timeout: float | None = None,
+        is_staffed: bool = True,
     ) -> None:
         if min_hosts is not None and not 0 <= min_hosts <= len(hosts):
             raise ValueError(f"min_hosts must be from 0 to {len(hosts)}, the number of hosts, not {min_hosts}")
         self._books = books
         self._threads = threads
         self._timeout = connect_timeout
+        self._is_staffed = is_staffed  # whether VMs are started on a machine when it is up; else only if asked for
         self._min_hosts = len(hosts) if min_hosts is None else min_hosts
         self._changed = threading.Condition()
         self._is_closed = False
@@ -290,7 +292,8 @@ class Machines:
             machine.line.close()
             return
         books.fleet.join(machine)
-        books.act(books.decide(books.scheduler.grown, machine.limit))
+        if self._is_staffed:
+            books.act(books.decide(books.scheduler.grown, machine.limit))
         self._settled(name)
 
     def _settled(self, name: str) -> None:

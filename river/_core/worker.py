@@ -113,6 +113,12 @@ def become(worker: Worker) -> None:
     os.register_at_fork(after_in_child=worker.forked)
 
 
+def listen() -> None:
+    """Read this VM's line in the background from now on: it will not ask for tasks for a while, or never."""
+    if _worker is not None:
+        _worker.listen()
+
+
 class Worker:
     """One VM's work."""
 
@@ -284,9 +290,13 @@ class Worker:
 
     # -- running ------------------------------------------------------------------------------------------------
 
+    def listen(self) -> None:
+        if self._relay.thread.ident is None:
+            self._relay.start()
+
     def run(self) -> None:
         """Run tasks until told to stop; then return."""
-        self._relay.start()
+        self.listen()
         try:
             while True:
                 if not self._queue:

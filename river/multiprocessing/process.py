@@ -1,0 +1,224 @@
+"""Process: a VM of its own for one call, with the face of `multiprocessing.Process`.
+
+    Process.start --> Popen --START, with the process object--> supervisor --fork--> VM: BaseProcess._bootstrap
+    Process.join  <-- Popen <------------EXITED----------------            <--exit--
+
+The classes are the standard library's own down to the way a process is started, so that `current_process`,
+`active_children` and the end of the interpreter know them.  What is started is a VM like a pool's: it is forked by a
+supervisor with one thread, on this machine or another one, and ends when its driver does.
+
+May not: know how VMs are started, or what a process is for.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.connection
+import multiprocessing.process
+import multiprocessing.util
+import os
+import signal
+import sys
+import threading
+from typing import Any, ClassVar, NoReturn
+
+from .._core import homes, serial, worker
+from ..cluster import Cluster
+from ..machine import RemoteVM
+
+# What the exit code says when the supervisor or the machine was lost with the process, as for a supervisor of
+# multiprocessing's (the forkserver).
+_LOST = 255
+# Seconds that packets may take to leave a process that ends.
+_PATIENCE = 10.0
+
+
+class Popen:
+    """The parent's end of a process that was started: what `Process` keeps as `_popen`."""
+
+    method: ClassVar[str] = "forkserver"
+
+    def __init__(self, process: Any, context: Any, cluster: Cluster) -> None:
+        multiprocessing.util._flush_std_streams()  # type: ignore[attr-defined]
+        self.returncode: int | None = None
+        self._cluster = cluster
+        self._parent = os.getpid()
+        self.sentinel, theirs = os.pipe()  # the other end is closed when the process has ended
+        os.set_inheritable(self.sentinel, False)
+        end = multiprocessing.util.Finalize(self, _close, (theirs,))
+        self.finalizer = multiprocessing.util.Finalize(self, _close, (self.sentinel,))
+
+        def ended(facts: dict[str, Any]) -> None:
+            self.returncode = facts["code"] if "cause" not in facts else _LOST
+            end()
+
+        facts = surroundings(is_far=cluster.machines is not None)
+        pickled = serial.dumps((live, (context, _Sent(process), facts)), cluster.context)
+        self._vm: RemoteVM = cluster.hire(pickled, ended)
+        cluster.wait(lambda: self._vm.pid or self.returncode is not None)
+        self.pid = self._vm.pid
+
+    def poll(self, flag: int = 1) -> int | None:
+        """The exit code; None while it runs."""
+        if self.returncode is None and os.getpid() == self._parent:
+            self._cluster.wait(lambda: self.returncode is not None, 0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        if self.returncode is None and os.getpid() == self._parent:
+            self._cluster.wait(lambda: self.returncode is not None, timeout)
+        return self.returncode
+
+    def _send_signal(self, number: int) -> None:
+        if self.poll() is not None:
+            return
+        if self._vm.machine.is_far:
+            self._cluster.signal(self._vm.name, number)
+            return
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass  # it has just ended
+        except OSError:
+            if self.wait(timeout=0.1) is None:
+                raise
+
+    def interrupt(self) -> None:
+        self._send_signal(signal.SIGINT)
+
+    def terminate(self) -> None:
+        self._send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        self.finalizer()
+
+    @staticmethod
+    def duplicate_for_child(descriptor: int) -> int:
+        return descriptor
+
+
+def _close(descriptor: int) -> None:
+    try:
+        os.close(descriptor)
+    except OSError:
+        pass
+
+
+class Process(multiprocessing.process.BaseProcess):
+    """`multiprocessing.Process`: a call that runs in a process of its own, here or on another machine.
+
+    Its target may be a lambda or a closure, and a script needs no `if __name__ == "__main__"`.
+    """
+
+    _start_method: ClassVar[str | None] = None
+    _context: ClassVar[Any]  # the one that it belongs to; see `context`
+
+    @classmethod
+    def _Popen(cls, process: Any) -> Any:
+        return cls._context.get_context().launch(process)
+
+    @staticmethod
+    def _after_fork() -> None:
+        """It is a fork of a process that has one thread and no finalizers: there is nothing to clear."""
+
+    if sys.version_info < (3, 14):
+
+        def interrupt(self) -> None:
+            """Let it have SIGINT, which is a KeyboardInterrupt there.  As in CPython 3.14."""
+            self._check_closed()  # type: ignore[attr-defined]
+            self._popen.interrupt()  # type: ignore[attr-defined]
+
+
+class _Sent:
+    """A process object on its way.  Its key may be pickled only while a process is started; that is now."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+
+    def __reduce__(self) -> Any:
+        process, kind = self._process, type(self._process)
+        if any(getattr(kind, name, None) is not getattr(object, name, None) for name in _ITS_OWN):
+            return _same, (process,)
+        state = dict(process.__dict__)
+        state["_config"] = {**state["_config"], "authkey": bytes(state["_config"]["authkey"])}
+        return _received, (kind, state)
+
+
+# By these a class may say itself how it is pickled.
+_ITS_OWN = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+
+
+def _same(process: Any) -> Any:
+    return process
+
+
+def _received(kind: Any, state: dict[str, Any]) -> Any:
+    process = kind.__new__(kind)
+    state["_config"]["authkey"] = multiprocessing.process.AuthenticationString(  # type: ignore[attr-defined]
+        state["_config"]["authkey"]
+    )
+    process.__dict__.update(state)
+    return process
+
+
+def surroundings(is_far: bool) -> dict[str, Any]:
+    """What a process has of its parent beside its arguments; on another machine only what means something there."""
+    util = multiprocessing.util
+    facts: dict[str, Any] = {"parent": os.getpid(), "logs": util._log_to_stderr}  # type: ignore[attr-defined]
+    if util._logger is not None:  # type: ignore[attr-defined]
+        facts["level"] = util._logger.getEffectiveLevel()  # type: ignore[attr-defined]
+    if not is_far:
+        facts["environ"] = dict(os.environ)
+        try:
+            facts["directory"] = os.getcwd()
+        except OSError:  # it has been removed
+            pass
+    return facts
+
+
+def live(context: Any, process: Any, facts: dict[str, Any]) -> NoReturn:
+    """Be that process, to its end.  Called first in a VM that is there for nothing else."""
+    code = 1
+    try:
+        worker.listen()
+        context.adopt()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if "environ" in facts:
+            os.environ.clear()
+            os.environ.update(facts["environ"])
+        if "directory" in facts:
+            os.chdir(facts["directory"])
+        util = multiprocessing.util
+        if "level" in facts:
+            util.get_logger().setLevel(facts["level"])
+        if facts["logs"]:
+            util.log_to_stderr()
+        code = process._bootstrap(parent_sentinel=_watch(facts["parent"], "environ" in facts))
+        drain = homes.place().drain
+        if drain is not None:
+            drain(_PATIENCE)
+    except BaseException:  # noqa: BLE001 - a fault in River, or a signal just now: told, as of any process
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _watch(pid: int, is_here: bool) -> int:
+    """A descriptor that becomes readable when the parent ends."""
+    try:
+        if is_here:
+            return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        pass
+    # With its driver's line a VM ends; it would never see more of the parent's end.
+    end, other = os.pipe()
+    _kept.append(other)
+    return end
+
+
+_kept: list[int] = []

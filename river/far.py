@@ -144,7 +144,8 @@ class Keeper:
         self._direct_at = float("-inf")  # when that was tried last
         self._settings: dict[str, Any] = {}
         self._changed = threading.Condition()
-        self._is_told_to_end = self._is_logging_in = self._has_let_go = self._has_link = False
+        self._is_told_to_end = self._is_leaving = False
+        self._is_logging_in = self._has_let_go = self._has_link = False
         self._is_cut = self._is_over = False  # of the link: it has no connection; it has ended for good
         self._is_up = False
         self._failures = 0
@@ -154,9 +155,14 @@ class Keeper:
     # -- what others ask -----------------------------------------------------------------------------------------
 
     @property
+    def is_done(self) -> bool:
+        """Whether it has no machine any more, and never will."""
+        return self.state in ("failed", "quarantined", "ended")
+
+    @property
     def is_hopeful(self) -> bool:
-        """Whether it has VMs, or may have some later."""
-        return self.state not in ("failed", "quarantined", "ended")
+        """Whether it may have VMs later, should it lose those that it has."""
+        return not self.is_done and not self._is_leaving
 
     @property
     def is_ending(self) -> bool:
@@ -178,6 +184,10 @@ class Keeper:
         """Seconds that it was listened to in vain; 0 while it is not up."""
         link = self._link
         return max(0.0, self._loop.turned_at - link.heard_at) if link is not None and self._is_up else 0.0
+
+    def leave(self) -> None:
+        """Its machine is on its way out: if it is lost meanwhile, that was it."""
+        self._is_leaving = True
 
     def end(self) -> None:
         """Let go of the machine: it ends all that was started there, and what its VMs have printed still comes."""
@@ -208,7 +218,7 @@ class Keeper:
             self._note(_has_let_go=True)
 
     def _keep_until_the_end(self) -> None:
-        while not self._is_told_to_end:
+        while not (self._is_told_to_end or self._is_leaving):
             try:
                 self._start()
             except HostError as error:
@@ -218,14 +228,14 @@ class Keeper:
             else:
                 self._stay()
             self._let_go()
-            if not self.is_hopeful:
+            if self.is_done:
                 return
             self._wait(lambda: False, self._pause())
         self.state = "ended"
 
     def _pause(self) -> float:
         """Until the next attempt to start it."""
-        if self._is_told_to_end:
+        if self._is_told_to_end or self._is_leaving:
             return 0.0
         return float(_FIRST_PAUSE * 2**self._failures * (0.5 + self._chance() / 2))
 

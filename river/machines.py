@@ -213,7 +213,7 @@ class Machines:
         (the rest stay), ValueError, before any is started, when there is one of that name."""
         names = {host.name for host in hosts}
         for name, before in self._keepers.items():
-            if name in names and before.is_hopeful:
+            if name in names and not before.is_done:
                 raise ValueError(f"there is a host {name} already, and it is {before.state}; remove() lets go of it")
         self._adding |= names
         try:
@@ -223,7 +223,7 @@ class Machines:
         except BaseException:  # Ctrl-C: nobody waits for them any more, and one that fails is told of as any other is
             self._adding -= names
             raise
-        failed = [keeper for keeper in keepers if not keeper.is_hopeful and keeper.error is not None]
+        failed = [keeper for keeper in keepers if keeper.is_done and keeper.error is not None]
         for keeper in failed:
             del self._keepers[keeper.host.name]
         self._adding -= names
@@ -248,10 +248,11 @@ class Machines:
         self._settled(name)
         return True
 
-    def _drain(self, machine: Machine) -> None:
+    def _drain(self, machine: FarMachine) -> None:
         if machine.is_leaving:
             return
         machine.is_leaving = True
+        machine.keeper.leave()
         books = self._books
         names = [vm.name for vm in books.fleet.of(machine)]
         books.act(books.decide(books.scheduler.drained, names, (machine.limit or 0) - len(names), time.monotonic()))

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import threading
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import exchanges
@@ -180,6 +181,45 @@ def test_a_machine_that_is_drained_finishes_what_runs_and_gets_nothing_new(testb
         assert results.get() == list(range(12))
         assert sorted(map(int, there + stop.arrived()["node2"])) == list(range(12))  # none twice
         wait_until(lambda: not testbed.host("node1").processes(), what="the end of all that ran on node1")
+
+
+def test_a_machine_that_is_lost_while_it_is_drained_is_gone_and_its_tasks_run_elsewhere(testbed, hosts, gates):
+    stop, node1 = gates(*testbed.nodes(2)), testbed.host("node1")
+    with Cluster(*hosts(2)) as cluster:
+        results = cluster.pool.map_async(stop.task, range(6), chunksize=1)
+        stop.wait_for(node1=2, node2=2)
+
+        assert cluster.remove("node1", timeout=0.1) is False
+        node1.end_processes()
+        wait_until(lambda: states(cluster)["node1"] == "ended", what="the end of node1")
+        assert cluster.remove("node1") is True
+        stop.open("node2")
+        assert results.get() == list(range(6))
+        assert names(cluster) == ["node2"]
+        assert sorted(map(int, stop.arrived()["node2"])) == list(range(6))
+
+
+def test_the_loss_of_the_last_machine_while_it_is_drained_is_told(testbed, hosts, gates):
+    stop = gates(*testbed.nodes(2))
+    with Cluster(*hosts(2)) as cluster:
+        result = cluster.pool.submit(stop.task)
+        wait_until(lambda: any(stop.arrived().values()), what="the task")
+        (name,) = [name for name, there in stop.arrived().items() if there]
+        (other,) = {"node1", "node2"} - {name}
+        assert cluster.remove(name, timeout=0.1) is False
+        for _ in range(5):
+            wait_until(lambda: states(cluster)[other] == "ok", what="the other one")
+            testbed.host(other).end_processes()
+            wait_until(lambda: states(cluster)[other] != "ok", what="its loss")
+        wait_until(lambda: states(cluster)[other] == "quarantined", what="the end of the other one")
+        testbed.host(name).end_processes()
+
+        with pytest.raises(BrokenProcessPool, match=f"{name} is gone with its VMs, and nothing may take its place"):
+            result.result(60)
+
+
+def states(pool):
+    return {machine.name: machine.state for machine in pool.machines}
 
 
 def test_what_runs_on_a_machine_that_is_removed_at_once_runs_elsewhere(testbed, hosts, gates):

@@ -55,18 +55,19 @@ def nothing_left_behind(warmed_up):
         patch.setattr(tempfile, "tempdir", temporary)
         patch.setenv("TMPDIR", temporary)
         patch.setenv(MARK, mark)
-        before = everything(mark, temporary)
+        others = frozenset(psutil.pids())
+        before = everything(mark, temporary, others)
         yield
-        left = left_in_the_end(before, mark, temporary)
+        left = left_in_the_end(before, mark, temporary, others)
         shutil.rmtree(temporary, ignore_errors=True)
     if left:
         pytest.fail("this test left behind\n" + "\n".join(left), pytrace=False)
 
 
-def left_in_the_end(before, mark, temporary):
+def left_in_the_end(before, mark, temporary, others):
     """Descriptions of what was not there `before` and still is when patience has run out."""
     deadline = time.monotonic() + PATIENCE
-    while left := {pair for pair in everything(mark, temporary) - before if is_of_test(*pair, mark)}:
+    while left := {pair for pair in everything(mark, temporary, others) - before if is_of_test(*pair, mark)}:
         if time.monotonic() > deadline:
             return sorted(DESCRIBE[kind](thing) for kind, thing in left)
         shm.forget_free()  # memory kept to be filled again is no leak
@@ -75,10 +76,10 @@ def left_in_the_end(before, mark, temporary):
     return []
 
 
-def everything(mark, temporary):
-    """All there is now, as pairs of kind and thing."""
+def everything(mark, temporary, others):
+    """All there is now, as pairs of kind and thing.  others: processes that cannot bear the mark."""
     kinds = {
-        "process": processes(mark),
+        "process": processes(mark, others),
         "thread": threads(),
         "descriptor": descriptors(),
         "shared memory": shared_memory(),
@@ -87,10 +88,20 @@ def everything(mark, temporary):
     return {(kind, thing) for kind, things in kinds.items() for thing in things}
 
 
-def processes(mark):
-    """Children, theirs, and orphans; a child that has ended and that nobody waited for is one as well."""
-    marked = (process for process in psutil.process_iter() if is_ours(process, mark))
-    return {*psutil.Process().children(recursive=True), *marked}
+def processes(mark, others):
+    """Children, theirs, and orphans; a child that has ended and that nobody waited for is one as well.
+
+    To look at all processes of the machine before and after each test would cost minutes, of all tests together."""
+    marked = (process for pid in psutil.pids() if pid not in others for process in with_number(pid))
+    return {*psutil.Process().children(recursive=True), *(process for process in marked if is_ours(process, mark))}
+
+
+def with_number(pid):
+    """[its process], or [] if it is gone by now."""
+    try:
+        return [psutil.Process(pid)]
+    except psutil.Error:
+        return []
 
 
 def is_ours(process, mark):

@@ -16,14 +16,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import unittest
 from pathlib import Path
 
 OF_STDLIB = os.environ.get("RIVER_CONFORMANCE_OF") == "stdlib"
-# What is said of the start method to CPython's builder: River's own is its default.
-METHOD = "spawn" if OF_STDLIB else "river"
+METHOD = os.environ.get("RIVER_CONFORMANCE_METHODS", "spawn").split()[0]
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+PATIENCE = 10  # seconds for what River starts once
 
 
 def put_river_there():
@@ -39,7 +41,8 @@ from test import _test_multiprocessing as suite  # noqa: E402 - it imports multi
 from test import support  # noqa: E402
 from test.support import script_helper  # noqa: E402
 
-suite.install_tests_in_module_dict(globals(), METHOD)  # here unittest finds the suite's setUpModule, too
+suite.install_tests_in_module_dict(globals(), METHOD)
+set_up, tear_down = globals().pop("setUpModule"), globals().pop("tearDownModule")  # once, and not for each test
 
 
 # --- scripts ---
@@ -80,7 +83,7 @@ def preamble():
 # --- one test ---
 
 def run(name):
-    """Runs a test as CPython does, with the set-up and tear-down of its class and module.
+    """Runs a test as CPython does, with the set-up and tear-down of its class.
 
     Returns:
         outcome, text: one of PASSED, FAILED, SKIPPED; a traceback or reason.
@@ -101,15 +104,35 @@ def run(name):
 
 
 def serve(descriptor):
-    """Answers until the other side closes."""
+    """Answers until the other side closes.  Exits with 1 if the tests have left something behind."""
     faulthandler.register(signal.SIGUSR1)  # whoever finds that we hang asks where
     os.set_inheritable(descriptor, False)
     if not OF_STDLIB:
         suite.subprocess = script_helper.subprocess = Scripts()
+        warm_up()
+    set_up()
     with socket.socket(fileno=descriptor) as line, line.makefile("rw", encoding="utf-8") as talk:
         say(talk, suite.multiprocessing.__name__)
         for name in talk:
             say(talk, run(name.strip()))
+    support.environment_altered = False
+    tear_down()
+    sys.exit(support.environment_altered)
+
+
+def warm_up():
+    """Brings into being what River starts once and keeps, so that no test is blamed for it."""
+    methods = ("forkserver", "spawn")
+    for method in methods:
+        process = suite.multiprocessing.get_context(method).Process()
+        process.start()
+        process.join()
+        process.close()
+    end = time.monotonic() + PATIENCE
+    while sum(thread.name == "river-reader" for thread in threading.enumerate()) < len(methods):
+        if time.monotonic() > end:
+            raise TimeoutError(f"River's threads do not start: {threading.enumerate()}")
+        time.sleep(0.01)
 
 
 def say(talk, answer):

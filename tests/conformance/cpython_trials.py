@@ -10,6 +10,7 @@ Rule: no pytest in here; the command above needs none.
 """
 
 import collections
+import contextlib
 import json
 import os
 import signal
@@ -60,7 +61,7 @@ class Trial:
     """The process that runs the tests, while there is need of one; `with` ends it."""
 
     def __init__(self):
-        self._process = self._line = self._talk = self._log = None
+        self.process = self._line = self._answers = self._log = None
 
     def run(self, name, seconds=SECONDS):
         """Runs one test.
@@ -68,17 +69,19 @@ class Trial:
         Returns:
             outcome, text: one of PASSED, FAILED, SKIPPED, HUNG; what is known about it.
         """
-        if self._process is None:
-            self._start()
+        if self.process is None:
+            self.start()
         self._log.seek(0, os.SEEK_END)
         said_before = self._log.tell()
         try:
             self._line.settimeout(seconds)
-            print(name, file=self._talk, flush=True)
-            outcome, text = json.loads(self._talk.readline() or '["failed", "the process of the test has died"]')
+            self._line.sendall(f"{name}\n".encode())
+            outcome, text = json.loads(self._answers.readline())
         except TimeoutError:
             outcome, text = HUNG, f"no answer within {seconds} s"
             self._ask_where_it_hangs()
+        except (ConnectionError, json.JSONDecodeError):
+            outcome, text = FAILED, f"the process of the tests has died, with exit code {self.process.wait(PATIENCE)}"
         if outcome in (PASSED, SKIPPED):
             return outcome, text
         self._log.seek(said_before)
@@ -86,21 +89,21 @@ class Trial:
         self._kill()  # what failed here should not be heard of in the next test
         return outcome, text
 
-    def _start(self):
+    def start(self):
         self._log = tempfile.TemporaryFile("a+", encoding="utf-8", errors="replace")
-        self._mark = uuid.uuid4().hex
+        self.mark = uuid.uuid4().hex
         self._line, theirs = socket.socketpair()
-        self._talk = self._line.makefile("rw", encoding="utf-8")
+        self._answers = self._line.makefile(encoding="utf-8")
         self._folder = tempfile.TemporaryDirectory(prefix="river-trial-")  # some tests write files where they are
         here = os.path.dirname(os.path.abspath(__file__))
         with theirs:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [sys.executable, "-c", f"import sys; sys.path[0] = {here!r}\n"
                                        f"import cpython_trial; cpython_trial.serve({theirs.fileno()})"],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-                cwd=self._folder.name, env=dict(os.environ, **{MARK: self._mark}), start_new_session=True)
+                cwd=self._folder.name, env=dict(os.environ, **{MARK: self.mark}), start_new_session=True)
         self._line.settimeout(SECONDS)
-        on_trial = json.loads(self._talk.readline() or "null")
+        on_trial = json.loads(self._answers.readline() or "null")
         if on_trial != ON_TRIAL:
             self._log.seek(0)
             said = self._log.read()
@@ -111,7 +114,7 @@ class Trial:
         """Has it print the stacks of its threads."""
         end = time.monotonic() + PATIENCE
         size = os.fstat(self._log.fileno()).st_size
-        self._process.send_signal(signal.SIGUSR1)
+        self.process.send_signal(signal.SIGUSR1)
         while os.fstat(self._log.fileno()).st_size == size and time.monotonic() < end:
             time.sleep(0.02)
 
@@ -119,38 +122,39 @@ class Trial:
         """Ends the process as it would end by itself.
 
         Returns:
-            What it has left running, each described; this is ended as well.
+            What it has left behind, each described; processes are ended.
         """
-        if self._process is None:
+        if self.process is None:
             return []
-        self._talk.close()
+        self._answers.close()
         self._line.close()
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            pass  # it is among those found below
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then it is among those found below
+            self.process.wait(PATIENCE)
         left = [describe(process) for process in self._left()]
+        if self.process.returncode:
+            self._log.seek(0)
+            left.append(f"exit code {self.process.returncode}; the tests have printed\n{self._log.read()}")
         self._kill()
         return left
 
     def _left(self):
         """Its processes which have not ended within PATIENCE seconds."""
         end = time.monotonic() + PATIENCE
-        while (left := marked(self._mark)) and time.monotonic() < end:
+        while (left := marked(self.mark)) and time.monotonic() < end:
             time.sleep(0.02)
         return left
 
     def _kill(self):
-        self._process.kill()
-        self._process.wait()
-        while left := marked(self._mark):  # one may have started another while we looked
+        self.process.kill()
+        self.process.wait()
+        while left := marked(self.mark):  # one may have started another while we looked
             for process in left:
                 process.kill()
             psutil.wait_procs(left, PATIENCE)
-        for resource in (self._talk, self._line, self._log):
+        for resource in (self._answers, self._line, self._log):
             resource.close()
         self._folder.cleanup()
-        self._process = None
+        self.process = None
 
     def __enter__(self):
         return self

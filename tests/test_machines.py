@@ -5,7 +5,7 @@ The hosts are those of the testbed: they have sshd and Python, and nothing else.
 
 import contextlib
 import logging
-import multiprocessing
+import multiprocessing.reduction
 import os
 import pickle
 import re
@@ -168,11 +168,37 @@ def test_large_results_are_not_held_twice(hosts):
     assert grown < 8 * 16 * MEGABYTE + 80 * MEGABYTE
 
 
-def test_a_pipe_of_the_driver_is_refused_there_and_only_that_task_fails(hosts):
-    reader, writer = multiprocessing.Pipe(duplex=False)
+class Mapped:
+    """As multiprocessing pickles its Value and Array."""
+
+    def __init__(self, descriptor):
+        self.descriptor = descriptor
+
+    def __reduce__(self):
+        return str, (multiprocessing.reduction.DupFd(self.descriptor),)
+
+
+@contextlib.contextmanager
+def memory():
+    descriptor = os.memfd_create("test")
+    yield Mapped(descriptor)
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("duplex", [False, True])
+def test_a_pipe_of_the_driver_is_one_there_and_large_things_go_through(hosts, duplex):
+    reader, writer = multiprocessing.Pipe(duplex)
     with reader, writer, RiverPool(hosts=[hosts()]) as p:
-        with pytest.raises(river.TransferError, match="shares memory or a pipe with the driver"):
-            p.submit(send_to, writer, 8).result()
+        sent = p.submit(send_to, writer, bytes(8 * MEGABYTE))
+
+        assert reader.recv() == bytes(8 * MEGABYTE)
+        sent.result()
+
+
+def test_memory_of_the_driver_is_refused_there_and_only_that_task_fails(hosts):
+    with memory() as mapped, RiverPool(hosts=[hosts()]) as p:
+        with pytest.raises(river.TransferError, match="shares memory with the driver"):
+            p.submit(send_to, mapped, 8).result()
 
         assert p.submit(where).result() == "node1"
 

@@ -35,7 +35,7 @@ MODULES = (
     *(f"river._core.{name}" for name in ("wire", "shm", "calls", "namespaces", "connection", "relay", "reference")),
     *(f"river._core.{name}" for name in ("serial", "answers", "process", "worker", "vm", "supervisor")),
     *(f"river._core.{name}" for name in ("homes", "packet", "letters", "remote", "envelope", "post", "box", "store")),
-    *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions")),
+    *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions", "bridge")),
     "river.errors",
     *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
     *(f"river._core.{name}" for name in ("direct", "logs", "modules", "output", "records", "loop", "way")),

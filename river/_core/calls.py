@@ -57,12 +57,11 @@ def specify(
 ) -> tuple[Spec, ...]:
     """The reverse of `place`: put segments into a frame's buffers, and descriptors where the line `can_pass` them.
 
-    is_far: to another machine, where a descriptor is of use only if it is memory's, or a socket's."""
+    is_far: to another machine, where a descriptor is of use only if it is a pipe's or a socket's."""
     specs = []
     for segment in segments:
-        if is_far and isinstance(segment, shm.Passed) and not segment.is_socket:
-            buffers.append(b"")  # what it is unpickled into there says why: only that task fails
-            specs.append((-len(buffers), 0, 0))
+        if is_far and isinstance(segment, shm.Passed):
+            specs.append(_specify_far(segment, buffers, descriptors))
         elif can_pass and segment.descriptor >= 0 and len(descriptors) < MAX_DESCRIPTORS:
             descriptors.append(segment.descriptor)
             specs.append((len(descriptors) - 1, segment.size, segment.lend()))
@@ -70,3 +69,13 @@ def specify(
             buffers.append(segment.content())
             specs.append((-len(buffers), segment.size, 0))
     return tuple(specs)
+
+
+def _specify_far(passed: shm.Passed, buffers: list[Any], descriptors: list[int]) -> Spec:
+    from . import bridge  # only programs with other machines need it
+
+    if bridge.is_stream(passed.descriptor) and len(descriptors) < MAX_DESCRIPTORS:
+        descriptors.append(bridge.far_end(passed.descriptor))
+        return len(descriptors) - 1, shm.PASSED, 0
+    buffers.append(b"")  # what it is unpickled into there says why: only that task fails
+    return -len(buffers), 0, 0

@@ -168,10 +168,11 @@ class Carrier:
             payload = memoryview(frame.payload)
             (number,) = _NUMBER.unpack_from(payload)
             if frame.kind == Kind.TUNNEL_OPEN:
-                target, source, _ = pickle.loads(payload[_NUMBER.size :])
+                target, source, _, *stream = pickle.loads(payload[_NUMBER.size :])
                 ours, theirs = pair()
                 self._add(number, ours)
-                self._near.send(Kind.INTRODUCE, pickle.dumps((target, source, True), 5), (), (theirs.fileno(),))
+                said = pickle.dumps((target, source, True, *stream), 5)
+                self._near.send(Kind.INTRODUCE, said, (), (theirs.fileno(),))
                 theirs.close()
             elif number not in self._tunnels:
                 continue  # it has ended here, which the other side hears in its turn

@@ -2,6 +2,9 @@
 
     VM --INTRODUCE--> its driver --INTRODUCE--> VM that it asks for
 
+Most lines are the post's.  One may be meant for somebody else there, by name: it is a stream of bytes then, which is
+his (see `multiprocessing.streams`).
+
 May not: make a line, or read one.
 May import only the standard library and its neighbours: a bare far interpreter starts from these files.
 """
@@ -10,17 +13,25 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
+from collections.abc import Callable
 
 from .homes import place
 from .post import the_post
 
+# Who takes streams in this process, by name.  Called by whoever reads: with the stream, whether it is carried (to
+# another machine, perhaps), and what else was said; he may not wait.
+acceptors: dict[str, Callable[..., None]] = {}
+
 
 def introduced(payload: bytes, descriptor: int) -> None:
     """An end of a line has come, for this process or another one; it is closed if nobody knows that one."""
-    target, source, is_carried = pickle.loads(payload)
+    target, source, is_carried, *stream = pickle.loads(payload)
     here = place()
     way = here.way_to(target)
-    if target == here.home:
+    if target == here.home and stream:
+        _accepted(descriptor, is_carried, *stream)
+    elif target == here.home:
         the_post().adopt(source, descriptor, is_carried)
     elif way is None:
         os.close(descriptor)
@@ -28,7 +39,15 @@ def introduced(payload: bytes, descriptor: int) -> None:
         way(payload, descriptor)
 
 
+def _accepted(descriptor: int, is_carried: bool, name: str, *said: object) -> None:
+    acceptor = acceptors.get(name)
+    if acceptor is None:
+        os.close(descriptor)
+    else:
+        acceptor(socket.socket(fileno=descriptor), is_carried, *said)
+
+
 def far(payload: bytes) -> bytes:
     """The same for a line that passes between two machines, and so cannot share memory."""
-    target, source, _ = pickle.loads(payload)
-    return pickle.dumps((target, source, True), 5)
+    target, source, _, *stream = pickle.loads(payload)
+    return pickle.dumps((target, source, True, *stream), 5)

@@ -91,8 +91,8 @@ class Passed:
     def __init__(self, descriptor: int) -> None:
         if not isinstance(descriptor, int):
             raise OSError(
-                "what shares memory or a pipe with the driver (a multiprocessing Value, Array or Pipe, say) cannot be "
-                "used on another machine; river.queues.Queue can"
+                "what shares memory with the driver (a multiprocessing Value or Array, say) cannot be used on another "
+                "machine; those of river.multiprocessing can"
             )
         self._descriptor = descriptor
 

@@ -100,9 +100,7 @@ def dumps(obj: Any, context: Context, shared: dict[int, tuple[Any, shm.Segment]]
     try:
         return _Job(context, shared).run(_Light, obj)
     except Exception:  # noqa: BLE001 - whatever it was, cloudpickle gets its turn and its error is the real one
-        job = _Job(context, shared)
-        with _Spawning(job):
-            return job.run(_full_pickler(), obj)
+        return _Job(context, shared).run(_full_pickler(), obj)
 
 
 def is_plain(values: Iterable[Any]) -> bool:
@@ -123,7 +121,8 @@ class _Job:
         self.shipped: set[tuple[int, str]] = set()  # globals already in it: each goes once, and recursion ends
 
     def run(self, pickler: type, obj: Any) -> Pickled:
-        return Pickled(self.dump(pickler, obj, self.buffer), self.segments, self.handles, self.watch)
+        with _Spawning(self):
+            return Pickled(self.dump(pickler, obj, self.buffer), self.segments, self.handles, self.watch)
 
     def dump(self, pickler: type, obj: Any, buffer: Callable[[pickle.PickleBuffer], bool]) -> bytes:
         out = io.BytesIO()
@@ -299,8 +298,10 @@ class _Light(_Overrides, pickle.Pickler):
             return reduced
         if isinstance(obj, type) and not by_reference(obj, self._job.context):
             raise pickle.PicklingError("a class by value is for cloudpickle")
-        if type(obj).__module__.startswith(_SPECIAL) and _multiprocessing_reducer(obj) is not None:
-            raise pickle.PicklingError("what multiprocessing shares is for the other pickler")
+        if type(obj).__module__.startswith(_SPECIAL):
+            _refuse_nameless(obj)
+            reducer = _multiprocessing_reducer(obj)
+            return reducer(obj) if reducer is not None else NotImplemented
         return NotImplemented
 
 

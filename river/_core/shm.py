@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-import stat
 from collections import deque
 from typing import TypeAlias
 
@@ -166,10 +165,6 @@ class Passed:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = os.dup(descriptor)
         self.size = PASSED
-
-    @property
-    def is_socket(self) -> bool:
-        return stat.S_ISSOCK(os.fstat(self.descriptor).st_mode)
 
     def lend(self) -> int:
         return 0

@@ -224,11 +224,6 @@ class Cluster:
 
     def unfit(self, vm: RemoteVM, report: Any) -> None:
         """A VM's initializer raised."""
-        if vm.on_end is not None:
-            from .shown import show_lines
-
-            self.later(show_lines, vm.name, 2, report[2].encode(errors="backslashreplace"), 0)
-            return
         with self._lock:
             todo = self.scheduler.unfit(vm.name)
         if self._failure is None and todo:

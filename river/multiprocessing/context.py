@@ -18,7 +18,9 @@ import sys
 import threading
 from typing import Any
 
+from .._core.homes import place
 from ..cluster import Cluster
+from . import alias
 from .process import Popen, Process
 
 METHODS = ("forkserver", "spawn", "fork")
@@ -34,14 +36,16 @@ class RiverContext(multiprocessing.context.BaseContext):
     def __init__(self, name: str = METHODS[0], hosts: Any = None) -> None:
         self._name = name
         self.hosts = hosts
-        members = {"_start_method": name, "_context": self, "__module__": __name__, "__doc__": Process.__doc__}
-        self.Process = type("Process", (Process,), {**members, "__qualname__": "Process"})
-        self._cluster: Cluster | None = None
-        self._owner = 0
-        self._lock = threading.Lock()
+        self.Process = _PROCESSES[name] if hosts is None else type("Process", (_PROCESSES[name],), {"_context": self})
+        self.forget_in_child()
 
     def __reduce__(self) -> Any:
         return of, (self._name, self.hosts)
+
+    def forget_in_child(self) -> None:
+        """The processes are the parent's, and so is whoever holds the lock."""
+        self._cluster: Cluster | None = None
+        self._lock = threading.Lock()
 
     # -- processes ----------------------------------------------------------------------------------------------
 
@@ -57,20 +61,19 @@ class RiverContext(multiprocessing.context.BaseContext):
         """The cluster whose VMs are processes; there is one for each context and process of the program."""
         with self._lock:
             cluster = self._cluster
-            if cluster is None or cluster.is_closed or self._owner != os.getpid():
+            if cluster is None or cluster.is_closed:
                 cluster = self._cluster = self._open()
-                self._owner = os.getpid()
                 # After all that `multiprocessing` does at the end: it joins what still runs.
                 multiprocessing.util.Finalize(None, cluster.terminate, exitpriority=-1000)
                 _interrupt_at_exit()
             return cluster
 
     def _open(self) -> Cluster:
-        if self.hosts is None:
+        if self.hosts is None or place().up is not None:  # a VM reaches no other machines by itself
             return Cluster(0, start="exec" if self._name == "spawn" else "auto")
         from ..machines import chosen  # most programs have one machine
 
-        here, far = chosen(self.hosts, None, None, None, None)
+        here, far = chosen(self.hosts, None, None, *alias.terms)
         return Cluster(0, start="exec", local=here > 0, hosts=far)
 
     def adopt(self) -> None:
@@ -103,19 +106,42 @@ class RiverContext(multiprocessing.context.BaseContext):
     # -- what it makes ------------------------------------------------------------------------------------------
 
     def cpu_count(self) -> int:
-        """Processors of this machine."""
-        return os.cpu_count() or 1
+        """Processors of this machine, or of all hosts."""
+        context = self.get_context()
+        if context.hosts is None or place().up is not None:
+            return os.cpu_count() or 1
+        cluster = context._opened()
+        here = (os.cpu_count() or 1) if cluster.is_local else 0
+        if cluster.machines is not None:
+            cluster.machines.wait_for_all()
+        return here + sum(machine.limit or 0 for machine in cluster.fleet.far)
 
     def Pool(
         self, processes: int | None = None, initializer: Any = None, initargs: Any = (), maxtasksperchild: Any = None
     ) -> Any:
         """A RiverPool; see there."""
-        from ..pool import RiverPool
+        from .pool import Pool
 
-        options = {} if self.hosts is None else {"hosts": self.hosts}
-        return RiverPool(processes, initializer, initargs, maxtasksperchild, context=self, **options)
+        return Pool(processes, initializer, initargs, maxtasksperchild, context=self)
 
 
+class ForkServerProcess(Process):
+    _start_method = "forkserver"
+
+
+class SpawnProcess(Process):
+    _start_method = "spawn"
+
+
+class ForkProcess(Process):
+    _start_method = "fork"
+
+
+_PROCESSES: dict[str, type[Process]] = {
+    "forkserver": ForkServerProcess,
+    "spawn": SpawnProcess,
+    "fork": ForkProcess,
+}
 _contexts: dict[tuple[str, Any], RiverContext] = {}
 
 
@@ -130,8 +156,10 @@ def of(method: str, hosts: Any = None) -> RiverContext:
 class DefaultContext(RiverContext):
     """The context that the functions of the module belong to: another one, which can be set once."""
 
+    Process = Process
+
     def __init__(self) -> None:
-        super().__init__()
+        self.hosts = alias.hosts
         self._actual: RiverContext | None = None
 
     def __reduce__(self) -> Any:
@@ -168,10 +196,22 @@ class DefaultContext(RiverContext):
 
 
 default = DefaultContext()
+Process._context = default
+for _kind in _PROCESSES.values():
+    _kind._context = of(str(_kind._start_method))
 
 
 def _default() -> DefaultContext:
     return default
+
+
+def _forked() -> None:
+    for context in _contexts.values():
+        context.forget_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 # -- the end ----------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class Process(multiprocessing.process.BaseProcess):
 
     @classmethod
     def _Popen(cls, process: Any) -> Any:
-        return cls._context.get_context().launch(process)
+        return cls._context.launch(process)
 
     @staticmethod
     def _after_fork() -> None:
@@ -139,11 +139,12 @@ class _Sent:
 
     def __reduce__(self) -> Any:
         process, kind = self._process, type(self._process)
+        context = kind._context if "_context" in vars(kind) else None  # its classes cannot always be found by name
         if any(getattr(kind, name, None) is not getattr(object, name, None) for name in _ITS_OWN):
             return _same, (process,)
         state = dict(process.__dict__)
         state["_config"] = {**state["_config"], "authkey": bytes(state["_config"]["authkey"])}
-        return _received, (kind, state)
+        return _received, (None if context else kind, context, state)
 
 
 # By these a class may say itself how it is pickled.
@@ -154,7 +155,8 @@ def _same(process: Any) -> Any:
     return process
 
 
-def _received(kind: Any, state: dict[str, Any]) -> Any:
+def _received(kind: Any, context: Any, state: dict[str, Any]) -> Any:
+    kind = context.Process if context is not None else kind
     process = kind.__new__(kind)
     state["_config"]["authkey"] = multiprocessing.process.AuthenticationString(  # type: ignore[attr-defined]
         state["_config"]["authkey"]

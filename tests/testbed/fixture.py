@@ -10,6 +10,7 @@ import time
 import pytest
 
 from . import Testbed, missing
+from .host import end_processes, left_behind
 
 PATIENCE = float(os.environ.get("RIVER_TEST_PATIENCE", 5.0))
 
@@ -32,14 +33,13 @@ def testbed(hosts_of_session, monkeypatch):
         yield bed
         bed.heal()
         left = left_in_the_end(bed.hosts())
-        for host in bed.hosts():
-            host.end_processes()
+        end_processes(bed.hosts())
     if left:
         pytest.fail("this test left behind\n" + "\n".join(left), pytrace=False)
 
 
 def left_in_the_end(hosts):
     deadline = time.monotonic() + PATIENCE
-    while (left := [thing for host in hosts for thing in host.left_behind()]) and time.monotonic() < deadline:
+    while (left := left_behind(hosts)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return left

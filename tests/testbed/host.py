@@ -135,24 +135,18 @@ class Host:
 
     def processes(self):
         """[(pid, name, command line)] of all but its process 1 and its sshd."""
-        return [process for process in self._all() if not process.name.startswith("sshd")]
+        return [process for process in self._all() if not is_sshd(process)]
 
     def left_behind(self):
-        """Descriptions of the processes, and files where temporary ones are, that a test should have ended."""
-        processes = [f"  process {process.pid} on {self.name}: {process.command}" for process in self.processes()]
-        files = [f"  {folder}/{file} on {self.name}" for folder in TEMPORARY for file in os.listdir(self.path(folder))]
-        return processes + files
+        """See below."""
+        return left_behind([self])
 
     def listens(self):
         """Whether there is an sshd that listens."""
         return LISTENS in Path(f"/proc/{self.pid}/net/tcp").read_text()
 
     def _all(self):
-        home, first = f"/proc/{self.pid}/ns/pid", self.pid
-        with contextlib.suppress(OSError):
-            namespace = os.stat(home).st_ino
-            return [process for pid in numbers() if pid != first for process in look_at(pid, namespace)]
-        return []  # it is off
+        return [process for _, process in running([self])]
 
     # -------------------------------------------------------------------------------- its faults
 
@@ -219,7 +213,7 @@ class Host:
     def kill_sshd(self, sessions=True):
         """Kills the sshd that listens and, unless told otherwise, all that serve a login."""
         for process in self._all():
-            if process.name.startswith("sshd") and (sessions or "listener" in process.command):
+            if is_sshd(process) and (sessions or "listener" in process.command):
                 os.kill(process.pid, signal.SIGKILL)
         wait_until(lambda: not self.listens(), what=f"the end of sshd of {self.name}")
         self._undo.callback(self.start_sshd)
@@ -240,11 +234,8 @@ class Host:
         self.path(FILLER).unlink(missing_ok=True)
 
     def end_processes(self):
-        """Kills what is left of tests, logins too."""
-        for process in self._all():
-            if "listener" not in process.command:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGKILL)
+        """See below."""
+        end_processes([self])
 
     # --------------------------------------------------------------------------- at the switch
 
@@ -324,10 +315,42 @@ def numbers():
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def look_at(pid, namespace):
-    """[Process], or [] if it is not of this namespace of processes, or gone."""
+def running(hosts):
+    """[(host, process)] of all that runs on these, but for their processes 1, in one look at this machine's."""
+    homes = {}
+    for host in hosts:
+        with contextlib.suppress(OSError):  # it is off
+            homes[os.stat(f"/proc/{host.pid}/ns/pid").st_ino] = host
+    first = {host.pid for host in homes.values()}
+    return [pair for pid in numbers() if pid not in first for pair in look_at(pid, homes)]
+
+
+def look_at(pid, homes):
+    """[(host, Process)], or [] if it is in none of these namespaces of processes, or gone."""
     with contextlib.suppress(OSError):
-        if os.stat(f"/proc/{pid}/ns/pid").st_ino == namespace:
+        if host := homes.get(os.stat(f"/proc/{pid}/ns/pid").st_ino):
             line = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ")
-            return [Process(pid, Path(f"/proc/{pid}/comm").read_text().strip(), line.decode(errors="replace"))]
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            return [(host, Process(pid, name, line.decode(errors="replace")))]
     return []
+
+
+def is_sshd(process):
+    return process.name.startswith("sshd")
+
+
+def left_behind(hosts):
+    """Descriptions of the processes, and files where temporary ones are, that a test should have ended."""
+    processes = [f"  process {process.pid} on {host.name}: {process.command}"
+                 for host, process in running(hosts) if not is_sshd(process)]  # fmt: skip
+    files = [f"  {folder}/{file} on {host.name}"
+             for host in hosts for folder in TEMPORARY for file in os.listdir(host.path(folder))]  # fmt: skip
+    return processes + files
+
+
+def end_processes(hosts):
+    """Kills what is left of tests, logins too."""
+    for _, process in running(hosts):
+        if "listener" not in process.command:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)

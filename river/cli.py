@@ -10,11 +10,12 @@ May not: know how VMs are started, or what a script does.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -174,7 +175,10 @@ def _run(order: _Order, name: str) -> int:
         _tell(error.with_traceback(None))
         return 1
     from . import exits, session
+    from .multiprocessing import alias
 
+    alias.hosts, alias.terms = order.hosts, (order.min_hosts, order.connect_timeout)
+    alias.install()
     sys.path.append(str(Path(__file__).with_name("names")))
     sys.argv[:] = [module.__file__ or "" if order.is_module else order.argv[0], *order.argv[1:]]
     sys.modules["__main__"] = module
@@ -206,15 +210,14 @@ def _load(order: _Order) -> tuple[types.ModuleType, Any]:
 
 
 def _perform(order: _Order, name: str, module: types.ModuleType, code: Any) -> None:
-    """Find VMs, say how many, and do what the script does; then what its program does."""
+    """Do what the script does; then what its program does.  VMs are found before, if it is about them."""
     from . import session
 
-    vms = _find(order, name)
-    if not order.quiet:
-        found = f"discovered {len(vms)} VM{'s' * (len(vms) != 1)}"
-        is_seen = sys.stdout is not None and sys.stdout.isatty()
-        banner = found if name == "river" else f"{name}: {found}:"
-        print(banner, file=sys.stdout if is_seen else sys.stderr, flush=True)
+    session.propose(lambda: _find(order, name))
+    if not _WORDS.isdisjoint(_words(code)):
+        session.the_session()
+    elif order.hosts is not None:
+        _reach(name)
     exec(code, module.__dict__)
     kind = None if session.has_run() else _program(module)
     if kind is not None:
@@ -224,17 +227,51 @@ def _perform(order: _Order, name: str, module: types.ModuleType, code: Any) -> N
             print(f"{name}: main has returned; {vrs} that still ran came to an end with it", file=sys.stderr)
 
 
-def _find(order: _Order, name: str) -> list[Any]:
-    """The VMs that are asked for.  A host that cannot be used ends the command, with one message."""
-    from . import errors, session
+# By one of these a script that is about VMs names them; what else it may say of them, it says to what it has from here.
+_WORDS = {"connect", "river", "trickle", "vr"}
+
+
+def _words(code: Any) -> set[str]:
+    """All names in a script."""
+    inner = [_words(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _find(order: _Order, name: str) -> Any:
+    """The session with the VMs that are asked for; says how many there are."""
+    from . import session
 
     far = None
     if order.hosts is not None:
         far = session.Far(order.hosts, order.min_hosts, order.connect_timeout)
+    with _one_message(name, far is not None):
+        found = session.Session(order.vms, True, order.lan, far)
+        vms = found.connect(order.vms, True, {})
+    if not order.quiet:
+        told = f"discovered {len(vms)} VM{'s' * (len(vms) != 1)}"
+        is_seen = sys.stdout is not None and sys.stdout.isatty()
+        banner = told if name == "river" else f"{name}: {told}:"
+        print(banner, file=sys.stdout if is_seen else sys.stderr, flush=True)
+    return found
+
+
+def _reach(name: str) -> None:
+    """Reach the hosts that the processes of the program are to be on."""
+    with _one_message(name, True):
+        from .multiprocessing import cpu_count
+
+        cpu_count()
+
+
+@contextlib.contextmanager
+def _one_message(name: str, is_far: bool) -> Iterator[None]:
+    """A host that cannot be used ends the command, with one message."""
+    from . import errors
+
     try:
-        return session.the_session(order.vms, lan=order.lan, far=far).connect(order.vms, True, {})
+        yield
     except (errors.RiverError, ImportError, OSError, ValueError) as error:
-        if far is None:
+        if not is_far:
             raise
         raise SystemExit(f"{name}: {error}") from None
 
@@ -268,7 +305,9 @@ def _finish(perform: Callable[[], None]) -> int:
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_globals.get("__name__") in _AROUND:
             trace = trace.tb_next
-        _tell(error.with_traceback(trace))
+        from .multiprocessing import alias
+
+        _tell(error.with_traceback(alias.without_us(trace)))
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 

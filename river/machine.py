@@ -17,6 +17,7 @@ from ._core import calls, serial, shm
 from ._core.connection import Connection, pair
 from ._core.homes import new_home, place
 from ._core.instructions import Task
+from ._core.process import preparations
 from ._core.wire import Kind
 from .functions import MOST_FUNCTIONS, Function
 
@@ -80,7 +81,7 @@ class Machine:
             )
         if vm.supply is not None:
             options = {**options, "facts": {**options["facts"], "modules": vm.supply.names()}}
-        homes = {"uuid": vm.uuid, "driver": place().home}
+        homes = {"uuid": vm.uuid, "driver": place().home, "is_hired": vm.on_end is not None}
         message = vm.name, {**options, **homes, "name": vm.name, "initialize": packed}
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
         vm.far_end.close()
@@ -240,4 +241,6 @@ def facts_of_driver() -> dict[str, Any]:
     current = getattr(sys.modules.get("multiprocessing.process"), "current_process", None)
     if current is not None:
         facts["authkey"] = bytes(current().authkey)
+    if preparations:
+        facts["preparations"] = tuple(preparations)
     return facts

@@ -279,6 +279,7 @@ def _deployed(entries: list[Any], futures: Sequence[TaskFuture]) -> Outcome:
 
 
 _session: Session | None = None
+_first: Callable[[], Session] | None = None
 _has_run = False
 _making = threading.Lock()
 
@@ -293,10 +294,13 @@ def the_session(n: int | None = None, local: bool = True, lan: bool = False, far
     or $RIVER_SERVERS what is no address.  With `far`, HostError when too few hosts can be used, ValueError and
     TypeError for what is none, RuntimeError when there are VMs already that are forked from this program.
     """
-    global _session
+    global _session, _first
     if lan and far is not None:
         raise ValueError("lan= looks for VMs on the network, and hosts= says where to start some; give one of them")
     with _making:
+        if _session is None and _first is not None:
+            first, _first = _first, None
+            _session = first()
         if _session is None or _session.is_closed:
             _session = Session(n, local, lan, far)
         elif lan and not _session.is_lan:  # its VMs may be forked: others could not know what these have inherited
@@ -312,6 +316,12 @@ def the_session(n: int | None = None, local: bool = True, lan: bool = False, far
         elif far is not None:
             _session.reach(far.hosts, n)
         return _session
+
+
+def propose(first: Callable[[], Session]) -> None:
+    """Let this make the program's session when it is asked for, whatever is said then."""
+    global _first
+    _first = first
 
 
 def disconnect() -> None:

@@ -13,6 +13,9 @@ from typing import Any
 # Where its files are, as tracebacks have it: in the driver, if they have come from there.
 _RIVER = os.path.join(os.path.dirname(os.path.dirname((lambda: None).__code__.co_filename)), "")
 
+# Modules of which this process has called `install()`, and each VM that it starts is to do so first.
+preparations: list[str] = []
+
 
 def without_us(error: BaseException) -> BaseException:
     """Leave River's own frames out of the traceback: the first line should be the user's."""

@@ -5,6 +5,7 @@ May import only the standard library and its neighbours: a bare far interpreter 
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import sys
@@ -50,9 +51,17 @@ def main(connection: Connection, cell: Any, options: dict[str, Any], initialize:
     worker = Worker(connection, cell, options)
     become(worker)
     try:
+        for name in options["facts"].get("preparations", ()):
+            importlib.import_module(name).install()
         if initialize is not None:
             initialize()
     except BaseException as error:  # noqa: BLE001 - the driver decides what a failing initializer means
+        if options.get("is_hired"):  # the call that it was there for could not be unpacked
+            import traceback
+
+            traceback.print_exception(type(error), error, without_us(error).__traceback__)
+            flush_output()
+            return 1
         if "logging" in sys.modules:
             sys.modules["logging"].getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
         _run_exit_functions()  # first: what it had logged or put into a queue must not be lost when the driver ends us

@@ -7,19 +7,48 @@
     mp.set_start_method(None, hosts="lab")          the same on other machines, over SSH
 
 On one machine it behaves as the standard module does; docs/multiprocessing.md says what River adds, and what cannot
-cross to another machine.
+cross to another machine.  Each name is loaded on first use; a submodule that River has no own form of is the standard
+one.
 
 May not: do anything itself; the names are those of `context.default`.
 """
 
 from __future__ import annotations
 
-from .context import default
+import importlib
+from typing import Any
+
+from .alias import serve_submodules
 
 _INNER = ("hosts", "take", "launch", "adopt")
-__all__ = [name for name in dir(default) if not name.startswith("_") and name not in _INNER]
-globals().update((name, getattr(default, name)) for name in __all__)
 
 # For programs that look for them.
 SUBDEBUG = 5
 SUBWARNING = 25
+
+serve_submodules()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__all__" or not name.startswith("_"):
+        if "__all__" not in globals():
+            _load()
+        if name in globals():
+            return globals()[name]
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError:
+            pass
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _load() -> None:
+    from .context import default
+
+    public = [name for name in dir(default) if not name.startswith("_") and name not in _INNER]
+    globals().update((name, getattr(default, name)) for name in public)
+    globals()["__all__"] = public
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

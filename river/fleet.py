@@ -34,7 +34,7 @@ class Plan:
 
     start: 'auto', 'fork' or 'exec' (see `launchers.local`). initialize: a function and its arguments, or None.
     memory: (soft, hard) limits in bytes for a VM, or None. env: variables for VMs. limits: others, that hold for this
-    machine.
+    machine. is_current: see `reference.Context`.
     Raises what pickling the initializer raises.
     """
 
@@ -45,10 +45,11 @@ class Plan:
         memory: tuple[int, int] | None,
         env: dict[str, str],
         limits: dict[str, str],
+        is_current: bool = False,
     ) -> None:
         main = sys.modules["__main__"]
         self.is_forked = start == "fork" or (start == "auto" and local.may_fork())
-        self.context = reference.Context(dict(main.__dict__) if self.is_forked else None)
+        self.context = reference.Context(dict(main.__dict__) if self.is_forked else None, is_current)
         self._env = {**limits, **env}
         # By fork the initializer is inherited, else it travels.
         self._inherited = functools.partial(initialize[0], *initialize[1]) if initialize and self.is_forked else None

@@ -14,6 +14,8 @@ from typing import Any
 from . import namespaces
 
 MISSING: Any = object()
+# What does not change, or as code does: the newest version of it is sent.
+_CONSTANT = (int, float, complex, str, bytes, type(None), types.FunctionType, types.ModuleType, type)
 
 
 class Context:
@@ -21,10 +23,12 @@ class Context:
 
     `inherited` is the namespace of `__main__` at the moment the VMs' ancestor was forked from this process: they have
     those very objects.  It is None where VMs are fresh interpreters.
+    is_current: VMs that start later are to see what such objects hold then: what can change goes by value, if it can.
     """
 
-    def __init__(self, inherited: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, inherited: Mapping[str, Any] | None = None, is_current: bool = False) -> None:
         self.inherited = inherited
+        self._is_current = is_current
         self._versions: dict[tuple[int, str], tuple[int, int]] = {}  # by the namespace's id
         self._cells: dict[int, tuple[Any, Any]] = {}  # closures' cells, and what they held when first seen
         self._copies: dict[int, tuple[Any, int]] = {}  # namespaces that are no module's, kept alive, and their numbers
@@ -37,6 +41,12 @@ class Context:
 
     def has(self, name: str, value: Any) -> bool:
         """Whether VMs have inherited this value of a global of `__main__`, and have not been sent another since."""
+        if self._is_current and not isinstance(value, _CONSTANT):
+            return False
+        return self.has_inherited(name, value)
+
+    def has_inherited(self, name: str, value: Any) -> bool:
+        """The same, whatever has become of it since."""
         if self.inherited is None or self.inherited.get(name, MISSING) is not value:
             return False
         return (id(sys.modules["__main__"].__dict__), name) not in self._versions

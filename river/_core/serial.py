@@ -280,7 +280,13 @@ class _Overrides:
             buffers.append(buffer)
             return False
 
-        blob = self._job.dump(type(self), value, collect)
+        try:
+            blob = self._job.dump(type(self), value, collect)
+        except Exception:
+            is_main = namespace is sys.modules["__main__"].__dict__
+            if isinstance(self, _Light) or not is_main or not context.has_inherited(name, value):
+                raise
+            return  # it cannot be sent, but the VM has it, as it was
         digest = hash((blob, *[zlib.crc32(buffer.raw()) for buffer in buffers]))
         data.append((name, context.version(namespace, name, digest), blob, buffers))
 

@@ -70,7 +70,7 @@ class RiverContext(multiprocessing.context.BaseContext):
 
     def _open(self) -> Cluster:
         if self.hosts is None or place().up is not None:  # a VM reaches no other machines by itself
-            return Cluster(0, start="exec" if self._name == "spawn" else "auto")
+            return Cluster(0, start="exec" if self._name == "spawn" else "auto", is_current=True)
         from ..machines import chosen  # most programs have one machine
 
         here, far = chosen(self.hosts, None, None, *alias.terms)
@@ -115,6 +115,12 @@ class RiverContext(multiprocessing.context.BaseContext):
         if cluster.machines is not None:
             cluster.machines.wait_for_all()
         return here + sum(machine.limit or 0 for machine in cluster.fleet.far)
+
+    def Pipe(self, duplex: bool = True) -> Any:
+        """Two Connections, the ends of a pipe."""
+        from .connection import Pipe
+
+        return Pipe(duplex)
 
     def Pool(
         self, processes: int | None = None, initializer: Any = None, initargs: Any = (), maxtasksperchild: Any = None

@@ -1,0 +1,29 @@
+"""What a VM does for joblib: the calls of a batch, one after another.
+
+Apart from the rest, because a VM on another machine may have no joblib: then it runs them all the same.
+
+May not: import joblib before a batch is there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Call = tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]
+
+
+def run(calls: Sequence[Call], nesting_level: int) -> list[Any]:
+    """The results of all calls.  What these do with joblib in their turn is done in this VM, one after another: the
+    others have work of their own, and who keeps a VM while he waits for another could wait for ever."""
+    if importlib.util.find_spec("joblib") is None:  # then no call can be about to use it
+        return _run(calls)
+    from joblib.parallel import SequentialBackend, parallel_config
+
+    with parallel_config(backend=SequentialBackend(nesting_level=nesting_level), n_jobs=None):
+        return _run(calls)
+
+
+def _run(calls: Sequence[Call]) -> list[Any]:
+    return [function(*args, **keywords) for function, args, keywords in calls]

@@ -56,7 +56,9 @@ class Place:
     """Where this process is in the tree."""
 
     def __init__(self) -> None:
-        self.home = ""
+        self._home = ""
+        # Of a VM that does not read its line yet: lets it begin.
+        self.attend: Callable[[], None] | None = None
         self.driver = ""  # of a VM: the UUID of its driver
         self.up: Callable[[bytes, int], None] | None = None  # of a VM: how an introduction gets to its driver
         self.down: dict[str, Callable[[bytes, int], None]] = {}  # and to the VMs of this process, by their UUIDs
@@ -64,7 +66,18 @@ class Place:
 
     def settle(self, home: str, driver: str, up: Callable[[bytes, int], None]) -> None:
         """This process is a VM."""
-        self.home, self.driver, self.up = home, driver, up
+        self._home, self.driver, self.up = home, driver, up
+
+    @property
+    def home(self) -> str:
+        """The UUID of this process; made when it is first asked for.  Whoever asks is about to tell others, so that from
+        now on introductions may come."""
+        attend, self.attend = self.attend, None
+        if attend is not None:
+            attend()
+        if not self._home:
+            self._home = new_home()
+        return self._home
 
     def way_to(self, home: str) -> Callable[[bytes, int], None] | None:
         return self.down.get(home, self.up)
@@ -83,9 +96,7 @@ _place = Place()
 
 
 def place() -> Place:
-    """Where this process is in the tree; its UUID is made when it is first asked for."""
-    if not _place.home:
-        _place.home = new_home()
+    """Where this process is in the tree."""
     return _place
 
 

@@ -115,6 +115,9 @@ class Supervisor:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+        if self._libc is not None:  # here, not in each VM: it walks the heap, whose pages a VM would have to copy
+            for parameter, value in _MALLOC.items():
+                getattr(self._libc, "mallopt", lambda *_: 0)(parameter, value)
         gc.freeze()  # what is here now is shared with the VMs as long as nobody touches it
         try:
             while self._serve():
@@ -268,8 +271,6 @@ class Supervisor:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:
                 os._exit(1)
-            for parameter, value in _MALLOC.items():
-                getattr(self._libc, "mallopt", lambda *_: 0)(parameter, value)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in (self._wake_in, self._wake_out, *self._handles):
@@ -311,14 +312,15 @@ class Supervisor:
     def _report(self, vm: _VM, code: int, peak: int) -> None:
         self._read_all(vm)
         number, index = worker.CELL.unpack_from(vm.cell, 0)
-        ooms = memory.oom_kills()
+        may_be_oom = code == -signal.SIGKILL and vm.over is None
+        ooms = memory.oom_kills() if may_be_oom else self._ooms
         facts = {
             "pid": vm.pid,
             "code": code,
             "running": number - 1 if number else None,
             "index": index,
             "peak": peak if sys.platform == "darwin" else peak * 1024,
-            "oom": code == -signal.SIGKILL and vm.over is None and ooms > self._ooms,
+            "oom": ooms > self._ooms,
             "over": vm.over,
             "tail": vm.streams[-1].tail.decode(errors="replace"),
         }

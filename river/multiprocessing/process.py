@@ -184,13 +184,12 @@ def live(context: Any, process: Any, facts: dict[str, Any]) -> NoReturn:
     """Be that process, to its end.  Called first in a VM that is there for nothing else."""
     code = 1
     try:
-        worker.listen()
+        homes.place().attend = worker.listen  # a thread that many do without, and that forbids to fork
         context.adopt()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if "environ" in facts:
-            os.environ.clear()
-            os.environ.update(facts["environ"])
+            _become(os.environ, facts["environ"])
         if "directory" in facts:
             os.chdir(facts["directory"])
         util = multiprocessing.util
@@ -208,6 +207,15 @@ def live(context: Any, process: Any, facts: dict[str, Any]) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _become(here: Any, there: dict[str, str]) -> None:
+    """Only what differs: most do not, and each costs a page of memory that was shared so far."""
+    for name in here.keys() - there.keys():
+        del here[name]
+    for name, value in there.items():
+        if here.get(name) != value:
+            here[name] = value
 
 
 def _watch(pid: int, is_here: bool) -> int:

@@ -15,7 +15,8 @@ from typing import Any
 class Callbacks:
     """A thread for callbacks of the user's, started when the first one comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "river-callbacks") -> None:
+        self._name = name
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -24,7 +25,7 @@ class Callbacks:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="river-callbacks", daemon=True)
+                    self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                     self._thread.start()
         self._queue.put((call, args))
 

@@ -30,6 +30,7 @@ from .fleet import Fleet, Plan
 from .functions import Functions, next_number
 from .machine import Machine, RemoteVM
 from .reader import Reader
+from .shown import Screen
 
 if TYPE_CHECKING:
     from .machines import Machines
@@ -79,6 +80,7 @@ class Cluster:
         self.reader = Reader(self)
         self.fleet = Fleet(plan, self.reader)
         self._callbacks = Callbacks()
+        self._screen = Screen()
         self._is_local = local
         self._is_closed = False
         self.is_open = True  # False: submitting raises; `check_open` says why
@@ -288,15 +290,11 @@ class Cluster:
 
     def printed(self, name: str, which: int, lines: bytes, dropped: int) -> None:
         """A VM on another machine has printed."""
-        from .shown import show_lines
-
-        self.later(show_lines, name, which, lines, dropped)
+        self._screen.lines(name, which, lines, dropped)
 
     def logged(self, vm: RemoteVM, record: dict[str, Any]) -> None:
         """A VM on another machine has logged something."""
-        from .shown import show_record
-
-        self.later(show_record, vm.name, record)
+        self._screen.record(vm.name, record)
 
     # -- doing what the scheduler says --------------------------------------------------------------------------
 
@@ -474,6 +472,7 @@ class Cluster:
         for vm in self.scheduler.vms.values():
             vm.tasks.clear()
         self._callbacks.close()
+        self._screen.close()
         _clusters.discard(self)
         if not _clusters:
             shm.forget_free()

@@ -240,3 +240,7 @@ def _pass_on_interrupt() -> None:
             popen = getattr(process, "_popen", None)
             if isinstance(popen, Popen):
                 popen._send_signal(signal.SIGINT)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(multiprocessing.context, name)

@@ -232,3 +232,7 @@ def _watch(pid: int, is_here: bool) -> int:
 
 
 _kept: list[int] = []
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(multiprocessing.process, name)

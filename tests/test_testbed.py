@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tasks import wait_until
 from testbed import MINE, Testbed, installed_pythons
+from testbed.held import Held
 
 pytest_plugins = ["testbed.fixture"]
 
@@ -146,6 +147,33 @@ def test_the_inner_host_is_reached_through_the_bastion_only(testbed):
     assert output(ssh(testbed, "inner", "hostname")) == "inner\n"
     assert knock(bastion.address) == "greeting"
     assert knock(inner.address) == "silence"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_folder_is_there_until_the_last_one_lets_go_of_it(tmp_path, first):
+    folder = tmp_path / "folder"
+    holders = [Held(folder), Held(folder)]
+    for holder in holders:
+        holder.make()
+    holders.pop(first).let_go()
+    was_there = folder.exists()
+    holders.pop().let_go()
+
+    assert (was_there, folder.exists()) == (True, False)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_folder_that_is_somebody_elses_too_stays(tmp_path, when):
+    folder = tmp_path / "folder"
+    if when == "before":
+        folder.mkdir()
+    holder = Held(folder)
+    holder.make()
+    if when == "meanwhile":
+        folder.joinpath("key").touch()
+    holder.let_go()
+
+    assert [path.name for path in folder.iterdir()] == ["key"] * (when == "meanwhile")
 
 
 def test_what_a_user_runs_finds_hosts_and_keys_at_home(testbed, node1):

@@ -33,6 +33,7 @@ import tempfile
 from pathlib import Path
 
 from . import cgroups
+from .held import Held
 from .host import ENVIRONMENT, HERE, Host, command
 
 PROGRAMS = {  # and the package of Debian and Ubuntu that brings it
@@ -90,7 +91,7 @@ class Testbed:
         self.known_hosts = str(self.folder / "ssh/known_hosts")
         self.key = str(self.folder / "ssh/id_ed25519")
         self._hosts = {}
-        self._new_home = None  # ~/.ssh, where there was none before
+        self._home = Held(Path("~root/.ssh").expanduser())  # where ssh looks, whatever HOME is
         self._write_files()
         self._start_switch()
 
@@ -187,11 +188,8 @@ class Testbed:
 
     def as_user(self, *argv):
         """The command that runs `argv` with ~/.ssh and /etc/hosts of the control side; call it inside()."""
-        home = Path("~root/.ssh").expanduser()  # where ssh looks, whatever HOME is
-        if not home.exists():
-            home.mkdir(mode=0o700)
-            self._new_home = home
-        return ["unshare", "--mount", "sh", "-ec", AS_USER, "-", str(self.folder / "ssh"), str(home),
+        self._home.make()
+        return ["unshare", "--mount", "sh", "-ec", AS_USER, "-", str(self.folder / "ssh"), str(self._home.folder),
                 str(self.folder / "hosts"), *argv]  # fmt: skip
 
     def close(self):
@@ -201,9 +199,7 @@ class Testbed:
             self._lines.close()
             self._answers.read()  # ends with the guardian, who removes everything
             self._answers.close()
-            if self._new_home:
-                with contextlib.suppress(OSError):  # somebody has put something there
-                    self._new_home.rmdir()
+            self._home.let_go()
 
 
 def set_network(file):

@@ -179,6 +179,11 @@ def another(linked, name=b"x"):
     return near, far
 
 
+def hears_end(sock):
+    """Whether nothing comes any more, and nothing went wrong."""
+    return sock.recv(1) == b""
+
+
 def content(descriptor):
     with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as mapping:
         return mapping[:]
@@ -313,7 +318,10 @@ def test_of_a_pipe_that_is_passed_the_other_side_sees_the_end(linked):
     reader = Reader(linked.far.sock)
     linked.until(lambda: reader.has(1), "the pipe")
     with socket.socket(fileno=reader.descriptors[0]) as sock:
-        linked.until(Reader(sock).ended, "its end")
+        there = Reader(sock)
+        linked.until(there.ended, "its end")
+
+        assert (there.data, there.descriptors) == (b"", [])
 
 
 # ------------------------------------------------------------------------------------------------ ends
@@ -338,8 +346,10 @@ def test_the_end_of_a_channel_comes_after_its_bytes(linked, side):
 
 def test_when_the_first_channel_ends_both_owners_hear_of_it(linked):
     linked.near.sock.close()
-    linked.until(lambda: "first line ended" in linked.near.heard, "the news here")
-    linked.until(lambda: "first line ended" in linked.far.heard, "the news there")
+    heard = linked.near.heard, linked.far.heard
+    linked.until(lambda: all("first line ended" in news for news in heard), "the news")
+
+    assert [news.count("first line ended") for news in heard] == [1, 1]
 
 
 def test_a_channel_may_end_while_memory_is_on_its_way_and_the_memory_can_be_sent_again(linked):
@@ -388,8 +398,10 @@ def test_a_socket_behind_memory_ends_with_the_line_it_was_to_pass(linked):
     linked.until(lambda: linked.near.link.bytes_out > 1_000_000, "the beginning of the memory")
     far.close()
     linked.until(Reader(here).ended, "its end")
-    here.close()
     near.close()
+
+    assert hears_end(here)
+    here.close()
 
 
 def test_a_socket_whose_channel_has_ended_meanwhile_ends(linked):
@@ -399,8 +411,10 @@ def test_a_socket_whose_channel_has_ended_meanwhile_ends(linked):
     pass_on(near, b"s", passed.fileno())
     passed.close()
     linked.until(Reader(here).ended, "its end")
-    here.close()
     near.close()
+
+    assert hears_end(here)
+    here.close()
 
 
 def test_bye_is_heard_after_all_that_was_sent_before(linked):
@@ -426,7 +440,9 @@ def test_a_connection_that_says_that_nobody_is_there_ends_the_link(linked):
     with theirs:
         linked.near.link.attach(Pipes(ours.fileno(), ours.detach()))
         theirs.send(records.gone())
-        linked.until(lambda: any("agent is gone" in str(news) for news in linked.near.heard), "the news")
+        linked.until(lambda: "greeted" != linked.near.heard[-1], "the news")
+
+    assert "its agent is gone" in linked.near.heard[-1]
 
 
 def test_where_no_descriptor_is_left_the_line_ends_and_all_others_go_on(linked):
@@ -447,6 +463,8 @@ def test_where_no_descriptor_is_left_the_line_ends_and_all_others_go_on(linked):
     reader = Reader(linked.far.sock)
     linked.until(lambda: reader.has(5), "what goes another way")
 
+    assert reader.data.endswith(b"hello")
+
 
 def test_where_memory_cannot_be_mapped_the_line_ends_and_all_others_go_on(linked):
     near, far = another(linked)
@@ -463,6 +481,8 @@ def test_where_memory_cannot_be_mapped_the_line_ends_and_all_others_go_on(linked
     linked.near.sock.send(b"hello")
     reader = Reader(linked.far.sock)
     linked.until(lambda: reader.has(5), "what goes another way")
+
+    assert reader.data.endswith(b"hello")
 
 
 def lowest_free_descriptor():

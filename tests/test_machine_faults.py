@@ -574,33 +574,33 @@ def test_a_machine_that_is_lost_again_and_again_is_left_alone_and_a_pool_without
 # ---------------------------------------------------------------------------------- hosts that cannot be used
 
 
+def refused(testbed, text, **options):
+    """At which step node1 cannot be used; the error says why."""
+    with pytest.raises(HostError, match=text) as caught:
+        RiverPool(hosts=[Host("node1", config=testbed.config)], **options)
+    assert caught.value.host == "node1"
+    return caught.value.step
+
+
 @needs_3_8
 def test_a_host_with_another_python_is_refused_with_its_name_and_version(testbed):
-    (node,) = testbed.nodes(1)
-    node.reboot("3.8")
-    with pytest.raises(HostError, match=r"node1 .*3\.8\.\d+.* CPython 3\.1\d") as caught:
-        RiverPool(hosts=[Host("node1", config=testbed.config)])
+    testbed.host("node1").reboot("3.8")
 
-    assert (caught.value.host, caught.value.step) == ("node1", "version")
+    assert refused(testbed, r"node1 .*3\.8\.\d+.* CPython 3\.1\d") == "version"
 
 
 def test_a_host_without_python_is_refused_with_what_was_looked_for(testbed):
-    (node,) = testbed.nodes(1)
-    node.reboot("none")
-    with pytest.raises(HostError, match=r"node1 .*no Python: none of python3\.\d+ python3 python in PATH") as caught:
-        RiverPool(hosts=[Host("node1", config=testbed.config)])
+    testbed.host("node1").reboot("none")
 
-    assert (caught.value.host, caught.value.step) == ("node1", "python")
+    assert refused(testbed, r"node1 .*no Python: none of python3\.\d+ python3 python in PATH") == "python"
 
 
 def test_a_host_that_accepts_and_then_hangs_is_given_up_in_time(testbed):
-    (node,) = testbed.nodes(1)
+    node = testbed.host("node1")
     node.freeze()
-    with pytest.raises(HostError, match="node1") as caught:
-        RiverPool(hosts=[Host("node1", config=testbed.config)], connect_timeout=1.0)
-    node.thaw()
 
-    assert (caught.value.host, caught.value.step) == ("node1", "greeting")
+    assert refused(testbed, "node1", connect_timeout=1.0) == "greeting"
+    node.thaw()
 
 
 @pytest.mark.parametrize("min_hosts", [None, 1])

@@ -318,7 +318,8 @@ def test_lines_of_other_kinds_do_not_hide_the_key(server):
     authority = f"@cert-authority *.lab {public(server.make_key('authority'))}"
     server.known_hosts.write_text(authority + server.known_hosts.read_text())
 
-    ssh.login(server.host(), PATIENCE).close()
+    with contextlib.closing(ssh.login(server.host(), PATIENCE)) as session:
+        assert session.peer.endswith(f"@127.0.0.1:{server.port}")
 
 
 def test_a_revoked_key_is_refused(server):
@@ -340,7 +341,8 @@ def test_a_host_with_several_keys_is_known_by_any(tmp_path):
         server.start()
         server.known_hosts.write_text(f"[127.0.0.1]:{server.port} {public(rsa)}")
 
-        ssh.login(server.host(), PATIENCE).close()
+        with contextlib.closing(ssh.login(server.host(), PATIENCE)) as session:
+            assert session.peer.endswith(f"@127.0.0.1:{server.port}")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from typing import Any, ClassVar, NoReturn
 
 from .._core import homes, serial, worker
@@ -44,8 +45,9 @@ class Popen:
         self._parent = os.getpid()
         self.sentinel, theirs = os.pipe()  # the other end is closed when the process has ended
         os.set_inheritable(self.sentinel, False)
-        end = multiprocessing.util.Finalize(self, _close, (theirs,))
-        self.finalizer = multiprocessing.util.Finalize(self, _close, (self.sentinel,))
+        end = weakref.finalize(self, os.close, theirs)
+        self.finalizer = weakref.finalize(self, os.close, self.sentinel)
+        end.atexit = self.finalizer.atexit = False
 
         def ended(facts: dict[str, Any]) -> None:
             self.returncode = facts["code"] if "cause" not in facts else _LOST
@@ -97,13 +99,6 @@ class Popen:
     @staticmethod
     def duplicate_for_child(descriptor: int) -> int:
         return descriptor
-
-
-def _close(descriptor: int) -> None:
-    try:
-        os.close(descriptor)
-    except OSError:
-        pass
 
 
 class Process(multiprocessing.process.BaseProcess):

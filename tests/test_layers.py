@@ -20,7 +20,7 @@ LAYERS = [
     ["river.errors", "river.version", "river._core"],
     ["river._core.records", "river._core.loop", "river._core.output", "river._core.orphans", "river._core.bootstrap"],
     ["river._core.wire", "river._core.instructions", "river._core.namespaces", "river._core.shm"],
-    ["river._core.process", "river._core.modules", "river._core.way", "river._core.memories"],
+    ["river._core.process", "river._core.modules", "river._core.way", "river._core.memories", "river._core.listener"],
     ["river._core.channel"],
     ["river._core.homes", "river._core.packet", "river._core.remote", "river._core.waiting"],
     ["river._core.letters"],
@@ -77,7 +77,8 @@ LAYERS = [
     ["river.vr", "river.queues"],
     ["river.session"],
     ["river.trickle"],
-    ["river.multiprocessing.alias", "river.multiprocessing.home"],
+    ["river.multiprocessing.alias", "river.multiprocessing.home", "river.multiprocessing.streams"],
+    ["river.multiprocessing.connection"],
     ["river.multiprocessing.pool"],
     ["river.multiprocessing.process"],
     ["river.multiprocessing.context"],
@@ -111,7 +112,7 @@ BOOT = {
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions", "bridge")),
     "river.errors",  # which has nothing but the standard library's
     *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
-    *(f"river._core.{name}" for name in ("direct", "logs", "output", "records", "loop", "way")),
+    *(f"river._core.{name}" for name in ("direct", "logs", "output", "records", "loop", "listener", "way")),
     *(f"river._core.{name}" for name in ("memories", "channel", "channels", "link", "peers", "agent")),
 }
 # What they may import besides, but inside a function only: by then it has come over, or they can do without.

@@ -120,8 +120,13 @@ class _Pickler(pickle.Pickler):
             )
             raise _Unsendable(f"{what} has no name by which the receiver finds it; use `def` on a module's top level")
         if (kind is types.FunctionType or isinstance(obj, type)) and not is_findable(obj.__module__ or ""):
-            return _found_or_made, (obj.__module__, obj.__qualname__, _by_value(obj))
+            return found_or_made(obj)
         return NotImplemented
+
+
+def found_or_made(obj: Any) -> tuple[Any, ...]:
+    """How to pickle a function or class for a process that may have it by name, or not."""
+    return _found_or_made, (obj.__module__, obj.__qualname__, _by_value(obj))
 
 
 _made: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()

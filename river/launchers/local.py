@@ -91,6 +91,9 @@ def _forget_parent() -> None:
     process = sys.modules.get("multiprocessing.process")
     if process is not None:
         process._children.clear()
+    connections: Any = sys.modules.get("river.multiprocessing.connection")
+    if connections is not None:
+        connections.leave_to_parent()
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2):
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import struct
@@ -35,6 +34,7 @@ from .channels import Channels
 from .connection import pair
 from .handshake import HandshakeError, Talk
 from .link import Link
+from .listener import Listener
 from .loop import Loop
 from .peers import DRIVER, Peers
 from .way import Pipes, Transport
@@ -56,14 +56,14 @@ class Agent:
         self._has_begun = False
         self._why = ""
         ours, theirs = pair()
-        self._listener = _listen(settings["epoch"])
-        self._supervisor = self._start_supervisor(ours, theirs)
+        listener = _listen(settings["epoch"])
+        self._supervisor = self._start_supervisor(theirs, ours, *([listener] if listener else []))
         theirs.close()
         self._link.channels.open(ours)
         self._link.attach(transport)
         self._peers = Peers(self._loop, settings["epoch"], self._link.channels)
-        if self._listener is not None:
-            self._loop.watch(self._listener.fileno(), select.POLLIN, lambda _: self._accept())
+        if listener is not None:
+            Listener(self._loop, listener, self._let_in)
 
     def _open_door(self) -> None:
         """For direct connections, if they are allowed; one of them with the driver, whoever can reach whom."""
@@ -85,18 +85,17 @@ class Agent:
         else:
             self._peers.met(name, transport)
 
-    def _start_supervisor(self, ours: socket.socket, theirs: socket.socket) -> int:
+    def _start_supervisor(self, line: socket.socket, *ours: socket.socket) -> int:
         orphans.adopt()
         agent = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
-                ours.close()
-                if self._listener is not None:
-                    self._listener.close()
-                close_all_but({0, 1, 2, theirs.fileno(), *self._settings["kept"]})
+                for sock in ours:
+                    sock.close()
+                close_all_but({0, 1, 2, line.fileno(), *self._settings["kept"]})
                 self._settings.clear()  # keys are no task's to read
-                supervisor.serve_far(theirs, agent)
+                supervisor.serve_far(line, agent)
             finally:
                 os._exit(1)
         return pid
@@ -167,12 +166,7 @@ class Agent:
 
     # -- the driver comes back -----------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return
+    def _let_in(self, sock: socket.socket) -> None:
         try:
             _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if user not in (0, os.getuid()):
@@ -198,7 +192,6 @@ def _listen(epoch: int) -> socket.socket | None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(_address(epoch))
     listener.listen(4)
-    listener.setblocking(False)
     return listener
 
 

@@ -38,7 +38,7 @@ MODULES = (
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions", "bridge")),
     "river.errors",
     *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
-    *(f"river._core.{name}" for name in ("direct", "logs", "modules", "output", "records", "loop", "way")),
+    *(f"river._core.{name}" for name in ("direct", "logs", "modules", "output", "records", "loop", "listener", "way")),
     *(f"river._core.{name}" for name in ("memories", "channel", "channels", "link", "peers", "agent")),
 )
 _CLOUDPICKLE = ("cloudpickle", "cloudpickle.cloudpickle", "cloudpickle.cloudpickle_fast")  # the last is not in all

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from .listener import Listener
 from .loop import Loop
 from .tls import tune
 
@@ -114,13 +115,12 @@ class Door:
         self._server = _context(ssl.PROTOCOL_TLS_SERVER, papers)
         self._client = _context(ssl.PROTOCOL_TLS_CLIENT, papers)
         self._guests: dict[int, _Guest] = {}
-        self._listener: socket.socket | None = None
+        self._listener: Listener | None = None
         self.port = 0
         if listens:
             with contextlib.suppress(OSError):  # then others cannot come to us, but we may come to them
-                self._listener = _listener()
-                self.port = self._listener.getsockname()[1]
-                loop.watch(self._listener.fileno(), select.POLLIN, lambda _: self._accept())
+                self._listener = Listener(loop, _listener(), self._let_in)
+                self.port = self._listener.sock.getsockname()[1]
         loop.add(self)
 
     def connect(self, address: str, port: int) -> None:
@@ -137,15 +137,12 @@ class Door:
                 sock.close()
                 raise
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        with contextlib.suppress(OSError, ValueError):
-            sock, _ = self._listener.accept()
-            if len(self._guests) >= _MOST_GUESTS:
-                sock.close()
-                return
-            sock.setblocking(False)
-            self._receive(sock, self._server, True)
+    def _let_in(self, sock: socket.socket) -> None:
+        if len(self._guests) >= _MOST_GUESTS:
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._receive(sock, self._server, True)
 
     def _receive(self, sock: socket.socket, context: ssl.SSLContext, is_server: bool) -> None:
         number = sock.fileno()
@@ -189,7 +186,6 @@ class Door:
         for number in list(self._guests):
             self._send_away(number)
         if self._listener is not None:
-            self._loop.forget(self._listener.fileno())
             self._listener.close()
             self._listener = None
         self._loop.remove(self)

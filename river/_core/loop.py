@@ -9,6 +9,7 @@ May import only the standard library: a bare far interpreter starts from these f
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
@@ -125,7 +126,9 @@ class Loop:
         for _ in range(calls):  # those that came meanwhile have their turn after the next descriptors
             self._calls.popleft()()
         if now >= self._due:
-            self._due = min((one.tick(now) for one in list(self._timed)), default=0.0)
+            self._due = math.inf
+            due = min([one.tick(now) for one in self._timed.copy()], default=0.0)
+            self._due = min(self._due, due)  # less than that if one of them has asked to hurry
 
     def run(self) -> None:
         """Turn until it is closed."""

@@ -32,7 +32,9 @@ def started(directory, text):
 
 
 def test_a_script_needs_no_guard_and_may_start_lambdas_and_closures(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         def adder(n):
             return lambda x: print(x + n, flush=True)
         for target in (lambda x: print(x, flush=True), adder(5)):
@@ -40,13 +42,16 @@ def test_a_script_needs_no_guard_and_may_start_lambdas_and_closures(tmp_path):
             process.start()
             process.join()
             print(process.exitcode)
-    """)
+    """,
+    )
 
     assert said.split() == ["1", "0", "6", "0"]
 
 
 def test_a_child_sees_what_globals_hold_when_it_starts(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         seen = []
         for i in range(3):
             seen.append(i)
@@ -55,13 +60,16 @@ def test_a_child_sees_what_globals_hold_when_it_starts(tmp_path):
             os.chdir(where := os.path.dirname(os.path.abspath(__file__)) if i else os.path.abspath("/"))
             process.start()
             process.join()
-    """)
+    """,
+    )
 
     assert said.splitlines() == ["[0] 0 True", "[0, 1] 1 True", "[0, 1, 2] 2 True"]
 
 
 def test_what_cannot_be_sent_is_there_as_it_was_when_the_first_process_started(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         numbers = (number for number in [4, 5, 6])
         next(numbers)
         for _ in range(2):
@@ -69,13 +77,16 @@ def test_what_cannot_be_sent_is_there_as_it_was_when_the_first_process_started(t
             process.start()
             process.join()
             next(numbers)
-    """)
+    """,
+    )
 
     assert said.split() == ["5", "5"]
 
 
 def test_subclasses_run_their_run_and_keep_what_they_were_given(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         class Plain(mp.Process):
             def __init__(self, value):
                 super().__init__(name="plain")
@@ -92,13 +103,16 @@ def test_subclasses_run_their_run_and_keep_what_they_were_given(tmp_path):
             process.start()
             process.join()
             assert process.exitcode == 0
-    """)
+    """,
+    )
 
     assert said.splitlines() == ["plain 1 True", "plain its own True", "spawned 3 True"]
 
 
 def test_a_process_knows_its_parent_and_starts_processes_itself(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         def child(parent):
             assert mp.parent_process().pid == parent and mp.parent_process().is_alive()
             inner = mp.Process(target=lambda: print(mp.parent_process().name, flush=True))
@@ -109,20 +123,24 @@ def test_a_process_knows_its_parent_and_starts_processes_itself(tmp_path):
         process.start()
         process.join()
         print(process.exitcode)
-    """)
+    """,
+    )
 
     assert said.split("\n")[:2] == ["the parent", "7"]
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
 def test_every_start_method_starts_processes(method, tmp_path):
-    said = run(tmp_path, f"""
+    said = run(
+        tmp_path,
+        f"""
         mp.set_start_method({method!r})
         process = mp.Process(target=lambda: print(mp.get_start_method(), flush=True))
         process.start()
         process.join()
         print(mp.get_start_method(), process.exitcode)
-    """)
+    """,
+    )
 
     assert said.split() == [method, method, "0"]
 
@@ -131,7 +149,9 @@ def test_every_start_method_starts_processes(method, tmp_path):
 
 
 def test_the_exit_code_says_how_it_ended(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         def end(how):
             if how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -141,20 +161,24 @@ def test_the_exit_code_says_how_it_ended(tmp_path):
             process.start()
             process.join()
             print(process.exitcode)
-    """)
+    """,
+    )
 
     assert said.split() == ["0", "9", "1", "-9"]
 
 
 def test_the_traceback_of_a_child_is_shown_in_its_parent(tmp_path):
-    process = started(tmp_path, """
+    process = started(
+        tmp_path,
+        """
         def divide(x):
             return 1 / x
         process = mp.Process(target=divide, args=(0,), name="Divider")
         process.start()
         process.join()
         print(process.exitcode)
-    """)
+    """,
+    )
     out, shown = process.communicate(timeout=60)
 
     assert out.split() == ["1"]
@@ -162,7 +186,9 @@ def test_the_traceback_of_a_child_is_shown_in_its_parent(tmp_path):
 
 
 def test_an_argument_that_cannot_be_unpacked_ends_only_its_process(tmp_path):
-    process = started(tmp_path, """
+    process = started(
+        tmp_path,
+        """
         class Broken:
             def __reduce__(self):
                 return int, ("not a number",)
@@ -171,7 +197,8 @@ def test_an_argument_that_cannot_be_unpacked_ends_only_its_process(tmp_path):
             process.start()
             process.join()
             print(process.exitcode)
-    """)
+    """,
+    )
     out, shown = process.communicate(timeout=60)
 
     assert out.split() == ["1", "0"]
@@ -179,7 +206,9 @@ def test_an_argument_that_cannot_be_unpacked_ends_only_its_process(tmp_path):
 
 
 def test_an_argument_that_cannot_be_pickled_is_an_error_of_start(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         import threading
         process = mp.Process(target=abs, args=(threading.Lock(),))
         try:
@@ -187,13 +216,16 @@ def test_an_argument_that_cannot_be_pickled_is_an_error_of_start(tmp_path):
         except TypeError as error:
             print(error)
         print(process.is_alive() if process._popen else "never started", mp.active_children())
-    """)
+    """,
+    )
 
     assert "lock" in said and said.splitlines()[1] == "never started []"
 
 
 def test_terminate_kill_and_interrupt_send_their_signals(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         def wait(ready):
             try:
                 ready.send(1)
@@ -207,13 +239,16 @@ def test_terminate_kill_and_interrupt_send_their_signals(tmp_path):
             here.recv()
             getattr(process, end)()
             print(mp.connection.wait([process.sentinel], 60) == [process.sentinel], process.exitcode)
-    """)
+    """,
+    )
 
     assert said.splitlines() == ["True -15", "True -9", "True 3"]
 
 
 def test_at_the_end_daemons_are_ended_and_others_are_waited_for(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         daemon = mp.Process(target=time.sleep, args=(1000,), daemon=True)
         daemon.start()
         def late(parent_is_done):
@@ -225,7 +260,8 @@ def test_at_the_end_daemons_are_ended_and_others_are_waited_for(tmp_path):
         import atexit
         print("end of main", daemon.pid, flush=True)
         here.send(1)
-    """)
+    """,
+    )
     lines = [line.rsplit(" ", 1) for line in said.splitlines()]
 
     assert [line for line, _ in lines] == ["end of main", "finished"]
@@ -233,12 +269,15 @@ def test_at_the_end_daemons_are_ended_and_others_are_waited_for(tmp_path):
 
 
 def test_processes_end_with_a_driver_that_is_killed(tmp_path):
-    process = started(tmp_path, """
+    process = started(
+        tmp_path,
+        """
         process = mp.Process(target=time.sleep, args=(1000,))
         process.start()
         print(process.pid, flush=True)
         process.join()
-    """)
+    """,
+    )
     with process:
         child = psutil.Process(int(process.stdout.readline()))
         process.kill()
@@ -248,7 +287,9 @@ def test_processes_end_with_a_driver_that_is_killed(tmp_path):
 
 
 def test_ctrl_c_ends_a_program_and_its_processes(tmp_path):
-    process = started(tmp_path, """
+    process = started(
+        tmp_path,
+        """
         def wait():
             try:
                 print("waits", flush=True)
@@ -258,7 +299,8 @@ def test_ctrl_c_ends_a_program_and_its_processes(tmp_path):
         process = mp.Process(target=wait)
         process.start()
         time.sleep(1000)
-    """)
+    """,
+    )
     with process:
         assert process.stdout.readline() == "waits\n"
         process.send_signal(signal.SIGINT)
@@ -269,7 +311,9 @@ def test_ctrl_c_ends_a_program_and_its_processes(tmp_path):
 
 
 def test_a_killed_supervisor_ends_its_processes_and_the_next_one_starts(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         process = mp.Process(target=time.sleep, args=(1000,))
         process.start()
         with open(f"/proc/{process.pid}/stat") as file:
@@ -280,13 +324,16 @@ def test_a_killed_supervisor_ends_its_processes_and_the_next_one_starts(tmp_path
         process.start()
         process.join(60)
         print(process.exitcode)
-    """)
+    """,
+    )
 
     assert said.split() == ["255", "0"]
 
 
 def test_a_fork_of_the_program_starts_processes_of_its_own(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         process = mp.Process(target=abs, args=(1,))
         process.start()
         process.join()
@@ -296,13 +343,16 @@ def test_a_fork_of_the_program_starts_processes_of_its_own(tmp_path):
             process.join()
             sys.exit(process.exitcode)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-    """)
+    """,
+    )
 
     assert said.split("\n")[:2] == ["of the fork", "0"]
 
 
 def test_processes_are_children_by_name_until_they_have_ended(tmp_path):
-    said = run(tmp_path, """
+    said = run(
+        tmp_path,
+        """
         there, here = mp.Pipe()
         process = mp.Process(target=there.recv, name="child")
         process.start()
@@ -315,6 +365,7 @@ def test_processes_are_children_by_name_until_they_have_ended(tmp_path):
             process.is_alive()
         except ValueError as error:
             print(error)
-    """)
+    """,
+    )
 
     assert said.splitlines() == ["['child'] True None", "[] False 0", "process object is closed"]

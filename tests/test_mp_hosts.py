@@ -118,6 +118,6 @@ def test_a_process_whose_machine_is_lost_has_ended(run):
         process.start()
         process.join()
         print(process.exitcode)
-    """, error="node1: lost: its supervisor has ended")
+    """, error="lost: its supervisor has ended")
 
     assert said.split() == ["255", "0"]

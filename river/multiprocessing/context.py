@@ -89,6 +89,10 @@ class RiverContext(multiprocessing.context.BaseContext):
     def get_start_method(self, allow_none: bool = False) -> str:
         return self._name
 
+    def _chosen(self) -> RiverContext:
+        """The one that counts."""
+        return self
+
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         raise ValueError("cannot set start method of concrete context")
 
@@ -107,7 +111,7 @@ class RiverContext(multiprocessing.context.BaseContext):
 
     def cpu_count(self) -> int:
         """Processors of this machine, or of all hosts."""
-        context = self.get_context()
+        context = self._chosen()
         if context.hosts is None or place().up is not None:
             return os.cpu_count() or 1
         cluster = context._opened()
@@ -121,6 +125,14 @@ class RiverContext(multiprocessing.context.BaseContext):
         from .connection import Pipe
 
         return Pipe(duplex)
+
+    def Manager(self) -> Any:
+        """A SyncManager that has been started."""
+        from .managers import SyncManager
+
+        manager = SyncManager(ctx=self.get_context())
+        manager.start()
+        return manager
 
     def Pool(
         self, processes: int | None = None, initializer: Any = None, initargs: Any = (), maxtasksperchild: Any = None
@@ -181,16 +193,19 @@ class DefaultContext(RiverContext):
     def get_context(self, method: str | None = None, hosts: Any = None) -> Any:
         if method is not None or hosts is not None:
             return of(method or METHODS[0], self.hosts if hosts is None else hosts)
-        if self._actual is None:
-            self._actual = of(METHODS[0], self.hosts)
+        self._actual = self._chosen()
         return self._actual
+
+    def _chosen(self) -> RiverContext:
+        return self._actual or of(METHODS[0], self.hosts)
 
     def set_start_method(self, method: str | None, force: bool = False, hosts: Any = None) -> None:
         """Which way processes are started, and on which hosts.  Raises RuntimeError if it has been said already."""
         if self._actual is not None and not force:
             raise RuntimeError("context has already been set")
-        self.hosts = hosts
-        self._actual = None if method is None and force else of(method or METHODS[0], hosts)
+        if hosts is not None:
+            self.hosts = hosts
+        self._actual = None if method is None and force else of(method or METHODS[0], self.hosts)
 
     def get_start_method(self, allow_none: bool = False) -> Any:
         if self._actual is None and allow_none:

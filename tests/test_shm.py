@@ -35,6 +35,13 @@ def pattern(size, first=0):
     return (bytes(range(first, 251)) * (size // (251 - first) + 1))[:size]
 
 
+def test_memory_is_known_by_its_inode_and_its_device():
+    facts = os.fstat((segment := Segment(pattern(SHARE_FROM))).descriptor)
+
+    assert segment and shm.content_of(facts.st_ino, facts.st_dev) == shm.content_of(facts.st_ino) > 0
+    assert shm.content_of(facts.st_ino, facts.st_dev + 1) == 0
+
+
 def attached(segment, shared=True, number=0, released=None):
     """As another user of the segment gets it: with a descriptor of its own."""
     released = deque() if released is None else released

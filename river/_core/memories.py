@@ -70,7 +70,7 @@ class Memories:
 
     def carry(self, descriptor: int, facts: os.stat_result) -> list[tuple[int, Fill | bytes]]:
         """What is to be sent so that the other side can pass on this memory; the descriptor is used up."""
-        number, content = facts.st_ino, shm.content_of(facts.st_ino)
+        number, content = facts.st_ino, shm.content_of(facts.st_ino, facts.st_dev)
         if not content:
             self._foreign = number = self._foreign + 1
         pending: list[tuple[int, Fill | bytes]] = []

@@ -38,7 +38,8 @@ _open_segments = 0
 _live_mappings = 0
 _lent: dict[int, _Memory] = {}
 _numbers = itertools.count(1).__next__
-_contents: dict[int, int] = {}  # by a memory's inode: a number that changes when it is filled
+# By a memory's inode: its device, as other files may have the same inode, and a number that changes when it is filled.
+_contents: dict[int, tuple[int, int]] = {}
 _forks = 0  # a forked child may still read what was lent to us: nothing attached before is ever given back
 
 
@@ -69,7 +70,8 @@ class _Memory:
 
     def fill(self, view: memoryview) -> None:
         """Copy a buffer into it.  Raises OSError when there is no memory left; then it is not used again."""
-        _contents[os.fstat(self.descriptor).st_ino] = _numbers()
+        facts = os.fstat(self.descriptor)
+        _contents[facts.st_ino] = facts.st_dev, _numbers()
         if self.mapping is not None:
             self.mapping[: view.nbytes] = view
             return
@@ -236,9 +238,12 @@ def _close(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def content_of(inode: int) -> int:
-    """A number for what the memory with this inode holds now; 0 if it is none of this process's, or is gone."""
-    return _contents.get(inode, 0)
+def content_of(inode: int, device: int | None = None) -> int:
+    """A number for what the memory with this inode holds now; 0 if it is none of this process's, or is gone.
+
+    device: of a file that may be other memory, or none."""
+    known, number = _contents.get(inode, (device, 0))
+    return number if device in (None, known) else 0
 
 
 def forget_free() -> None:

@@ -64,7 +64,7 @@ class Cluster:
 
         hosts, n: as above, but for "local".  Those that come up stay when another one does not.
         Raises HostError for a host that cannot be used; ValueError for one that takes part already, and before any is
-        started; RuntimeError when the pool is closed, or its VMs are forked from this process.
+        started; RuntimeError when the pool is closed, also meanwhile, or its VMs are forked from this process.
         """
         arguments.check_whole("n", n)
         self._books.check_open()

@@ -210,7 +210,8 @@ class Machines:
 
     def add(self, hosts: Sequence[Host]) -> None:
         """Start VMs on other hosts, side by side, and return when all are up.  Raises HostError when one cannot be used
-        (the rest stay), ValueError, before any is started, when there is one of that name."""
+        (the rest stay), RuntimeError when the pool ends meanwhile, ValueError, before any is started, when there is one
+        of that name."""
         names = {host.name for host in hosts}
         for name, before in self._keepers.items():
             if name in names and not before.is_done:
@@ -227,6 +228,8 @@ class Machines:
         for keeper in failed:
             del self._keepers[keeper.host.name]
         self._adding -= names
+        if self._is_closed:
+            raise RuntimeError(f"the pool has ended while hosts were added: {', '.join(sorted(names))}")
         if failed:
             raise _joined([keeper.error for keeper in failed if keeper.error is not None], len(hosts), "")
 

@@ -10,6 +10,7 @@ May not: know frames or lines.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import platform
 import socket
@@ -117,13 +118,16 @@ class Session:
         up = sum(bool(vm.pid) and not vm.is_ended for vm in self.pool._cluster.vms())
         return up >= self.pool._cluster.scheduler.wanted
 
-    def reach(self, hosts: Any, n: int | None) -> None:
+    def reach(self, far: Far, n: int | None) -> None:
         """Let machines take part that do not, or not any more: for what is missing of `n` VMs, or for all they are for.
 
         Raises what `Cluster.add` raises."""
         from .specs import resolve  # most programs have one machine
 
-        wanted = resolve(hosts).hosts
+        wanted = [
+            host if host.connect_timeout else dataclasses.replace(host, connect_timeout=far.connect_timeout)
+            for host in resolve(far.hosts).hosts
+        ]
         known = {one.name for one in self.pool.machines if one.state not in ("failed", "quarantined")}
         new = [host for host in wanted if host.name not in known and not (host.is_local and self.is_local)]
         missing = None
@@ -314,7 +318,7 @@ def the_session(n: int | None = None, local: bool = True, lan: bool = False, far
                 "have: give hosts= to its first connect(), or run it by `river --hosts`, or disconnect() before"
             )
         elif far is not None:
-            _session.reach(far.hosts, n)
+            _session.reach(far, n)
         return _session
 
 

@@ -41,7 +41,14 @@ __all__ = [
 
 
 def connect(
-    n: int | None = None, *, local: bool = True, lan: bool = False, hosts: Any = None, **attributes: Any
+    n: int | None = None,
+    *,
+    local: bool = True,
+    lan: bool = False,
+    hosts: Any = None,
+    min_hosts: int | None = None,
+    connect_timeout: float | None = None,
+    **attributes: Any,
 ) -> list[VM]:
     """The VMs of this program: exactly `n`, or all there are.
 
@@ -52,6 +59,8 @@ def connect(
     they have the same key (needs `zeroconf`, and takes two seconds).
     hosts: VMs on these machines only, started there over SSH: "alice@node1, node2?n=4", a Host, a name of river.toml,
     or a list; "local" is this machine.  The first time all VMs are there; later, machines that are new are added.
+    min_hosts: the first time, with how many of the hosts the work may begin; default: all.  connect_timeout: seconds
+    that each of them has to come up, then and later.
 
     Raises VMsNotFound, which lists what was found; ValueError for `n` below 1, a key file without a key, or an address
     in $RIVER_SERVERS that is none; with `lan`, NotPrivate if others can reach the key or the runtime directory, and
@@ -61,7 +70,9 @@ def connect(
     """
     if n is not None and n < 1:
         raise ValueError(f"connect() takes 1 VM or more, not {n}")
-    session = the_session(n, local, lan, None if hosts is None else Far(hosts))
+    if hosts is None and (min_hosts, connect_timeout) != (None, None):
+        raise ValueError("connect(min_hosts=, connect_timeout=) are about hosts=, which names none")
+    session = the_session(n, local, lan, None if hosts is None else Far(hosts, min_hosts, connect_timeout))
     if hosts is not None:
         from .specs import resolve  # most programs have one machine
 

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -260,6 +261,19 @@ def test_a_host_that_cannot_be_added_is_an_error_and_all_goes_on(testbed, hosts)
         assert cluster.pool.map(math.sqrt, [4]) == [2]
 
 
+def test_who_adds_a_host_hears_that_the_pool_ends_meanwhile(testbed, hosts):
+    one, two = hosts(2, connect_timeout=3.0)
+    testbed.host("node2").freeze()
+    with Cluster(one) as cluster, ThreadPoolExecutor(1) as other:
+        adding = other.submit(cluster.add, two)
+        wait_until(lambda: len(cluster.machines) == 2, what="the beginning")
+        cluster.pool.terminate()
+
+        with pytest.raises(RuntimeError, match="the pool has ended while hosts were added: node2"):
+            adding.result(60)
+    wait_until(lambda: "river-node2" not in {thread.name for thread in threading.enumerate()}, what="the login's end")
+
+
 def test_ctrl_c_while_hosts_begin_to_start_leaves_nothing(testbed, hosts, monkeypatch):
     begin = machines.Machines._begin
 
@@ -352,6 +366,33 @@ def test_a_first_connect_that_fails_leaves_nothing_and_the_next_one_begins_anew(
         river.connect(hosts=[one, two])
 
     assert len(river.connect(hosts=one)) == 2
+
+
+def test_connect_goes_on_with_as_many_hosts_as_it_is_told_to(testbed, hosts, caplog):
+    one, two = hosts(2)
+    testbed.host("node2").kill_sshd()
+
+    assert {vm["machine"] for vm in river.connect(hosts=[one, two], min_hosts=1)} == {"node1"}
+    assert "node2" in caplog.text
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_connect_waits_for_a_host_no_longer_than_it_is_told_to(testbed, hosts, is_first):
+    one, two = hosts(2)
+    if not is_first:
+        river.connect(hosts=one)
+    testbed.host("node2").freeze()
+    with pytest.raises(HostError, match="node2") as caught:
+        river.connect(hosts=two, connect_timeout=1.0)
+    testbed.host("node2").thaw()
+
+    assert caught.value.step == "greeting"
+
+
+def test_what_is_about_hosts_needs_some():
+    for wrong in ({"min_hosts": 1}, {"connect_timeout": 1.0}):
+        with pytest.raises(ValueError, match="about hosts=, which names none"):
+            river.connect(**wrong)
 
 
 # ----------------------------------------------------------------------------------------- packets and queues

@@ -25,10 +25,10 @@ from typing import Any, Protocol
 from ._core import serial
 from ._core.channel import Channel
 from ._core.channels import Channels
-from ._core.connection import Connection, pair
 from ._core.direct import TLS, Door, own_addresses
 from ._core.link import Link
 from ._core.loop import Loop
+from ._core.near import End, Near
 from .certificates import Authority
 from .errors import HostError
 from .hosts import Host
@@ -86,8 +86,9 @@ class FarMachine(Machine):
     is_ours = False
     is_far = True
 
-    def __init__(self, keeper: Keeper, line: Connection, limit: int, facts: dict[str, Any]) -> None:
+    def __init__(self, keeper: Keeper, line: Near, limit: int, facts: dict[str, Any]) -> None:
         super().__init__(keeper.host.name, line, Elsewhere(int(facts.get("pid", 0))))
+        self._loop = line.loop
         self.keeper = keeper
         self.limit = limit
         self.facts = facts
@@ -101,6 +102,10 @@ class FarMachine(Machine):
         level = logging.getLogger().getEffectiveLevel()
         far = {"is_far": True, "host": self.name, "facts": facts, "log_level": level, "env": options["user_env"]}
         super().start(vm, {**options, **far}, initialize)
+
+    def new_line(self) -> tuple[Near, End]:
+        line = Near(self._loop)
+        return line, line.end
 
     def why_lost(self) -> str:
         """Why what ran there has not come back."""
@@ -257,12 +262,11 @@ class Keeper:
         }
         booted = self._log_in(self._settings_for, self._timeout)
         self.peer, self.facts = booted.peer, dict(booted.facts)
-        ours, theirs = pair()
-        line = Connection(ours)
+        line = Near(self._loop)
 
         def attach() -> None:
             self._link = Link(self._loop, self._settings["epoch"], True, self)
-            self._link.channels.open(theirs)
+            self._link.channels.open(line.end)
             self._link.attach(booted.stream)
 
         self._has_link = True  # or soon

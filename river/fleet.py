@@ -222,7 +222,7 @@ class Fleet:
         place().down.pop(vm.uuid, None)
         self._reader.unwatch(vm)
         vm.line.close()
-        vm.far_end.close()
+        vm.let_go_of_end()
         vm.take_back(list(vm.loans))
         with self._lock:
             if self._vms.pop(vm.name, None) is not None:

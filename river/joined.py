@@ -39,6 +39,7 @@ class JoinedMachine(Machine):
             super().start(vm, options, initialize)
             return
         vm.line.shares = False
+        assert isinstance(vm.far_end, socket.socket)
         near = Connection(socket.socket(fileno=os.dup(vm.far_end.fileno())))
         super().start(vm, options, initialize)
         threading.Thread(target=self._carry, args=(vm.name, near), name=f"river-{vm.name}", daemon=True).start()

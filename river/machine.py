@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._core import calls, serial, shm
 from ._core.connection import Connection, pair
@@ -20,6 +21,9 @@ from ._core.instructions import Task
 from ._core.process import preparations
 from ._core.wire import Kind
 from .functions import MOST_FUNCTIONS, Function
+
+if TYPE_CHECKING:
+    from ._core.near import End, Near
 
 
 class Process(Protocol):
@@ -61,7 +65,7 @@ class Machine:
     is_leaving = False
     distance = 0.0  # seconds to it and back
 
-    def __init__(self, name: str, line: Connection, process: Process) -> None:
+    def __init__(self, name: str, line: Connection | Near, process: Process) -> None:
         self.name = name
         self.line = line
         self.process = process
@@ -73,7 +77,9 @@ class Machine:
 
         `initialize` is (initializer, initargs), pickled, for VMs that cannot inherit it."""
         buffers: list[Any] = []
-        descriptors = [vm.far_end.fileno()] if self.line.can_pass else []
+        end = vm.far_end
+        passed: Any = end.fileno() if isinstance(end, socket.socket) else end
+        descriptors = [passed] if self.line.can_pass else []
         packed = None
         if initialize is not None:
             packed = initialize.blob, calls.specify(
@@ -84,7 +90,12 @@ class Machine:
         homes = {"uuid": vm.uuid, "driver": place().home, "is_hired": vm.on_end is not None}
         message = vm.name, {**options, **homes, "name": vm.name, "initialize": packed}
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
-        vm.far_end.close()
+        vm.let_go_of_end()
+
+    def new_line(self) -> tuple[Connection | Near, socket.socket | End]:
+        """Our end of a line to a VM, and the one that goes to it with START."""
+        ours, theirs = pair()
+        return Connection(ours), theirs
 
     def why_lost(self) -> str:
         """Why it is gone, with all that ran there."""
@@ -116,8 +127,7 @@ class RemoteVM:
         self.name = name
         self.uuid = new_home()
         self.machine = machine
-        ours, self.far_end = pair()
-        self.line = Connection(ours)
+        self.line, self.far_end = machine.new_line()
         self.pid = 0
         self.code: int | None = None
         self.is_ended = False  # its line has ended; its supervisor will say why
@@ -132,6 +142,11 @@ class RemoteVM:
         self.released: deque[int] = deque()  # of its shared memory, to us, that have ended
         # Of a VM that is there for one call, which it has begun with: what is told when it has ended, and how.
         self.on_end: Callable[[dict[str, Any]], None] | None = None
+
+    def let_go_of_end(self) -> None:
+        """It has been passed on, or never will be.  Twice is fine."""
+        if isinstance(self.far_end, socket.socket):
+            self.far_end.close()
 
     def send(self, tasks: Sequence[Task]) -> None:
         """Send tasks, and before them what they need and the VM does not have."""

@@ -10,6 +10,7 @@ May not: send tasks, or start or end a VM (its cluster does).
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import pickle
 import select
@@ -26,6 +27,8 @@ from ._core.loop import Loop
 from ._core.relay import Poller, Relay
 from ._core.wire import Frame, Kind, ProtocolError
 from .machine import Machine, RemoteVM
+
+_PAUSE = 0.001  # seconds between two looks at what another thread brings
 
 
 class Books(Protocol):
@@ -65,6 +68,7 @@ class Reader:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._lines: dict[int, Machine | RemoteVM] = {}
+        self._ready: deque[Machine | RemoteVM] = deque()  # of lines without a descriptor, those that have something
         self._poller = Poller()
         self._relay = Relay(self._turn, self._poller.ring, "river-reader")
         self._loop: Loop | None = None  # of links to other machines, which is turned along
@@ -77,10 +81,15 @@ class Reader:
         if loop.number < 0:
             return False
         self._loop = loop
-        loop.ring = self.interrupt
+        loop.ring = self._ring
         self._poller.watch(loop.number)
         self.interrupt()
         return True
+
+    def _ring(self) -> None:
+        # Whoever begins to read looks at the loop before he waits, and so does who reads already when he is done.
+        if self._relay.is_busy and not self._relay.is_mine:
+            self._poller.ring()
 
     @property
     def thread(self) -> threading.Thread:
@@ -120,11 +129,21 @@ class Reader:
             forget(self._loop.descriptors)
 
     def watch(self, owner: Machine | RemoteVM) -> None:
-        self._lines[owner.line.number] = owner
-        self._poller.watch(owner.line.number)
+        line: Any = owner.line
+        self._lines[line.number] = owner
+        if line.number < 0:  # it has no descriptor: it tells by itself
+            line.told = functools.partial(self._told, owner)
+            line.told()
+        else:
+            self._poller.watch(line.number)
+
+    def _told(self, owner: Machine | RemoteVM) -> None:
+        """Something has come over a line of ours that has no descriptor."""
+        self._ready.append(owner)
+        self._ring()
 
     def unwatch(self, owner: Machine | RemoteVM) -> None:
-        if self._lines.pop(owner.line.number, None) is not None:
+        if self._lines.pop(owner.line.number, None) is not None and owner.line.number >= 0:
             self._poller.forget(owner.line.number)
 
     def flush_later(self, owner: Machine | RemoteVM) -> None:
@@ -148,7 +167,7 @@ class Reader:
             if (left := loop.left()) is not None:
                 timeout = left if timeout is None else min(timeout, left)
         try:
-            ready = self._poller.wait(timeout, spin)
+            ready = self._poller.wait(0.0 if self._ready else timeout, spin)
         except BaseException:
             # Of a user's handler of signals (`alarm`, say), in the middle of a wait, where nothing is half done: it is
             # the caller's.  Or the poller does not work any more: that is told below.
@@ -158,15 +177,17 @@ class Reader:
         try:
             for descriptor in self._poller.wait(0.0) if ready is None else ready:
                 owner = self._lines.get(descriptor)
-                if isinstance(owner, RemoteVM):
-                    self._read_vm(owner)
-                elif owner is not None:
-                    self._read_machine(owner)
+                if owner is not None:
+                    self._read(owner)
                 elif loop is not None and descriptor == loop.number:
                     loop.turn()
                 else:  # `flush_later` came just after the VM's end, and the number may be another's by now
                     self._poller.forget(descriptor)
             if loop is not None and loop.left() == 0.0:
+                loop.turn()
+            while self._ready:
+                self._read(self._ready.popleft())
+            if loop is not None and loop.left() == 0.0:  # what was read has been answered, say
                 loop.turn()
             if deadline is not None and deadline <= time.monotonic():
                 books.act(books.decide(books.scheduler.expired, time.monotonic()))
@@ -184,17 +205,35 @@ class Reader:
             books.interrupted(error)
             raise
 
+    def _read(self, owner: Machine | RemoteVM) -> None:
+        if self._lines.get(owner.line.number) is not owner:
+            return
+        if isinstance(owner, RemoteVM):
+            self._read_vm(owner)
+        else:
+            self._read_machine(owner)
+
     def drain(self, vm: RemoteVM, seconds: float = 0.0) -> None:
         """Take all that a VM has still sent, and what comes within so many seconds, unless its line ends before."""
         deadline = time.monotonic() + seconds
-        poller = select.poll()
-        poller.register(vm.line.number, select.POLLIN)
-        while not vm.is_ended and (self._read_vm(vm) or poller.poll(1000 * max(0.0, deadline - time.monotonic()))):
+        while not vm.is_ended and (self._read_vm(vm) or self._comes(vm, max(0.0, deadline - time.monotonic()))):
             pass
 
+    def _comes(self, vm: RemoteVM, seconds: float) -> bool:
+        """Wait for what a VM sends; False when the time is over, or nothing comes."""
+        if vm.line.number >= 0:
+            poller = select.poll()
+            poller.register(vm.line.number, select.POLLIN)
+            return bool(poller.poll(1000 * seconds))
+        if self._loop is not None:
+            self._loop.turn(seconds)
+        else:  # another thread turns it
+            time.sleep(min(seconds, _PAUSE))
+        return seconds > 0
     def _receive(self, owner: Machine | RemoteVM) -> list[tuple[Frame, list[int]]] | None:
         """What has come over a line, which first takes what waits for it; None when there was nothing, or it ended."""
-        self._poller.flush(owner.line)
+        if owner.line.number >= 0:
+            self._poller.flush(owner.line)
         try:
             return owner.line.receive()
         except (EOFError, ProtocolError):

@@ -31,7 +31,7 @@ LAYERS = [
     ["river._core.bridge"],
     ["river._core.calls"],
     ["river._core.memory", "river._core.tls", "river._core.carrier", "river._core.channels"],
-    ["river._core.link"],
+    ["river._core.link", "river._core.near"],
     ["river._core.serial", "river._core.logs", "river._core.direct"],
     ["river._core.peers"],
     ["river._core.envelope"],

@@ -34,7 +34,7 @@ Spec: TypeAlias = tuple[int, int, int]  # index (of a descriptor, or -1-index of
 
 
 def place(
-    specs: Sequence[Spec], buffers: Sequence[Any], descriptors: list[int], released: deque[int], shared: bool
+    specs: Sequence[Spec], buffers: Sequence[Any], descriptors: Sequence[Any], released: deque[int], shared: bool
 ) -> list[Any]:
     """The buffers of one pickle out of a frame's buffers and descriptors (which are used up)."""
 
@@ -43,7 +43,11 @@ def place(
             return buffers[-1 - index]
         if size == shm.PASSED:
             return descriptors[index]
-        return shm.attach(descriptors[index], size, loan, released, shared)
+        found = descriptors[index]
+        if isinstance(found, shm.Landing):  # it is here, and the other side may have its own back
+            released.append(loan)
+            return found.attach()
+        return shm.attach(found, size, loan, released, shared)
 
     return [one(*spec) for spec in specs]
 

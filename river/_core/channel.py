@@ -1,5 +1,7 @@
 """A channel of a link: a line of this machine, as the link has it.
 
+One that leads to another process has a socket; one that leads to this process itself has none (see `near`).
+
 May not: know what is sent, or wait.
 May import only the standard library and its neighbours: a bare far interpreter starts from these files.
 """
@@ -12,22 +14,26 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from .memories import Fill
+from .records import Buffer
+from .shm import Landing
 
 
 class Channel:
     """One line: its socket, what is to be written there, and what is to be sent from there."""
 
-    def __init__(self, number: int, sock: socket.socket) -> None:
-        sock.setblocking(False)
+    def __init__(self, number: int, sock: Any) -> None:
+        if sock is not None:
+            sock.setblocking(False)
         self.number = number
-        self.sock = sock
+        self.sock: Any = sock
         self.watched = 0  # for which events
         self.unsent: deque[tuple[memoryview, list[int]]] = deque()
         self.size = 0  # of that
         self.arriving: list[int] = []  # descriptors that go with the next bytes
-        self.pending: deque[tuple[int, Fill | bytes]] = deque()  # read here, not sent yet, with its kind
+        self.pending: deque[tuple[int, Fill | Buffer]] = deque()  # read here, not sent yet, with its kind
         self.is_full = False  # we have told so
         self.is_paused = False  # we were told so
         self.is_over = False  # at the other side; it ends here when all is written
@@ -40,9 +46,39 @@ class Channel:
         self.on_end: Callable[[], None] | None = None
 
     @property
+    def descriptor(self) -> int:
+        """Of its socket; -1: it has none."""
+        return int(self.sock.fileno()) if self.sock is not None else -1
+
+    @property
     def reads(self) -> bool:
         """Whether its process may be heard."""
         return self.is_announced and not (self.is_paused or self.is_moved or self.pending)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether what it has pending may be sent."""
+        return True
+
+    def open(self, channels: Any, number: int) -> None:
+        """It is one of these channels from now on."""
+        self.number = number
+
+    def take(self, data: memoryview) -> None:
+        """Bytes have come for it, which are lent to it until this returns."""
+        if not (self.unsent or self.arriving or self.is_held):
+            try:
+                data = data[self.sock.send(data) :]
+            except OSError:  # `write` sees it, too
+                pass
+        if data:
+            self.unsent.append((memoryview(bytes(data)), self.arriving))
+            self.arriving = []
+            self.size += len(data)
+
+    def bring(self, landing: Landing) -> None:
+        """Memory goes along with the next bytes.  Raises OSError when that is impossible."""
+        self.arriving.append(landing.passed())
 
     def write(self) -> None:
         """Write what there is, as far as the socket takes it."""
@@ -90,4 +126,5 @@ class Channel:
                 what.let_go()
         self.arriving.clear()
         self.pending.clear()
-        self.sock.close()
+        if self.sock is not None:
+            self.sock.close()

@@ -19,14 +19,14 @@ import select
 import socket
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from .channel import Channel
 from .connection import pair
 from .loop import Loop
 from .memories import Fill, Memories
-from .records import MOST_BYTES, Kind, Record
+from .records import MOST_BYTES, Buffer, Kind, Record
 
 # Bytes that wait for the connection: no more is read from processes beyond the one, and again below the other.
 MOST_WAITING, _FEW_WAITING = 1 << 20, 1 << 18
@@ -78,15 +78,19 @@ class Channels:
         self._owner = owner
         self._next = 1 + is_drivers  # the two sides number their channels apart
         self._channels: dict[int, Channel] = {}
-        self.memories = Memories(link.send)
+        self.memories = Memories(link.send, keeps=is_drivers)
         self._is_open = True  # whether processes are read from
         self._is_closed = False
         self._scratch = bytearray(MOST_BYTES)
         self._theirs: dict[int, int] = {}  # of channels: the inode of the end that was passed on
 
-    def open(self, sock: socket.socket) -> None:
+    def open(self, first: socket.socket | Channel) -> None:
         """The first channel, number 0 at both sides."""
-        self._add(0, sock)
+        if isinstance(first, Channel):
+            self._channels[0] = first
+            first.open(self, 0)
+        else:
+            self._add(0, first)
 
     def hang_up(self) -> None:
         """End all of them: the processes here see the ends of their lines."""
@@ -297,10 +301,51 @@ class Channels:
             channel.pending.append((Kind.OPEN, _CHANNEL.pack(channel.number) + _CHANNEL.pack(number)))
             channel.pending.append((Kind.END, _CHANNEL.pack(number)))
 
+    def say(self, channel: Channel, pieces: Sequence[Buffer], along: Sequence[int | Channel]) -> None:
+        """Send what a line of this process itself has to say.  along: descriptors, which are used up, and channels of
+        such lines that begin here."""
+        self._link.guarded(self._say)(channel, pieces, along)
+
+    def _say(self, channel: Channel, pieces: Sequence[Buffer], along: Sequence[int | Channel]) -> None:
+        is_whole = True
+        for one in along:
+            try:
+                if isinstance(one, Channel):
+                    self._begin(channel, one)
+                else:
+                    self._carry(channel, one)
+            except OSError:  # no descriptor or address space is left to map it: the line ends
+                if isinstance(one, int):
+                    os.close(one)
+                is_whole = False
+        if not is_whole:
+            self.end(channel.number)
+            return
+        for piece in pieces:
+            view = memoryview(piece).cast("B")
+            while view:
+                channel.pending.append((Kind.DATA, view[:MOST_BYTES]))
+                view = view[MOST_BYTES:]
+        self._continue(channel)
+        self._link.flush()
+
+    def finish(self, channel: Channel) -> None:
+        """End such a line, behind what it has said."""
+        channel.pending.append((Kind.END, _CHANNEL.pack(channel.number)))
+        self._link.guarded(self._continue)(channel)
+        self._link.flush()
+
+    def _begin(self, along: Channel, channel: Channel) -> None:
+        number, self._next = self._next, self._next + 2
+        self._channels[number] = channel
+        channel.is_announced = False
+        along.pending.append((Kind.OPEN, _CHANNEL.pack(along.number) + _CHANNEL.pack(number)))
+        channel.open(self, number)
+
     def _continue(self, channel: Channel) -> None:
         """Send what a channel has pending, as far as there is room."""
         pending = channel.pending
-        while pending and self._is_open:
+        while pending and self._is_open and channel.speaks:
             kind, what = pending[0]
             if isinstance(what, Fill):
                 if not self.memories.fill(what, self._may_go_on):
@@ -310,22 +355,28 @@ class Channels:
                 self._announce(_CHANNEL.unpack_from(what, 4)[0], what[:4])
             elif kind == Kind.END:
                 self._link.send(kind, _CHANNEL.unpack(what)[0])
+                if _CHANNEL.unpack(what)[0] == channel.number:
+                    self._forget(channel)
+                    return
             else:
                 self._link.send(kind, channel.number, what)
             pending.popleft()
+            if pending and not self._may_go_on():
+                break
         if channel.is_moved and not pending:
             self._settle(channel)
         if self._channels.get(channel.number) is channel:
             self._watch_channel(channel)
 
-    def _announce(self, number: int, along: bytes) -> None:
+    def _announce(self, number: int, along: Buffer) -> None:
         """Tell the other side of a channel; from then on its process is heard."""
         self._link.send(Kind.OPEN, number, along)
         channel = self._channels.get(number)
         if channel is None:
+            self._link.send(Kind.END, number)
             return
         channel.is_announced = True
-        self._watch_channel(channel)
+        self._continue(channel)
         if channel.partner is not None:
             partner = self._loop.ends.get(os.fstat(channel.sock.fileno()).st_ino)
             if partner is not None:
@@ -351,9 +402,7 @@ class Channels:
         channel = self._channels.get(record.channel)
         if channel is None:
             return  # it has ended here, which the other side hears in its turn
-        channel.unsent.append((record.payload, channel.arriving))
-        channel.arriving = []
-        channel.size += len(record.payload)
+        channel.take(record.payload)
         self._write(channel)
 
     def _write(self, channel: Channel) -> None:
@@ -385,11 +434,11 @@ class Channels:
         channel = self._channels.get(record.channel)
         if channel is None:
             return
-        descriptor = self.memories.named(record)
-        if descriptor is None:
+        landing = self.memories.named(record)
+        if landing is None:
             self._break(record)
         else:
-            channel.arriving.append(descriptor)
+            channel.bring(landing)
 
     def _take_fill(self, record: Record) -> None:
         self.memories.take(record)
@@ -407,7 +456,7 @@ class Channels:
         channel = self._channels.get(record.channel)
         if channel is not None:
             channel.is_paused = record.kind == Kind.FULL
-            self._watch_channel(channel)
+            self._continue(channel)
 
     _TAKE: dict[int, Callable[[Channels, Record], None]] = {
         Kind.DATA: _take_data,
@@ -427,7 +476,7 @@ class Channels:
     def _forget(self, channel: Channel) -> None:
         if self._channels.pop(channel.number, None) is None:
             return
-        self._loop.forget(channel.sock.fileno())
+        self._loop.forget(channel.descriptor)
         self._loop.ends.pop(self._theirs.pop(channel.number, -1), None)
         on_end = channel.on_end
         unannounced = [what[4:] for kind, what in channel.pending if kind == Kind.OPEN and isinstance(what, bytes)]

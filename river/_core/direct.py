@@ -22,32 +22,45 @@ from typing import Any
 
 from .listener import Listener
 from .loop import Loop
+from .records import Buffer
 from .tls import tune
 
 PATIENCE = 5.0  # seconds for TCP's and TLS's handshakes
 _MOST_GUESTS = 32  # that have not shaken hands yet
 _PIECE = 64 * 1024
+_SCRATCH = 256 * 1024  # of what has come: each part is handled where it is
+_MOST_AT_ONCE = 16 * 1024  # bytes that TLS gives at once, because it protects no more together
 
 
 class TLS:
     """A transport over TLS (see `link.Transport`)."""
 
-    tells_again = False  # not of what it has decrypted
-
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self.sock = sock
+        self._scratch = memoryview(bytearray(_SCRATCH))
         self._refused = b""  # what TLS has refused once must come again as it was
+
+    @property
+    def tells_again(self) -> bool:
+        return not self.sock.pending()  # not of what it has decrypted
 
     def watch(self, wants_write: bool) -> list[tuple[int, int]]:
         return [(self.sock.fileno(), select.POLLIN | select.POLLOUT * (wants_write or bool(self._refused)))]
 
-    def receive(self, most: int) -> bytes | None:
+    def receive(self, most: int) -> Buffer | None:
         if self._refused:
             self.send(memoryview(b""))
+        done = 0
         try:
-            return self.sock.recv(min(most, _PIECE))
+            while _SCRATCH - done >= _MOST_AT_ONCE:
+                count = self.sock.recv_into(self._scratch[done:])
+                done += count
+                if not count or (count < _MOST_AT_ONCE and not self.sock.pending()):
+                    break
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
+            if not done:
+                return None
+        return self._scratch[:done]
 
     def send(self, data: memoryview) -> int:
         if self._refused:

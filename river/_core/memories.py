@@ -57,14 +57,16 @@ class Fill:
 
 
 class Memories:
-    """Both sides' memory, as one end of a link has it.  send: puts a record on its way."""
+    """Both sides' memory, as one end of a link has it.  send: puts a record on its way.  keeps: whether what is theirs
+    may be kept, when it is not needed any more, to be filled with something else."""
 
-    def __init__(self, send: Callable[..., None]) -> None:
+    def __init__(self, send: Callable[..., None], keeps: bool) -> None:
         self._send = send
+        self._keeps = keeps
         self._known: dict[int, int] = {}  # what the other side has: what it holds, by number
         self._fills: dict[int, Fill] = {}  # those under way
         self._foreign = _FOREIGN
-        self._theirs: dict[int, tuple[int, int]] = {}  # descriptor and size, by number
+        self._theirs: dict[int, shm.Landing] = {}  # by number
 
     # -- ours ----------------------------------------------------------------------------------------------------
 
@@ -122,38 +124,25 @@ class Memories:
 
     # -- theirs --------------------------------------------------------------------------------------------------
 
-    def named(self, record: Record) -> int | None:
-        """A descriptor of the memory that MEMORY names; None if it is not here.  Raises OSError if none is left."""
-        known = self._theirs.get(_MEMORY.unpack(record.payload)[0])
-        return os.dup(known[0]) if known is not None else None
+    def named(self, record: Record) -> shm.Landing | None:
+        """The memory that MEMORY names; None if it is not here."""
+        return self._theirs.get(_MEMORY.unpack(record.payload)[0])
 
     def take(self, record: Record) -> None:
         """FILL has come.  Raises OSError when there is no memory."""
         number, size, offset = _FILL.unpack_from(record.payload)
         known = self._theirs.get(number)
-        if known is None or known[1] != size:
-            self._drop(number)
-            descriptor = os.memfd_create("river", os.MFD_CLOEXEC)
-            known = self._theirs[number] = descriptor, size
-            os.ftruncate(descriptor, size)
-        data = record.payload[_FILL.size :]
-        while data:
-            count = os.pwrite(known[0], data, offset)
-            data, offset = data[count:], offset + count
+        if known is None or known.size != size:
+            known = self._theirs[number] = shm.Landing(size, self._keeps)
+        known.put(record.payload[_FILL.size :], offset)
 
     def spoil(self, record: Record) -> None:
         """FILL could not be taken: whoever is to have this memory hears so when it is named."""
-        self._drop(_FILL.unpack_from(record.payload)[0])
+        self._theirs.pop(_FILL.unpack_from(record.payload)[0], None)
 
     def drop(self, record: Record) -> None:
         """DROP has come."""
-        self._drop(_MEMORY.unpack(record.payload)[0])
-
-    def _drop(self, number: int) -> None:
-        descriptor, _ = self._theirs.pop(number, (-1, 0))
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._theirs.pop(_MEMORY.unpack(record.payload)[0], None)
 
     def close(self) -> None:
-        for number in list(self._theirs):
-            self._drop(number)
+        self._theirs.clear()

@@ -69,7 +69,7 @@ class RecordError(Exception):
 
 
 class Record(NamedTuple):
-    """One record as it came."""
+    """One record as it came; its payload is to be used before the next one is asked for."""
 
     kind: int
     channel: int
@@ -83,7 +83,8 @@ class Decoder:
     def __init__(self) -> None:
         self._rest = b""  # less than a header
         self._head: tuple[int, int, int] | None = None  # of the record whose payload is being collected
-        self._body = bytearray()
+        self._scratch = memoryview(bytearray(MOST_BYTES))
+        self._body = self._scratch[:0]
         self._filled = 0
 
     def records(self, data: Buffer) -> Iterator[Record]:
@@ -106,7 +107,7 @@ class Decoder:
                     view = view[length:]
                     continue
                 self._head = kind, channel, number
-                self._body = bytearray(length)
+                self._body = self._scratch[:length]
                 self._filled = 0
             count = min(len(self._body) - self._filled, len(view))
             self._body[self._filled : self._filled + count] = view[:count]
@@ -115,7 +116,7 @@ class Decoder:
             if self._filled < len(self._body):
                 return
             head, self._head = self._head, None
-            yield Record(*head, memoryview(self._body))
+            yield Record(*head, self._body)
 
 
 def gone() -> bytes:

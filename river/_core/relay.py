@@ -331,6 +331,11 @@ class Relay:
         return self._in_background
 
     @property
+    def is_busy(self) -> bool:
+        """Whether somebody reads."""
+        return self._baton.locked()
+
+    @property
     def is_mine(self) -> bool:
         """Whether the calling thread holds the baton (it is inside a turn)."""
         return self._holder == threading.get_ident()

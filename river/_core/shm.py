@@ -44,29 +44,34 @@ _forks = 0  # a forked child may still read what was lent to us: nothing attache
 
 
 class _Memory:
-    """Anonymous memory of this process; free for reuse when neither its segment nor a borrower needs it."""
+    """Anonymous memory of this process; free for reuse, if it `keeps`, when neither its segment nor a borrower needs
+    it."""
 
-    __slots__ = ("descriptor", "is_good", "mapping", "pid", "size")
+    __slots__ = ("descriptor", "is_good", "keeps", "mapping", "pid", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, keeps: bool = True) -> None:
         global _free_bytes, _open_segments
-        self.size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE if keeps else size
+        self.keeps = keeps
         self.pid = os.getpid()
         self.descriptor = -1
         self.is_good = True
         self.mapping: mmap.mmap | None = None
         try:
-            self.descriptor, self.mapping = _free[self.size].pop()
+            self.descriptor, self.mapping = _free[self.size if keeps else -1].pop()
             _free_bytes -= self.size
-            if self.mapping is None:  # it proves worth it
-                self.mapping = mmap.mmap(self.descriptor, self.size)
+            self.map()  # it proves worth it
         except (KeyError, IndexError):
-            if _open_segments >= MOST_SEGMENTS:
+            if keeps and _open_segments >= MOST_SEGMENTS:
                 forget_free()
-            if _open_segments >= MOST_SEGMENTS:
+            if keeps and _open_segments >= MOST_SEGMENTS:
                 raise OSError("too many segments are open") from None
             self.descriptor = os.memfd_create("river", os.MFD_CLOEXEC)
             _open_segments += 1
+
+    def map(self) -> None:
+        if self.mapping is None:
+            self.mapping = mmap.mmap(self.descriptor, self.size)
 
     def fill(self, view: memoryview) -> None:
         """Copy a buffer into it.  Raises OSError when there is no memory left; then it is not used again."""
@@ -87,7 +92,7 @@ class _Memory:
         global _free_bytes, _open_segments
         if self.descriptor < 0:
             return
-        is_kept = self.is_good and self.pid == os.getpid() and _free_bytes + self.size <= MOST_KEPT
+        is_kept = self.keeps and self.is_good and self.pid == os.getpid() and _free_bytes + self.size <= MOST_KEPT
         if not is_kept:
             _close(self.descriptor)
             _open_segments -= 1
@@ -186,12 +191,85 @@ class _Mapping(mmap.mmap):
     number = 0
     forks = 0
     released: deque[int] | None = None
+    memory: _Memory | None = None  # or it is of this process itself
 
     def __del__(self) -> None:
         global _live_mappings
         _live_mappings -= 1
+        if self.memory is not None and self.forks != _forks:
+            self.memory.is_good = False
         if self.released is not None and self.forks == _forks:
             self.released.append(self.number)
+
+
+class Landing:
+    """Memory that is filled from another machine, piece by piece; then it is a buffer here, or another process's.
+
+    keeps: whether it may be kept to be filled again, for something else, when all that is in it is gone.
+    """
+
+    def __init__(self, size: int, keeps: bool) -> None:
+        self.size = size
+        self._keeps = keeps
+        self._is_full = False
+        self._data: bytearray | None = None
+        self._memory: _Memory | None = None
+        try:
+            if not keeps or (size >= SHARE_FROM and hasattr(os, "memfd_create")):
+                self._memory = _Memory(size, keeps)
+                if self._memory.mapping is None:
+                    self._memory.is_good = False  # until it is filled
+                    os.ftruncate(self._memory.descriptor, self._memory.size)
+                return
+        except OSError:  # no descriptor or no memory left: the plain way works, or reports it
+            self._memory = None
+            if not keeps:
+                raise
+        try:
+            self._data = bytearray(size)
+        except MemoryError as error:
+            raise OSError(f"no memory for {size} bytes") from error
+
+    def put(self, data: memoryview, offset: int) -> None:
+        """Fill a part of it.  Raises OSError when there is no memory."""
+        memory, end = self._memory, offset + len(data)
+        if memory is None:
+            assert self._data is not None
+            self._data[offset:end] = data
+            return
+        if not offset and self._is_full:  # again: mapping it proves worth it
+            memory.map()
+        if memory.mapping is not None:
+            memory.mapping[offset:end] = data
+        while data and memory.mapping is None:
+            count = os.pwrite(memory.descriptor, data, offset)
+            data, offset = data[count:], offset + count
+        if end == self.size:
+            self._is_full = memory.is_good = True
+
+    def passed(self) -> int:
+        """A descriptor of it, for another process; of a copy, if we may keep it.  Raises OSError when there is none."""
+        if self._memory is not None and not self._keeps:
+            return os.dup(self._memory.descriptor)
+        copy = _Memory(self.size, keeps=False)
+        copy.fill(memoryview(self.attach()))
+        return os.dup(copy.descriptor)
+
+    def attach(self) -> Buffer:
+        """It, as a buffer; nothing is filled into it as long as that is in use."""
+        global _live_mappings
+        if self._memory is None:
+            assert self._data is not None
+            return self._data
+        if _live_mappings < MOST_SEGMENTS:
+            _live_mappings += 1
+            try:
+                mapping = _Mapping(self._memory.descriptor, self.size)
+                mapping.forks, mapping.memory = _forks, self._memory
+                return memoryview(mapping)
+            except OSError:  # no address space left for a mapping
+                pass
+        return _copied(self._memory.descriptor, self.size)
 
 
 def attach(descriptor: int, size: int, number: int, released: deque[int], shared: bool) -> Buffer:

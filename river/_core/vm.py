@@ -46,7 +46,6 @@ def main(connection: Connection, cell: Any, options: dict[str, Any], initialize:
     if options.get("is_far"):
         from .logs import forward
 
-        connection.shares = False  # what the driver's line can pass in shared memory is filled by its link, not ours
         forward(connection, options["log_level"])
     worker = Worker(connection, cell, options)
     become(worker)

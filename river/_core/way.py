@@ -12,7 +12,7 @@ import socket
 from collections import deque
 from typing import Protocol
 
-from .records import Decoder
+from .records import Buffer, Decoder
 
 _READ = 64 * 1024  # more would be new memory from the system for each read
 _TOGETHER = 32 * 1024  # small records travel together, up to about so many bytes
@@ -30,8 +30,8 @@ class Transport(Protocol):
     def watch(self, wants_write: bool) -> list[tuple[int, int]]:
         """Descriptors and events to poll for until something can be done."""
 
-    def receive(self, most: int) -> bytes | None:
-        """What has come; None: nothing so far; b"": it has ended."""
+    def receive(self, most: int) -> Buffer | None:
+        """What has come, to be used before the next call; None: nothing so far; b"": it has ended."""
 
     def send(self, data: memoryview) -> int:
         """How many of these bytes it has taken, perhaps none.  Raises OSError when it has ended."""

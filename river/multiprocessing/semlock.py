@@ -1,0 +1,422 @@
+"""Semaphores in shared memory that survive whoever is killed while he holds one.
+
+As long as one process has it, a lock's methods are those of the standard library's C type, on a `sem_t` in memory of
+River's: it ends with that process.  When it is pickled, or the process forks, others take their place that keep books:
+
+    acquire   claim, take       claim: +1 in this process's seat      take: -1 of the permits
+    release   give, disclaim    (a seat: this process and its count, in a list beside the lock)
+
+So a living process's claims are never fewer than the permits it holds, wherever it is between these steps, and
+permits that are there + claims of the living < all permits   means that the dead have the rest.  A waiter looks for
+that now and then (`_look`), and only if a process is dead that had claims: then he gives back what is missing, and
+who acquires next sees it in `recovered`.  The order of the steps makes a death between any two of them harmless: what
+was claimed and not taken is not missing.  Each step is one atomic operation of a semaphore; nothing is locked for it.
+
+Waiters do not wait for a permit, which they would have before they could claim it, but for news: who releases posts
+some if the word beside the lock says that somebody waits.  News that gets lost costs a slice of waiting.
+
+Where somebody releases what he has not acquired, the semaphore counts events and not holders: nothing is given back.
+
+May not: know what a lock is for.
+"""
+
+from __future__ import annotations
+
+import _multiprocessing  # type: ignore[import-not-found]
+import ctypes
+import functools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from . import heap, home
+
+# Seconds that a waiter waits for news before he looks whether they can still come.
+_SLICE = 0.2
+# So often in a row permits must be missing: looking takes a moment in which the living may hand one on.
+_LOOKS = 8
+_BREAK = 0.001
+MOST: int = _multiprocessing.SemLock.SEM_VALUE_MAX
+_SEMAPHORE = 1
+_EVENTS = 1 << 63  # in place of the number of permits: this counts events
+
+# The words of a lock; those of 32 bytes are a sem_t.
+_PERMITS, _NEWS, _STATE, _SEATS, _ALL = 0, 4, 8, 9, 10
+SIZE = 96
+# Its state: a waiter waits for news (first byte), a permit was given back and nobody has been told (second byte).
+_WAITED, _RECOVERED = 1, 1 << 8
+
+
+# -- processes ------------------------------------------------------------------------------------------------------
+
+
+def _born(pid: int) -> int:
+    """When it was started, in ticks of the kernel's; 0 if it has ended, even if nobody has waited for it."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            facts = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return 0 if facts[0] in b"ZX" else int(facts[19])
+
+
+PROCESS_BITS = 40
+_me = 0
+
+
+def me() -> int:
+    """This process in one number, which no other one ever has."""
+    global _me
+    if not _me:
+        _me = os.getpid() << PROCESS_BITS | _born(os.getpid())
+    return _me
+
+
+def is_alive(process: int) -> bool:
+    return process == _me or _born(process >> PROCESS_BITS) == process & ((1 << PROCESS_BITS) - 1)
+
+
+@functools.lru_cache(maxsize=1)
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+# -- seats ----------------------------------------------------------------------------------------------------------
+
+
+def semaphore(arena: heap.Arena, offset: int, value: int | None = None) -> Any:
+    """The C type on a `sem_t` there, which is made if it has a value."""
+    address = arena.address + offset
+    if value is not None and _libc().sem_init(ctypes.c_void_p(address), 1, ctypes.c_uint(value)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return _multiprocessing.SemLock._rebuild(address, _SEMAPHORE, MOST, None)
+
+
+class Seat:
+    """What one process (or a thread of it) has beside something shared: who it is, a semaphore, a number."""
+
+    SIZE: ClassVar[int] = 64
+    _PROCESS, _NEXT, _NUMBER, _SEM = 0, 1, 2, 32
+
+    def __init__(self, arena: heap.Arena, offset: int, value: int | None = None) -> None:
+        self.offset = offset
+        self._words = arena.words[offset // 8 : offset // 8 + 4]
+        self.semaphore = semaphore(arena, offset + self._SEM, value)
+        self.arena = arena
+
+    @property
+    def process(self) -> int:
+        return self._words[self._PROCESS]
+
+    @process.setter
+    def process(self, process: int) -> None:
+        self._words[self._PROCESS] = process
+
+    @property
+    def number(self) -> int:
+        return self._words[self._NUMBER]
+
+    @number.setter
+    def number(self, number: int) -> None:
+        self._words[self._NUMBER] = number
+
+    @property
+    def next(self) -> int:
+        return self._words[self._NEXT]
+
+    @next.setter
+    def next(self, offset: int) -> None:
+        self._words[self._NEXT] = offset
+
+    @property
+    def is_alive(self) -> bool:
+        return is_alive(self.process)
+
+    @property
+    def count(self) -> int:
+        return int(self.semaphore._get_value())
+
+    def clear(self) -> None:
+        """Nobody's."""
+        while self.semaphore.acquire(False):
+            pass
+        self.number = 0
+        self.process = 0
+
+
+class Seats:
+    """The list of seats that starts in a word of a block.  Who changes it excludes the others."""
+
+    def __init__(self, block: heap.Block, word: int) -> None:
+        self._arena = block.arena
+        self._first = block.words(word)
+
+    def __iter__(self) -> Iterator[Seat]:
+        offset = self._first[0]
+        while offset:
+            seat = Seat(self._arena, offset)
+            yield seat
+            offset = seat.next
+
+    def free(self) -> Seat | None:
+        """One that nobody has, now of this process."""
+        seat = next((seat for seat in self if not seat.process), None)
+        if seat is not None:
+            seat.process = me()
+        return seat
+
+    def added(self) -> Seat:
+        """A new one of this process.  For whoever has the arena's guard."""
+        seat = Seat(self._arena, self._arena.grow(Seat.SIZE), 0)
+        seat.process = me()
+        seat.next = self._first[0]
+        self._first[0] = seat.offset
+        return seat
+
+    def dead(self) -> list[Seat]:
+        """Those whose process has ended."""
+        return [seat for seat in self if seat.process and not is_alive(seat.process)]
+
+
+# -- locks ----------------------------------------------------------------------------------------------------------
+
+
+class SemLock:
+    """A semaphore in shared memory.
+
+    acquire(block=True, timeout=None)   take it, and wait for it as long as that; False if that was not long enough
+    release()                           raises ValueError if nobody has it, AssertionError for another thread's RLock
+    """
+
+    # Methods differ from lock to lock, so each has its own.  `with` finds them in slots just as well, at C's speed.
+    __slots__ = ("__enter__", "__exit__", "__weakref__", "_block", "_books", "_semlock", "acquire", "release")
+
+    def __init__(self, kind: int, value: int, most: int) -> None:
+        if not 0 <= value <= most:
+            raise ValueError(f"a semaphore starts with 0 to {most} permits, not {value}")
+        block = heap.allocate(SIZE)
+        semaphore(block.arena, block.offset, value)
+        semaphore(block.arena, block.offset + 8 * _NEWS, 0)
+        block.words(_ALL)[0] = value
+        self._open(block, kind, most)
+
+    def _open(self, block: heap.Block, kind: int, most: int) -> None:
+        self._block = block
+        self._books: Books | None = None
+        lock = self._semlock = _multiprocessing.SemLock._rebuild(block.arena.address + block.offset, kind, most, None)
+        self.acquire, self.release = lock.acquire, lock.release
+        self.__enter__, self.__exit__ = lock.__enter__, lock.__exit__
+        _locks[block.arena.inode, block.offset] = self
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the permit that this process has acquired last was a dead one's, who may have left a mess."""
+        return self._books is not None and self._books.recovered
+
+    def share(self) -> None:
+        """From now on others may have it, too.  A thread that waits for it just now is in nobody's books yet."""
+        with _changing:
+            if self._books is None:
+                books = self._keep_books()
+                held = self._semlock._count()
+                for _ in range(held):
+                    books.seat.semaphore.release()
+                if held < 0:
+                    books.all[0] = _EVENTS
+
+    def _keep_books(self) -> Books:
+        self._books = books = Books(self._semlock, self._block)
+        self.acquire, self.release, self.__enter__, self.__exit__ = ways(books)
+        return books
+
+    def _forked(self) -> None:
+        """In a child, which holds nothing."""
+        self._semlock._after_fork()
+        self._keep_books()
+
+    def __reduce__(self) -> Any:
+        self.share()
+        lock = self._semlock
+        return _reopened, (type(self), home.here(), self._block, lock.kind, lock.maxvalue, home.address(self))
+
+
+_changing = threading.Lock()
+_locks: weakref.WeakValueDictionary[tuple[int, int], SemLock] = weakref.WeakValueDictionary()
+
+
+def _reopened(cls: Any, place: str, block: Any, kind: int, most: int, address: tuple[str, int]) -> Any:
+    if place != home.here():
+        from . import far
+
+        return far.reach(address, cls)
+    known = _locks.get((block.arena.inode, block.offset))
+    if known is None:
+        known = cls.__new__(cls)
+        known._open(block, kind, most)
+        known._keep_books()
+        home.came_from(known, address)
+    return known
+
+
+def _before_fork() -> None:
+    for lock in list(_locks.values()):
+        lock.share()
+
+
+def _forked() -> None:
+    global _me, _changing
+    _me, _changing = 0, threading.Lock()
+    for lock in list(_locks.values()):
+        lock._forked()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_forked)
+
+
+# -- books ----------------------------------------------------------------------------------------------------------
+
+
+def ways(books: Books) -> tuple[Any, ...]:
+    """acquire, release, __enter__ and __exit__ of a lock that is shared.
+
+    Fast ways are written out: one call more would be a quarter of what they cost."""
+    take, give, count = books.lock.acquire, books.lock.release, books.lock._count
+    state, tell, wait = books.state, books.tell, books.wait
+
+    def disclaim(_: bool) -> bool:
+        return False
+
+    def claim() -> None:
+        """The first one: from then on claims are those of the seat."""
+        nonlocal claim, disclaim
+        claim, disclaim = books.seat.semaphore.release, books.seat.semaphore.acquire
+        claim()
+
+    def acquire(block: bool = True, timeout: float | None = None) -> bool:
+        claim()
+        if take(False):
+            if state[0] >= _RECOVERED:
+                books.be_told()
+            return True
+        disclaim(False)
+        return wait(block, timeout)
+
+    def enter() -> bool:
+        claim()
+        if take(False):
+            if state[0] >= _RECOVERED:
+                books.be_told()
+            return True
+        disclaim(False)
+        return wait(True, None)
+
+    def release() -> None:
+        give()
+        if not disclaim(False) and count() < 0:
+            books.all[0] = _EVENTS
+        books.recovered = False
+        if state[0]:
+            tell()
+
+    def leave(_: Any = None, __: Any = None, ___: Any = None) -> None:
+        give()
+        if not disclaim(False) and count() < 0:
+            books.all[0] = _EVENTS
+        books.recovered = False
+        if state[0]:
+            tell()
+
+    return acquire, release, enter, leave
+
+
+class Books:
+    """Of a lock: who has claims, and what of it is a dead one's."""
+
+    def __init__(self, lock: Any, block: heap.Block) -> None:
+        self.lock = lock
+        self.recovered = False
+        self.state, self.all = block.words(_STATE), block.words(_ALL)
+        self._flags = self.state.cast("B")
+        self._permits = semaphore(block.arena, block.offset)
+        self._news = semaphore(block.arena, block.offset + 8 * _NEWS)
+        self._seats = Seats(block, _SEATS)
+        self._guard = block.arena.guard
+        self._looked = time.monotonic()
+
+    @functools.cached_property
+    def seat(self) -> Seat:
+        """This process's."""
+        with self._guard():
+            mine = next((seat for seat in self._seats if seat.process == me()), None) or self._seats.free()
+            if mine is None:
+                for seat in self._seats.dead():
+                    if not seat.count:
+                        seat.clear()
+            return mine or self._seats.free() or self._seats.added()
+
+    def wait(self, block: bool, timeout: float | None) -> bool:
+        """Acquire it, which has failed just now."""
+        now = time.monotonic()
+        end = None if block and timeout is None else now + timeout if block and timeout else now
+        seat = self.seat.semaphore
+        while True:
+            if now - self._looked >= _SLICE:
+                self._looked = now
+                self._look()
+            self._flags[0] = 1
+            seat.release()
+            if self.lock.acquire(False):
+                if self.state[0] >= _RECOVERED:
+                    self.be_told()
+                if not self.lock._is_zero():
+                    self.tell()  # one piece of news may be of several permits
+                return True
+            seat.acquire(False)
+            left = _SLICE if end is None else min(_SLICE, end - now)
+            if left <= 0:
+                return False
+            self._news.acquire(True, left)
+            now = time.monotonic()
+
+    def tell(self) -> None:
+        """Wake a waiter, if there may be one.  He sets the flag again."""
+        if self._flags[0]:
+            self._flags[0] = 0
+            if self._news._is_zero():
+                self._news.release()
+
+    def be_told(self) -> None:
+        self._flags[1] = 0
+        self.recovered = True
+
+    def _look(self) -> None:
+        """Give back what the dead have.  Whoever is killed in here has changed nothing, or all but what follows."""
+        with self._guard():
+            claims = [seat for seat in self._seats if seat.count]
+            dead = [seat for seat in claims if not is_alive(seat.process)]
+            if not dead or self.all[0] == _EVENTS:
+                return
+            gone = {seat.offset for seat in dead}
+            missing = self._missing([seat for seat in self._seats if seat.offset not in gone])
+            if missing > 0:
+                self._flags[1] = 1
+                for _ in range(missing):
+                    self._permits.release()
+                for seat in dead:
+                    seat.clear()
+                self._flags[0] = 1
+                self.tell()
+
+    def _missing(self, living: list[Seat]) -> int:
+        """How many permits nobody has."""
+        fewest = MOST
+        for _ in range(_LOOKS):
+            there = self._permits._get_value()  # first: who takes one after this has claimed it before
+            fewest = min(fewest, self.all[0] - there - sum(seat.count for seat in living))
+            if fewest <= 0:
+                break
+            time.sleep(_BREAK)
+        return fewest

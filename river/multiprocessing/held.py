@@ -1,0 +1,171 @@
+"""What threads hold for others: each serves one client, and when that has ended, what it held is let go.
+
+    client --acquire--> its thread here --acquire--> Held: the lock, and a note in that thread's book
+    client ends (kill -9, say) --> the thread lets go of all in its book; the next one to acquire is told
+
+A semaphore that one process acquires and another one releases is a signal, and nothing of it is given back.
+
+May not: know how a client is served.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import select
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_ENDED = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
+_CREDENTIALS = struct.Struct("3i")
+
+
+class _Book(threading.local):
+    """What the calling thread has for its client."""
+
+    client: Any = None  # the connection to it
+
+    def __init__(self) -> None:
+        self.counts: Counter[Held] = Counter()
+
+
+_book = _Book()
+
+
+class Held:
+    """A lock or semaphore of `threading`, or one with its face."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._is_signal = False
+        self._is_abandoned = False  # who had it last has ended with it
+        self._is_recovered = False
+
+    def acquire(self, *args: Any, **kwargs: Any) -> Any:
+        got = self._inner.acquire(*args, **kwargs)
+        if got:
+            self._is_recovered, self._is_abandoned = self._is_abandoned, False
+            _book.counts[self] += 1
+            if has_ended():  # while it waited; `serving` lets go of it
+                raise EOFError
+        return got
+
+    def release(self, *args: Any) -> None:
+        self._inner.release(*args)
+        if _book.counts[self] > 0:
+            _book.counts[self] -= 1
+        else:
+            self._is_signal = True
+
+    def is_recovered(self) -> bool:
+        return self._is_recovered
+
+    def let_go(self, count: int) -> None:
+        """Who has acquired it so many times has ended."""
+        if self._is_signal and count:
+            return
+        for _ in range(count):
+            self._is_abandoned = True
+            with contextlib.suppress(RuntimeError, ValueError, AssertionError):
+                self._inner.release()
+
+    def __enter__(self) -> Any:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+
+class HeldCondition(Held):
+    def wait(self, timeout: float | None = None) -> bool:
+        was_notified = bool(self._inner.wait(timeout))
+        if was_notified and has_ended():  # it is for another one, then
+            self._inner.notify()
+        return was_notified
+
+
+class Queue(queue.Queue[Any]):
+    """A queue that loses nothing to a client that ended while it waited for something."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        item = super().get(block, timeout)
+        if has_ended():
+            with self.mutex:
+                self.queue.appendleft(item)
+                self.not_empty.notify()
+            raise EOFError
+        return item
+
+
+def of(make: Callable[..., Any]) -> Callable[..., Held]:
+    """What makes the same, held."""
+
+    def made(*args: Any) -> Held:
+        return Held(make(*args))
+
+    return made
+
+
+def condition(lock: Any = None) -> HeldCondition:
+    return HeldCondition(threading.Condition(lock))
+
+
+@contextlib.contextmanager
+def serving(client: Any) -> Iterator[None]:
+    """The calling thread serves this connection; at the end, what it holds for it is let go."""
+    _book.client = client
+    process = _process_of(client)
+    try:
+        yield
+    finally:
+        _book.client = None
+        held = +_book.counts
+        if held:
+            _wait_for_end(process)
+        for one, count in held.items():
+            one.let_go(count)
+        if process >= 0:
+            os.close(process)
+
+
+def has_ended() -> bool:
+    """Whether the client of the calling thread is there no more."""
+    client = _book.client
+    if client is None:
+        return False
+    poller = select.poll()
+    try:
+        poller.register(client.fileno(), _ENDED)
+    except OSError:  # closed
+        return True
+    return bool(poller.poll(0))
+
+
+def _process_of(client: Any) -> int:
+    """A descriptor for the process at the other end; -1 if that is not known, or on another machine."""
+    try:
+        with socket.socket(fileno=os.dup(client.fileno())) as end:
+            data = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid = _CREDENTIALS.unpack(data)[0]
+        return -1 if pid in (0, os.getpid()) else os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
+
+
+def _wait_for_end(process: int) -> None:
+    """A thread of a client may end while its process goes on, and another one release what it has acquired."""
+    if process >= 0:
+        poller = select.poll()
+        poller.register(process, select.POLLIN)
+        poller.poll()

@@ -1,0 +1,112 @@
+"""Managers: the standard library's, with River's processes under them, and proxies that reach them from any machine.
+
+    proxy --wire: (object, method, arguments)--> Server, a thread for each wire --> the object
+                                                   the wire ends: what it holds is let go (`held`)
+
+May not: know how a wire is read, or who holds what.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.managers as standard
+import multiprocessing.util
+import threading
+from typing import Any
+
+from . import held, wires
+from .context import default, of
+from .pool import Pool
+
+_typed: Any = standard  # it has more names than its types
+BaseProxy, Token = standard.BaseProxy, standard.Token
+
+
+class _Serializer(str):
+    """The name under which the standard classes find River's wires; whoever unpickles it has them."""
+
+    def __reduce__(self) -> Any:
+        return _serializer, ()
+
+
+def _serializer() -> _Serializer:
+    return _WIRES
+
+
+_WIRES = _Serializer("river")
+_typed.listener_client[_WIRES] = wires.Listener, wires.Client
+
+
+class Server(standard.Server):
+    """`multiprocessing.managers.Server`: what a client that has ended had locked is free."""
+
+    def serve_client(self, conn: Any) -> None:
+        with held.serving(conn):
+            super().serve_client(conn)
+
+
+class BaseManager(standard.BaseManager):
+    """`multiprocessing.managers.BaseManager`.  Its process is on this machine, also where those of `ctx` are not."""
+
+    _Server = Server
+    _state: Any
+
+    def __init__(
+        self, address: Any = None, authkey: Any = None, serializer: str = "pickle", ctx: Any = None, **options: Any
+    ) -> None:
+        if serializer == "pickle":
+            serializer = _WIRES
+        here = of(default.get_start_method())
+        if ctx is not None:
+            here = ctx if getattr(ctx, "hosts", None) is None else of(ctx.get_start_method())
+        super().__init__(address, authkey, serializer, here, **options)
+
+    def start(self, *args: Any, **kwargs: Any) -> None:
+        """Start the server.  Raises what its initializer raises there, and ProcessError if it was started before."""
+        multiprocessing.util.get_temp_dir()  # or that process would make one of its own, to be left if it is killed
+        super().start(*args, **kwargs)
+
+    def get_server(self) -> Any:
+        """A server to be run in this process.  Raises ProcessError if there has been one."""
+        if self._state.value != _typed.State.INITIAL:
+            return super().get_server()  # raises
+        return self._Server(self._registry, self._address, self._authkey, self._serializer)  # type: ignore[attr-defined]
+
+
+class AcquirerProxy(_typed.AcquirerProxy):  # type: ignore[misc]
+    """`multiprocessing.managers.AcquirerProxy`."""
+
+    _exposed_ = (*_typed.AcquirerProxy._exposed_, "is_recovered")
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the last one to have it before died with it."""
+        return bool(self._callmethod("is_recovered"))
+
+
+class SyncManager(BaseManager, standard.SyncManager):
+    """`multiprocessing.managers.SyncManager`."""
+
+
+SyncManager.register("Lock", held.of(threading.Lock), AcquirerProxy)
+SyncManager.register("RLock", held.of(threading.RLock), AcquirerProxy)
+SyncManager.register("Semaphore", held.of(threading.Semaphore), AcquirerProxy)
+SyncManager.register("BoundedSemaphore", held.of(threading.BoundedSemaphore), AcquirerProxy)
+SyncManager.register("Condition", held.condition, _typed.ConditionProxy)
+SyncManager.register("Queue", held.Queue)
+SyncManager.register("JoinableQueue", held.Queue)
+SyncManager.register("Pool", Pool, _typed.PoolProxy)
+
+
+if hasattr(standard, "SharedMemoryManager"):
+
+    class SharedMemoryServer(Server, standard.SharedMemoryServer):
+        """`multiprocessing.managers.SharedMemoryServer`."""
+
+    class SharedMemoryManager(BaseManager, standard.SharedMemoryManager):
+        """`multiprocessing.managers.SharedMemoryManager`."""
+
+        _Server = SharedMemoryServer
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(standard, name)

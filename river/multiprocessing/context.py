@@ -32,11 +32,12 @@ class RiverContext(multiprocessing.context.BaseContext):
     _name: the start method. hosts: machines for its processes and pools to be on; None: this one. See `RiverPool`."""
 
     Process: Any
+    _name: str
 
-    def __init__(self, name: str = METHODS[0], hosts: Any = None) -> None:
-        self._name = name
+    def __init__(self, hosts: Any = None) -> None:
         self.hosts = hosts
-        self.Process = _PROCESSES[name] if hosts is None else type("Process", (_PROCESSES[name],), {"_context": self})
+        if hosts is not None:
+            self.Process = type("Process", (self.Process,), {"_context": self})
         self.forget_in_child()
 
     def __reduce__(self) -> Any:
@@ -220,12 +221,28 @@ class SpawnProcess(Process):
 class ForkProcess(Process):
     _start_method = "fork"
 
+    def _bootstrap(self, *args: Any, **kwargs: Any) -> Any:
+        """The child's whole life."""
+        self._context.adopt()
+        return super()._bootstrap(*args, **kwargs)  # type: ignore[misc]
 
-_PROCESSES: dict[str, type[Process]] = {
-    "forkserver": ForkServerProcess,
-    "spawn": SpawnProcess,
-    "fork": ForkProcess,
-}
+
+class ForkServerContext(RiverContext):
+    _name = "forkserver"
+    Process = ForkServerProcess
+
+
+class SpawnContext(RiverContext):
+    _name = "spawn"
+    Process = SpawnProcess
+
+
+class ForkContext(RiverContext):
+    _name = "fork"
+    Process = ForkProcess
+
+
+_KINDS: dict[str, type[RiverContext]] = {kind._name: kind for kind in (ForkServerContext, SpawnContext, ForkContext)}
 _contexts: dict[tuple[str, Any], RiverContext] = {}
 
 
@@ -234,7 +251,7 @@ def of(method: str, hosts: Any = None) -> RiverContext:
     if method not in METHODS:
         raise ValueError(f"cannot find context for {method!r}")
     key = method, repr(hosts)
-    return _contexts.get(key) or _contexts.setdefault(key, RiverContext(method, hosts))
+    return _contexts.get(key) or _contexts.setdefault(key, _KINDS[method](hosts))
 
 
 class DefaultContext(RiverContext):
@@ -284,8 +301,8 @@ class DefaultContext(RiverContext):
 
 default = DefaultContext()
 Process._context = default
-for _kind in _PROCESSES.values():
-    _kind._context = of(str(_kind._start_method))
+for _kind in _KINDS.values():
+    _kind.Process._context = of(_kind._name)
 
 
 def _default() -> DefaultContext:

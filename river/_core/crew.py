@@ -103,6 +103,7 @@ class Crew:
         self._groups: tuple[dict[str, VM], ...] = (self.idle, self.roomy, {}, {})  # and the same of those not up yet
         self.up: set[str] = set()  # those that have come up, and take tasks
         self.laden: dict[Where | None, dict[str, VM]] = {}  # by what waits there behind something else
+        self.timed: dict[str, VM] = {}  # those that run against a deadline
         self.has_bound = False  # whether there ever was a task bound to certain VMs
 
     def with_room(self) -> tuple[dict[str, VM], ...]:
@@ -137,7 +138,21 @@ class Crew:
         for group in self._groups:
             group.pop(vm.name, None)
         self.up.discard(vm.name)
+        self.timed.pop(vm.name, None)
         self._regroup(vm, _NOTHING)
+
+    def next_deadline(self) -> float | None:
+        return min((vm.timed for vm in self.timed.values() if vm.timed is not None), default=None)
+
+    def time(self, vm: VM, deadline: float) -> None:
+        """It runs against a deadline now."""
+        vm.timed = deadline
+        self.timed[vm.name] = vm
+
+    def untime(self, vm: VM) -> None:
+        """It does not any more."""
+        vm.timed = None
+        self.timed.pop(vm.name, None)
 
     def giver(self, but_for: Container[str]) -> VM | None:
         """One that has something for one that is idle, and that was not asked yet; None if there is none."""

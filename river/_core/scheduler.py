@@ -42,7 +42,6 @@ class Scheduler:
         self.waiting = Waiting(self.tasks)  # those that no VM was sent
         self.done = self.lost_vms = 0
         self._crew = Crew()  # the VMs, by how much they have
-        self._timed: dict[str, VM] = {}  # VMs that run against a deadline
         self._credit = 0  # of all VMs
         self._setbacks = 0  # VMs lost in a row without any work done
         self._unfit = 0
@@ -59,9 +58,7 @@ class Scheduler:
         return 2 * self.waiting.free < self._credit
 
     def next_deadline(self) -> float | None:
-        if not self._timed:
-            return None
-        return min((vm.timed for vm in self._timed.values() if vm.timed is not None), default=None)
+        return self._crew.next_deadline() if self._crew.timed else None
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -148,8 +145,7 @@ class Scheduler:
         self.done += len(outcomes)
         self._setbacks = 0
         if vm.timed is not None:
-            vm.timed = None
-            self._timed.pop(name, None)
+            self._crew.untime(vm)
         pace = seconds / len(outcomes) if outcomes else AHEAD
         ahead = AHEAD + _FARTHER * vm.distance
         credit = min(MOST_CREDIT, 1 + int(ahead / pace)) if pace > 0 else MOST_CREDIT
@@ -177,8 +173,7 @@ class Scheduler:
                 self._requeue(task)
         self._take_in(parts, todo)
         if vm.timed is not None and not vm.tasks:
-            vm.timed = None
-            del self._timed[name]
+            self._crew.untime(vm)
         if was_asked:
             vm.has_answered()
         if not vm.asked:  # the answer to the last question: what is doomed and has not come back has begun
@@ -202,7 +197,6 @@ class Scheduler:
         if vm is None:
             return []
         self._credit -= vm.credit
-        self._timed.pop(name, None)
         self._crew.remove(vm)
         todo: list[Instruction] = []
         blame = blame and not vm.is_ended
@@ -213,13 +207,9 @@ class Scheduler:
         for task in vm.tasks.values():
             if task.number not in self.tasks:
                 continue  # cancelled, or given up
-            if not heard and not task.retries:
-                del self.tasks[task.number]  # at most once, here or there
-                task.deaths += 1
-                todo.append(Fail(task, "lost", name))
-                continue
-            if task.number == running and not blame and not task.retries and task.size == 1:
-                del self.tasks[task.number]  # at most once, and it had begun
+            has_begun = task.number == running and not blame and task.size == 1
+            if not task.retries and (has_begun or not heard):
+                del self.tasks[task.number]  # at most once, and it has begun, or may have
                 task.deaths += 1
                 todo.append(Fail(task, "lost", name))
                 continue
@@ -328,9 +318,8 @@ class Scheduler:
     def expired(self, now: float) -> list[Instruction]:
         """Time has passed: stop the tasks whose time is up."""
         todo: list[Instruction] = []
-        for vm in [vm for vm in self._timed.values() if vm.timed is not None and vm.timed <= now]:
-            vm.timed = None
-            del self._timed[vm.name]
+        for vm in [vm for vm in self._crew.timed.values() if vm.timed is not None and vm.timed <= now]:
+            self._crew.untime(vm)
             for task in vm.tasks.values():
                 if self.tasks.pop(task.number, None):
                     todo.append(Fail(task, "timeout", vm.name))
@@ -367,8 +356,7 @@ class Scheduler:
         if vm.left is not None:
             vm.left -= 1
         if task.timeout is not None:
-            vm.timed = now + task.timeout
-            self._timed[vm.name] = vm
+            self._crew.time(vm, now + task.timeout)
 
     def _requeue(self, task: Task) -> None:
         task.sent_to = None

@@ -35,9 +35,12 @@ class Owned(int):
 
 
 def is_stream(descriptor: int) -> bool:
-    """Whether a descriptor is a pipe's or a socket's."""
+    """Whether a descriptor is a pipe's, or a socket's whose messages have no ends that would be lost."""
     mode = os.fstat(descriptor).st_mode
-    return stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
+    if not stat.S_ISSOCK(mode):
+        return stat.S_ISFIFO(mode)
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        return copy.type == socket.SOCK_STREAM
 
 
 def far_end(descriptor: int) -> Owned:

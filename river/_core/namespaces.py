@@ -88,15 +88,15 @@ def make_cached(function: Any, parameters: dict[str, Any]) -> Any:
 class Passed:
     """A descriptor that came along with a pickle, for multiprocessing's reducers; `detach` hands it over."""
 
-    def __init__(self, descriptor: int) -> None:
-        if not isinstance(descriptor, int):
+    def __init__(self, descriptor: Any) -> None:
+        self._descriptor = descriptor
+
+    def detach(self) -> int:
+        if not isinstance(self._descriptor, int):
             raise OSError(
                 "what shares memory with the driver (a multiprocessing Value or Array, say) cannot be used on another "
                 "machine; those of river.multiprocessing can"
             )
-        self._descriptor = descriptor
-
-    def detach(self) -> int:
         return self._descriptor
 
 

@@ -121,6 +121,21 @@ class RiverContext(multiprocessing.context.BaseContext):
             cluster.machines.wait_for_all()
         return here + sum(machine.limit or 0 for machine in cluster.fleet.far)
 
+    def Queue(self, maxsize: int = 0) -> Any:
+        from .queues import Queue
+
+        return Queue(maxsize, ctx=self.get_context())
+
+    def JoinableQueue(self, maxsize: int = 0) -> Any:
+        from .queues import JoinableQueue
+
+        return JoinableQueue(maxsize, ctx=self.get_context())
+
+    def SimpleQueue(self) -> Any:
+        from .queues import SimpleQueue
+
+        return SimpleQueue(ctx=self.get_context())
+
     def Pipe(self, duplex: bool = True) -> Any:
         """Two Connections, the ends of a pipe."""
         from .connection import Pipe

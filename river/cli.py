@@ -3,6 +3,9 @@
     river -n 4 script.py args ...     the same as `python script.py args ...`, after VMs were found or started;
                                       Trickle's words need no import, and `from vr import VirtualResource` works
 
+A script that names no VMs gets them when it, or what it imports, asks for some.  `multiprocessing` is River's, on the
+hosts that are named.
+
 A class of VirtualResource that the script defines and does not run itself is its program, and is run at the end.
 
 May not: know how VMs are started, or what a script does.
@@ -19,6 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# The cluster that is meant if no host is named.
+_DEFAULT = "default"
 # Seconds that VRs get to end by themselves when their program's `main` has returned.
 _PATIENCE = 1.0
 
@@ -29,11 +34,12 @@ usage: {name} [-n N] [--hosts A,B | --lan] [--quiet] script.py [arguments of the
        river hosts | vm | status | key  [--help]
        river --help | --version
 
-Run a Python script with VMs at hand: those of `connect()` and `discover()`.  `river vm start` makes VMs that stay,
-which all programs of yours find; `river status` shows them; `river key` is what they are protected by.
-`river hosts` says whether machines can be used over SSH.
+Run a Python script with VMs at hand: those of `connect()` and `discover()`; its `multiprocessing` is River's.
+`river vm start` makes VMs that stay, which all programs of yours find; `river status` shows them; `river key` is what
+they are protected by.  `river hosts` says whether machines can be used over SSH.
   -n N       so many VMs (default: those that stay, or else one for each usable core)
-  --hosts H  VMs on these machines, over SSH: node1,alice@node2,lab (a name of river.toml), local (this one)
+  --hosts H  VMs and processes on these machines, over SSH: node1,alice@node2,lab (a name of river.toml), local (this
+             one); default: [clusters.default] of river.toml, or this one
   --min-hosts K           how many of them must come up (default: all)
   --connect-timeout S     seconds that each of them has for it
   --lan      look for VMs that stay on other machines of the local network, too
@@ -73,6 +79,9 @@ def main(argv: Sequence[str] | None = None, name: str = "river") -> int:
     if isinstance(order, str):
         print(order.format(name=name))
         return 0
+    with _one_message(name, True):
+        if order.hosts is None and not order.lan and _has_default():
+            order = order._replace(hosts=_DEFAULT)
     return _run(order, name)
 
 
@@ -253,6 +262,17 @@ def _find(order: _Order, name: str) -> Any:
         banner = told if name == "river" else f"{name}: {told}:"
         print(banner, file=sys.stdout if is_seen else sys.stderr, flush=True)
     return found
+
+
+def _has_default() -> bool:
+    """Whether river.toml says which hosts programs are on."""
+    from . import errors, settings
+
+    try:
+        found = settings.tables().get(_DEFAULT)
+    except errors.NotPrivate:  # nobody has asked for that file
+        return False
+    return found is not None and found.kind == settings.CLUSTERS
 
 
 def _reach(name: str) -> None:

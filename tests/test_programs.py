@@ -269,6 +269,16 @@ def test_cpu_count_is_that_of_all_hosts_and_the_start_method_is_still_free(tmp_p
     assert on_river(text, tmp_path, "--hosts", machines) == f"{total}\n{total} {total}\n"
 
 
+def test_a_cluster_called_default_in_river_toml_is_where_programs_are(tmp_path, machines):
+    a, b = machines.split(",")
+    with open(os.environ["RIVER_CONFIG"], "a") as file:
+        file.write(f'[clusters.default]\nhosts = ["{a}?n=2", "{b}?n=3"]\n')
+    path = script(tmp_path, "import multiprocessing\nprint(multiprocessing.cpu_count())")
+
+    assert run(*command("river"), path)[0] == "5\n"
+    assert run(*command("river"), "--hosts", "local", path)[0] == f"{os.cpu_count()}\n"
+
+
 def test_pools_of_any_size_are_on_as_many_hosts_as_they_have_processes(tmp_path, machines):
     text = """
         import os, multiprocessing as mp, river

@@ -100,19 +100,27 @@ def test_n_jobs_counts_the_vms_of_the_pool(pool, n_jobs, effective):
     assert RiverBackend(pool).effective_n_jobs(n_jobs) == effective
 
 
+def opened_at(gate, count):
+    """A thread that opens the gate when so many have come."""
+    thread = threading.Thread(target=lambda: gate.wait_for(count) and gate.open())
+    thread.start()
+    return thread
+
+
 def test_with_all_vms_all_of_them_work(river, tmp_path):
     gate = Gate(tmp_path / "gate")
-    call = threading.Thread(target=lambda: gate.wait_for(4) and gate.open())
-    call.start()
+    opener = opened_at(gate, 4)
     assert Parallel()(delayed(gate)(x) for x in range(4)) == list(range(4))
-    call.join(60)
+    opener.join(60)
 
 
 @pytest.mark.parametrize("pre_dispatch", ["all", "2*n_jobs"])
 def test_never_more_than_n_jobs_run_at_once_however_many_vms_there_are(pool, tmp_path, pre_dispatch):
-    log = tmp_path / "log"
+    gate, log = Gate(tmp_path / "gate"), tmp_path / "log"
+    opener = opened_at(gate, 2)
     with parallel_config("river", pool=tools.warm(pool), n_jobs=2):
-        Parallel(batch_size=1, pre_dispatch=pre_dispatch)(delayed(come_and_go)(log) for _ in range(60))
+        Parallel(batch_size=1, pre_dispatch=pre_dispatch)(delayed(come_and_go)(gate, log) for _ in range(60))
+    opener.join(60)
 
     running, most = 0, 0
     for line in lines(log):
@@ -121,8 +129,9 @@ def test_never_more_than_n_jobs_run_at_once_however_many_vms_there_are(pool, tmp
     assert (running, most) == (0, 2)
 
 
-def come_and_go(log):
+def come_and_go(gate, log):
     note(log, "+1")
+    gate()
     time.sleep(0.005)
     note(log, "-1")
 
@@ -304,7 +313,8 @@ def test_what_needs_shared_memory_runs_here(river):
 @pytest.fixture
 def hosts(testbed):
     testbed.nodes(2)
-    return [Host(name, config=str(testbed.config), n=1) for name in ("node1", "node2")]
+    slow = {"node2": "sleep 2"}  # before Python is started there
+    return [Host(name, config=str(testbed.config), n=1, prelude=slow.get(name)) for name in ("node1", "node2")]
 
 
 def test_hosts_that_have_nothing_but_python_take_part_in_the_first_call_already(hosts):

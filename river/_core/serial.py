@@ -185,9 +185,6 @@ class _PassedDescriptor:
         return namespaces.Passed, (pickle.PickleBuffer(self._mark),)
 
 
-_SPECIAL = ("multiprocessing", "socket")
-
-
 def _multiprocessing_reducer(obj: Any) -> Any:
     """How multiprocessing, if it is in use, pickles this kind of object; None if it has no way of its own."""
     reduction = sys.modules.get("multiprocessing.reduction")
@@ -304,11 +301,10 @@ class _Light(_Overrides, pickle.Pickler):
             return reduced
         if isinstance(obj, type) and not by_reference(obj, self._job.context):
             raise pickle.PicklingError("a class by value is for cloudpickle")
-        if type(obj).__module__.startswith(_SPECIAL):
+        if type(obj).__module__.startswith("multiprocessing"):
             _refuse_nameless(obj)
-            reducer = _multiprocessing_reducer(obj)
-            return reducer(obj) if reducer is not None else NotImplemented
-        return NotImplemented
+        reducer = _multiprocessing_reducer(obj)
+        return reducer(obj) if reducer is not None else NotImplemented
 
 
 _full: list[type] = []

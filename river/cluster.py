@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 # Seconds that the end of a line between machines may come after the news of its VM's end, which comes over another one.
 # Whoever reads waits so long, but only for VMs whose children keep the line open.
 OVERTAKEN = 1.0
-# Seconds that other machines have to end their VMs, when all is over.
-PATIENCE_FAR = 6.0
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
@@ -271,17 +269,12 @@ class Cluster:
             self.fleet.launch()
         elif not self._is_local or machine.is_far:  # nothing may take its place
             if self.fleet.is_empty and not (self.machines and self.machines.is_hopeful):
-                why = "none may be started on this machine (local=False)"
-                if machine.is_far:
-                    why = f"nothing may take its place: {machine.why_lost()}"
-                why = f"{machine.name} is gone with its VMs, and {why}"
+                why = f"{machine.name} is gone with its VMs, and {machine.why_alone()}"
                 self.act(self.decide(self.scheduler.gave_up, why))
                 return
             with self._lock:
                 self.scheduler.wanted -= 0 if machine.is_leaving else machine.limit or 0
-        facts = {"pid": machine.process.pid, "code": -signal.SIGKILL, "peak": 0, "oom": False, "tail": ""}
-        if machine.is_far:
-            facts |= {"host": machine.name, "cause": machine.why_lost()}
+        facts = machine.facts_of_loss()
         for vm in vms:
             left = self.scheduler.vms.get(vm.name)
             running = next(iter(left.tasks), None) if left is not None else None
@@ -459,7 +452,7 @@ class Cluster:
         for task in left:
             task.dropped()
         if self.machines is not None:
-            self._end_far()
+            self.machines.finish()
         self.fleet.end()
         self.reader.close()
         for hired in self.vms():
@@ -476,14 +469,6 @@ class Cluster:
         _clusters.discard(self)
         if not _clusters:
             shm.forget_free()
-
-    def _end_far(self) -> None:
-        """End what is on other machines, and hear what their VMs have still printed."""
-        assert self.machines is not None
-        self.machines.end()
-        if not self.reader.is_mine:
-            self.reader.wait(lambda: not self.fleet.far, PATIENCE_FAR)
-        self.machines.close()
 
     def _forget_in_child(self) -> None:
         """After a fork of this process: the VMs are the parent's."""

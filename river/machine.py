@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import sys
 import threading
@@ -100,6 +101,14 @@ class Machine:
     def why_lost(self) -> str:
         """Why it is gone, with all that ran there."""
         return "its supervisor has ended"
+
+    def why_alone(self) -> str:
+        """What is said if it was the last one, and is lost."""
+        return "none may be started on this machine (local=False)"
+
+    def facts_of_loss(self) -> dict[str, Any]:
+        """What is known of VMs that have ended with it."""
+        return {"pid": self.process.pid, "code": -signal.SIGKILL, "peak": 0, "oom": False, "tail": ""}
 
     def finish(self) -> None:
         """Let it end all VMs, say what they have still printed, and end."""

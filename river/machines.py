@@ -25,9 +25,10 @@ from ._core.peers import DRIVER
 from ._core.scheduler import Scheduler
 from .certificates import Authority
 from .errors import HostError
-from .far import FarMachine, Keeper
+from .far import Keeper
 from .fleet import Fleet
 from .hosts import Host
+from .incarnation import FarMachine, Incarnation
 from .machine import Machine
 from .publish import Publisher
 from .reader import Reader
@@ -35,6 +36,7 @@ from .sources import Sources
 from .specs import resolve
 
 _PATIENCE = 5.0  # seconds for whoever turns the loop
+_LAST_WORDS = 6.0  # seconds that machines have to end their VMs, when all is over
 _log = logging.getLogger("river")
 
 
@@ -160,15 +162,19 @@ class Machines:
 
     def names(self) -> list[str]:
         """See `far.Books`."""
-        return [keeper.name() for keeper in list(self._keepers.values()) if keeper.machine is not None]
+        return [one.name for one in self._there()]
 
-    def relay(self, keeper: Keeper, name: str, sock: socket.socket) -> None:
+    def relay(self, epoch: int, name: str, sock: socket.socket) -> None:
         """See `far.Books`."""
-        found = [other for other in list(self._keepers.values()) if other.machine and other.name() == name]
+        found = [one for one in self._there() if one.name == name]
         if found:
-            found[0].relay(keeper.epoch, sock)
+            found[0].relay(epoch, sock)
         else:
             sock.close()
+
+    def _there(self) -> list[Incarnation]:
+        """Those that are up."""
+        return [keeper.now for keeper in list(self._keepers.values()) if keeper.now is not None and keeper.machine]
 
     def _met(self, name: str, transport: TLS) -> None:
         if not any(keeper.met(name, transport) for keeper in list(self._keepers.values())):
@@ -260,6 +266,13 @@ class Machines:
         names = [vm.name for vm in books.fleet.of(machine)]
         books.act(books.decide(books.scheduler.drained, names, (machine.limit or 0) - len(names), time.monotonic()))
 
+    def finish(self) -> None:
+        """End what is there, hear what its VMs have still printed, and let go of all."""
+        self.end()
+        if not self._books.reader.is_mine:
+            self._books.reader.wait(lambda: not self._books.fleet.far, _LAST_WORDS)
+        self.close()
+
     def end(self) -> None:
         """Let all machines end what was started there.  Twice is fine."""
         self._is_closed = True
@@ -337,16 +350,17 @@ class Machines:
         return [self._status(keeper) for keeper in list(self._keepers.values())]
 
     def _status(self, keeper: Keeper) -> Status:
-        machine, facts = keeper.machine, keeper.facts
+        machine, now = keeper.machine, keeper.now
+        facts = now.facts if now is not None else {}
         books = self._books
         vms = books.fleet.of(machine) if machine is not None else []
         sent_to = [books.scheduler.vms.get(vm.name) for vm in vms]
-        received, sent = keeper.traffic()
+        received, sent = now.traffic() if now is not None else (0, 0)
         return Status(
             name=keeper.host.name,
             state="leaving" if machine is not None and machine.is_leaving else keeper.state,
-            peer=keeper.peer,
-            is_direct=keeper.is_direct,
+            peer=now.peer if now is not None else "",
+            is_direct=now is not None and now.is_direct,
             vms=tuple(vm.name for vm in vms),
             tasks=sum(len(vm.tasks) for vm in sent_to if vm is not None),
             done=sum(vm.done for vm in vms),

@@ -60,6 +60,15 @@ def test_who_asks_to_hurry_while_others_are_seen_to_is_not_forgotten(loop, clock
     assert loop.left() == min(10.0, other)
 
 
+def test_what_is_still_to_be_done_when_nobody_turns_it_any_more_is_done_at_once(clock):
+    loop, done = Loop(clock), []
+    loop.call(lambda: done.append("before"))
+    loop.release()
+    loop.call(lambda: done.append("after"))
+
+    assert done == ["before", "after"]
+
+
 @pytest.fixture
 def door(loop):
     """(address, those who were let in)"""

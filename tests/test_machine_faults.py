@@ -539,16 +539,16 @@ def test_20_machines_start_at_once(testbed):
 def test_a_fault_in_river_costs_one_machine_and_its_traceback_is_the_cause(testbed, notes, monkeypatch, where):
     node1, node2 = testbed.nodes(2)
     with over(testbed, node1, node2, n=1, retries=0) as pool:
-        keeper = pool._cluster.machines._keepers["node1"]
+        now = pool._cluster.machines._keepers["node1"].now
         futures = [pool.submit(notes.waiting(), number) for number in range(2)]
         (lost,) = ran_on(node1, notes)
         ran_on(node2, notes)
         with monkeypatch.context() as patch:
             if where == "in the driver":
-                patch.setattr(keeper, "told", lambda facts: 1 / 0)
+                patch.setattr(now, "told", lambda facts: 1 / 0)
                 cause = "ZeroDivisionError"
             else:  # its agent looks for what is not in there
-                patch.setattr(keeper, "says", lambda: {"nothing": "of use"})
+                patch.setattr(now, "says", lambda: {"nothing": "of use"})
                 cause = "KeyError: 'machines'"
             with pytest.raises(WorkerLost, match=f"(?s)node1.*River failed; please report this: Traceback.*{cause}"):
                 futures[int(lost)].result(60)

@@ -51,7 +51,7 @@ class Loop:
         self._bell, self._rope = os.pipe()
         for end in (self._bell, self._rope):
             os.set_blocking(end, False)
-        self._is_closed = False
+        self._is_closed = self._is_released = False
         self.watch(self._bell, select.POLLIN, lambda _: os.read(self._bell, 4096))
 
     @property
@@ -91,9 +91,20 @@ class Loop:
         self._due = 0.0
 
     def call(self, function: Callable[[], Any]) -> None:
-        """Have it called by whoever turns the loop, soon.  Any thread."""
+        """Have it called by whoever turns the loop, soon; at once when nobody does any more.  Any thread."""
         self._calls.append(function)
-        self.ring()
+        if self._is_released:
+            self._call_all()
+        else:
+            self.ring()
+
+    def _call_all(self) -> None:
+        while True:
+            try:
+                function = self._calls.popleft()
+            except IndexError:  # another thread may do so at the same time
+                return
+            function()
 
     def _pull(self) -> None:
         try:
@@ -148,8 +159,8 @@ class Loop:
 
     def release(self) -> None:
         """Let go of what it has of the system's, after what is still to be called; nobody turns it any more."""
-        while self._calls:
-            self._calls.popleft()()
+        self._is_released = True
+        self._call_all()
         self._watched.clear()
         for end in (self._bell, self._rope):
             os.close(end)

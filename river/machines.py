@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ._core import cpus
 from ._core.direct import TLS, Door
+from ._core.listener import entrance
 from ._core.loop import Loop
 from ._core.peers import DRIVER
 from ._core.scheduler import Scheduler
@@ -147,7 +148,7 @@ class Machines:
 
                 def make() -> None:
                     try:
-                        self._door = authority, Door(self._loop, papers, self._met, listens=True)
+                        self._door = authority, Door(self._loop, papers, self._met, entrance())
                     except Exception as error:  # noqa: BLE001 - it is for whoever has asked, not for who turns the loop
                         failures.append(error)
                     made.set()

@@ -45,6 +45,7 @@ _YOUNG = 2.0
 _PAUSE = 0.1  # seconds between two looks, for who is in a hurry
 
 _STANDARD = {os.path.dirname(os.__file__), os.path.realpath(os.path.dirname(os.__file__))}
+_ZIPPED = "python{}{}.zip".format(*sys.version_info)  # where it might be instead, as sys.path has it everywhere
 _INSTALLED = {"site-packages", "dist-packages"}
 # What VMs have already, and what is of this process only.
 _NEVER = {"river", "cloudpickle", "__main__", "__mp_main__", *sys.stdlib_module_names}
@@ -225,6 +226,8 @@ def _is_ours(path: str) -> bool:
 def _is_ours_for_good(path: str) -> bool:
     path = os.path.normpath(path)
     if not _INSTALLED.isdisjoint(path.split(os.sep)) or path == os.path.dirname(sys.executable):
+        return False
+    if os.path.basename(path) == _ZIPPED:
         return False
     return not any(path == folder or path.startswith(folder + os.sep) for folder in _STANDARD)
 

@@ -34,7 +34,7 @@ from .channels import Channels
 from .connection import pair
 from .handshake import HandshakeError, Talk
 from .link import Link
-from .listener import Listener
+from .listener import Listener, entrance
 from .loop import Loop
 from .peers import DRIVER, Peers
 from .way import Pipes, Transport
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from .direct import TLS
 
 _PATIENCE = 5.0  # seconds that a messenger has to prove the key, and that the supervisor has to end
+# Seconds after which the first VMs have most often begun to work: TLS takes longer to import than all else here, and
+# until it is there others wait at its door.
+_SETTLED = 0.5
 
 
 class Agent:
@@ -54,6 +57,7 @@ class Agent:
         self._link = Link(self._loop, settings["epoch"], False, self)
         self._cut_at: float | None = None
         self._has_begun = False
+        self._begun_at: float | None = None
         self._why = ""
         ours, theirs = pair()
         listener = _listen(settings["epoch"])
@@ -62,19 +66,21 @@ class Agent:
         self._link.channels.open(ours)
         self._link.attach(transport)
         self._peers = Peers(self._loop, settings["epoch"], self._link.channels)
+        # The driver hears at once where direct connections will be let in.
+        self._entrance = entrance() if settings["direct"] is not None else None
         if listener is not None:
             Listener(self._loop, listener, self._let_in)
 
-    def _open_door(self) -> None:
-        """For direct connections, if they are allowed; one of them with the driver, whoever can reach whom."""
-        direct, self._settings["direct"] = self._settings["direct"], None
-        if direct is None:
-            return
+    def _open_door(self, direct: dict[str, Any]) -> None:
+        """For direct connections; one of them with the driver, whoever can reach whom."""
+        listening, self._entrance = self._entrance, None
         try:
-            from .direct import Door  # TLS takes longer to import than all else here: the driver need not wait for it
-        except ImportError:
-            return  # a Python that was built without it
-        door = self._peers.door = Door(self._loop, direct["papers"], self._met, listens=True)
+            from .direct import Door
+        except ImportError:  # a Python that was built without it
+            if listening is not None:
+                listening.close()
+            return
+        door = self._peers.door = Door(self._loop, direct["papers"], self._met, listening)
         for address in direct["addresses"]:
             door.connect(address, direct["port"])
         self._link.tell()
@@ -121,6 +127,9 @@ class Agent:
         self._link.close()
 
     def _see_to_time(self, now: float) -> None:
+        if self._settings["direct"] is not None and self._begun_at and now - self._begun_at > _SETTLED:
+            direct, self._settings["direct"] = self._settings["direct"], None
+            self._open_door(direct)
         if self._cut_at is not None and now - self._cut_at > self._settings["grace"]:
             self._why = "its connection was cut, and the driver did not come back"
         elif now - self._link.heard_at > self._settings["lease"]:
@@ -130,7 +139,7 @@ class Agent:
 
     def greeted(self) -> None:
         self._cut_at = None
-        self._loop.call(self._open_door)
+        self._begun_at = self._begun_at or self._loop.clock()
 
     def cut(self) -> None:
         self._cut_at = self._loop.clock()
@@ -146,7 +155,8 @@ class Agent:
 
     def says(self) -> dict[str, Any]:
         orphans.reap(self._supervisor)
-        port = self._peers.door.port if self._peers.door else 0
+        door, listening = self._peers.door, self._entrance
+        port = listening.getsockname()[1] if listening is not None else door.port if door is not None else 0
         return {"cpus": cpus.cpu_count(), "port": port, **memory.of_machine()}
 
     def first_line_ended(self) -> None:

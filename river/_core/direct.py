@@ -119,21 +119,19 @@ class Door:
     """Where connections of one machine come in and go out.
 
     papers: as `Authority.issue` gives them. met: is told of each connection that has proven who it is.
-    listens: whether others may connect to us.  `port` is where, or 0.
+    entrance: a socket that listens where others may connect to us, if they may.  `port` is that, or 0.
     """
 
-    def __init__(self, loop: Loop, papers: dict[str, bytes], met: Callable[[str, TLS], None], listens: bool) -> None:
+    def __init__(
+        self, loop: Loop, papers: dict[str, bytes], met: Callable[[str, TLS], None], entrance: socket.socket | None
+    ) -> None:
         self._loop = loop
         self._met = met
         self._server = _context(ssl.PROTOCOL_TLS_SERVER, papers)
         self._client = _context(ssl.PROTOCOL_TLS_CLIENT, papers)
         self._guests: dict[int, _Guest] = {}
-        self._listener: Listener | None = None
-        self.port = 0
-        if listens:
-            with contextlib.suppress(OSError):  # then others cannot come to us, but we may come to them
-                self._listener = Listener(loop, _listener(), self._let_in)
-                self.port = self._listener.sock.getsockname()[1]
+        self._listener = Listener(loop, entrance, self._let_in) if entrance is not None else None
+        self.port = entrance.getsockname()[1] if entrance is not None else 0
         loop.add(self)
 
     def connect(self, address: str, port: int) -> None:
@@ -211,14 +209,6 @@ def own_addresses(far: str) -> list[str]:
         sock.connect((far, 9))  # sends nothing
         return [str(sock.getsockname()[0])]
     return []
-
-
-def _listener() -> socket.socket:
-    """A listening socket at any address of this machine, of IPv6 too where there is that."""
-    if socket.has_dualstack_ipv6():
-        with contextlib.suppress(OSError):
-            return socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
-    return socket.create_server(("", 0), backlog=64)
 
 
 def _context(protocol: Any, papers: dict[str, bytes]) -> ssl.SSLContext:

@@ -10,6 +10,7 @@ May import only the standard library and its neighbours: a bare far interpreter 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
@@ -19,6 +20,16 @@ from .loop import Loop
 
 PAUSE = 1.0  # seconds; whoever wants to come in waits for so long, at most
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def entrance() -> socket.socket | None:
+    """Listens at any address of this machine, of IPv6 too where there is that; None where it may not."""
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):
+            return socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
+    with contextlib.suppress(OSError):
+        return socket.create_server(("", 0), backlog=64)
+    return None
 
 
 class Listener:

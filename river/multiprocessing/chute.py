@@ -60,25 +60,29 @@ Item = tuple[bytes, Sequence[Any]]
 
 
 class Chute:
-    """A queue's items and who waits for them.  size: items from which on `put` waits; 0: never."""
+    """A queue's items and who waits for them.
+
+    size: items from which on `put` waits; 0: never. is_counted: whether they are to be marked as done."""
 
     def __init__(self, size: int = 0, is_counted: bool = False) -> None:
         reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
-        self._open(size, reader, writer, Ledger() if size or is_counted else None)
+        self._open(size, is_counted, reader, writer, Ledger() if size or is_counted else None)
 
     @classmethod
-    def of(cls, size: int, descriptors: Sequence[int]) -> Chute:
+    def of(cls, size: int, is_counted: bool, descriptors: Sequence[int]) -> Chute:
         """The same in another process, which has been handed `descriptors`."""
         chute = cls.__new__(cls)
         reader, writer, *others = descriptors
-        chute._open(
-            size, socket.socket(fileno=reader), socket.socket(fileno=writer), Ledger(*others) if others else None
-        )
+        ends = socket.socket(fileno=reader), socket.socket(fileno=writer)
+        chute._open(size, is_counted, *ends, Ledger(*others) if others else None)
         return chute
 
-    def _open(self, size: int, reader: socket.socket, writer: socket.socket, ledger: Ledger | None) -> None:
+    def _open(
+        self, size: int, is_counted: bool, reader: socket.socket, writer: socket.socket, ledger: Ledger | None
+    ) -> None:
         self.size = size
+        self.is_counted = is_counted
         self._reader, self._writer, self._ledger = reader, writer, ledger
         self._begin()
         _living.add(self)
@@ -124,17 +128,16 @@ class Chute:
 
     def _pass_on(self, item: Item) -> None:
         """(under the lock) Send it, or keep it until there is room in the socket."""
-        ledger = self._ledger
-        if ledger is not None:
-            ledger.begin(PUT)
+        if self.is_counted:
+            self.ledger.begin(PUT)
         if (self._backlog and not self._flush()) or not self._send(item):
             self._backlog.append(_kept(item))
-            if ledger is not None:
-                ledger.set_backlog(len(self._backlog))
+            if self._ledger is not None:
+                self._ledger.set_backlog(len(self._backlog))
             if self._feeder is None:
                 self._feed_later()
-        if ledger is not None:
-            ledger.end(PUT)
+        if self.is_counted:
+            self.ledger.end(PUT)
 
     def _send(self, item: Item) -> bool:
         """Whether the socket has taken it."""
@@ -219,24 +222,25 @@ class Chute:
     def get(self, block: bool = True, timeout: float | None = None) -> Item:
         """Raises Empty."""
         if block and timeout is None and self._ledger is None:
-            return self._receive()
+            return self._receive()  # the kernel wakes one of those who wait; to look for a while first gains little
         deadline = deadline_of(timeout)
-        while True:
-            item = self.get_now()
-            if item is not None:
-                return item
+        while (item := self.get_now()) is None:
             left = left_of(deadline)
             if not block or left == 0:
                 raise Empty
             poller = select.poll()
             poller.register(self._reader, select.POLLIN)
             poller.poll(None if left is None else left * 1000)
+        return item
 
     def get_now(self) -> Item | None:
         """The first item; None if there is none."""
         while True:
             try:
-                return self._get_counted() if self._ledger is not None else self._receive(_NOW)
+                item = self._get_counted() if self.is_counted else self._receive(_NOW)
+                if self.size:
+                    self.ledger.taken.ring()
+                return item
             except BlockingIOError:
                 if not self._backlog:
                     return None
@@ -253,8 +257,6 @@ class Chute:
                 has_got = True
             finally:
                 ledger.end(GOT, has_got)
-        if self.size:
-            ledger.taken.ring()
         return item
 
     def _receive(self, flags: int = 0) -> Item:
@@ -266,9 +268,9 @@ class Chute:
         """It was got here, for somebody who has not got it: it is in the queue again, at its end."""
         with self._lock:
             self._pass_on(item)
-            if self._ledger is not None:
-                self._ledger.add(PUT, -1)
-                self._ledger.add(GOT, -1)
+            if self.is_counted:
+                self.ledger.add(PUT, -1)
+                self.ledger.add(GOT, -1)
 
     def count(self) -> int:
         """How many items wait, here or in the socket; in other processes, too, if they are counted."""
@@ -303,10 +305,6 @@ class Chute:
             self.ledger.add(DONE)
         if unfinished == 1:
             self.ledger.finished.ring()
-
-    @property
-    def is_counted(self) -> bool:
-        return self._ledger is not None
 
     def lose(self, count: int) -> None:
         """So many that were got here, for others, will never be done."""

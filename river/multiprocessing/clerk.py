@@ -284,7 +284,7 @@ def _end_now(post: Any, uuid: str, clerk: Clerk) -> None:
     post.move_out(uuid)
 
 
-def fetch(uuid: str, size: int) -> Chute:
+def fetch(uuid: str, size: int, is_counted: bool) -> Chute:
     """The chute with that address, from the process that made it.  Raises VirtualResourceLost."""
     with streams.dial(uuid[:28] + "00000000", "queue", uuid) as stream:
         _, ancillary, _, _ = stream.recvmsg(1, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
@@ -292,7 +292,7 @@ def fetch(uuid: str, size: int) -> Chute:
         raise errors.VirtualResourceLost(
             "the queue is gone: the process that made it has ended, or let go of it" + the_post().doubts(uuid)
         )
-    chute = Chute.of(size, array.array("i", ancillary[0][2]))
+    chute = Chute.of(size, is_counted, array.array("i", ancillary[0][2]))
     know(uuid, chute)
     return chute
 

@@ -121,6 +121,7 @@ class Ledger:
     def set_backlog(self, count: int) -> None:
         """So many items wait in this process until the socket takes them."""
         self._cells[self._mine() + _BACKLOG] = count
+        self._cells[_BACKLOG] = 1
 
     def begin(self, word: int) -> None:
         """An item is about to be put or got: until `end` it may be nowhere else."""
@@ -139,6 +140,8 @@ class Ledger:
     def backlogs(self, are_certain: bool = False) -> int:
         """Items that wait in all processes; `are_certain`: not in dead ones."""
         cells = self._cells
+        if not cells[_BACKLOG]:  # nobody ever had one: the common case
+            return 0
         return sum(
             cells[line + _BACKLOG]
             for line in self._lines()

@@ -44,22 +44,46 @@ _MOST_BUFFERS = 16
 _reduction: Any = multiprocessing.context.reduction  # type: ignore[attr-defined]
 
 
+class _Packer:
+    """A pickler that is used again, as to make one takes longer than a small item."""
+
+    def __init__(self) -> None:
+        self._out = io.BytesIO()
+        self._buffers: list[Any] = []
+        self._pickler = Pickler(self._out, 5, buffer_callback=self._collect)
+
+    def pack(self, obj: Any) -> Item:
+        self._pickler.dump(obj)
+        item = self._out.getvalue(), self._buffers
+        self._buffers = []
+        self._pickler.clear_memo()
+        self._out.seek(0)
+        self._out.truncate()
+        return item
+
+    def _collect(self, buffer: pickle.PickleBuffer) -> bool:
+        """True keeps it inside the pickle."""
+        raw = buffer.raw()
+        if raw.nbytes < shm.SHARE_FROM or len(self._buffers) >= _MOST_BUFFERS:
+            return True
+        self._buffers.append(raw)
+        return False
+
+
+_idle: list[_Packer] = []
+
+
 def _packed(obj: Any) -> Item:
     """Raises what pickling it raises."""
     if type(obj) in PLAIN:
         return pickle.dumps(obj, 5), ()
-    buffers: list[Any] = []
-
-    def collect(buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes < shm.SHARE_FROM or len(buffers) >= _MOST_BUFFERS:
-            return True
-        buffers.append(raw)
-        return False
-
-    out = io.BytesIO()
-    Pickler(out, 5, buffer_callback=collect).dump(obj)
-    return out.getvalue(), buffers
+    try:
+        packer = _idle.pop()
+    except IndexError:  # other threads have them, or we are in the middle of another object
+        packer = _Packer()
+    item = packer.pack(obj)
+    _idle.append(packer)
+    return item
 
 
 class _Base:
@@ -81,7 +105,7 @@ class _Base:
     def _reached(self) -> Chute | None:
         """The chute, fetched now if need be; None on another machine.  Raises VirtualResourceLost."""
         if self._chute is None and self._far is None:
-            self._chute = clerk.known(self._uuid) or clerk.fetch(self._uuid, self._size)
+            self._chute = clerk.known(self._uuid) or clerk.fetch(self._uuid, self._size, self._is_counted)
         return self._chute
 
     def _put(self, item: Item, block: bool = True, timeout: float | None = None) -> None:
@@ -143,7 +167,7 @@ class _Base:
                 for number in numbers:
                     os.close(number)
             elif numbers:
-                self._chute = Chute.of(self._size, numbers)
+                self._chute = Chute.of(self._size, self._is_counted, numbers)
                 clerk.know(where, self._chute)
 
     __class_getitem__: Any = classmethod(types.GenericAlias)

@@ -201,6 +201,13 @@ def test_cluster_counts_the_primes_on_servers_of_its_own_one_of_which_joins_late
     assert "200/200" in bar
 
 
+def test_port_finds_the_perfect_numbers_with_the_standard_module():
+    """On River it is run by test_programs."""
+    first, last = run("port.py")[0].splitlines()
+
+    assert first == "of 9998 numbers these are perfect: [6, 28, 496, 8128]" and "workers of multiprocessing on" in last
+
+
 def test_sweep_answers_every_parameter_but_the_one_that_fails():
     printed, bar = run("sweep.py", "--parameters", 60, "--step", 0.001, "--processes", 2)
 

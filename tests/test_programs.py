@@ -111,6 +111,15 @@ def test_a_program_prints_on_two_machines_what_it_prints_on_one(program, machine
         assert printed == by_python(program)[0]
 
 
+@pytest.mark.parametrize("where", ["here", "on two machines"])
+def test_the_example_is_served_by_river_as_it_is(where, request):
+    options = [] if where == "here" else ["--hosts", request.getfixturevalue("machines")]
+    first, last = run(*command("river"), "run", *options, FOLDER.parents[1] / "examples" / "port.py")[0].splitlines()
+
+    assert first == "of 9998 numbers these are perfect: [6, 28, 496, 8128]"
+    assert "workers of river.multiprocessing on" in last
+
+
 def test_there_are_at_least_a_dozen_of_them_and_none_says_river():
     assert len(PROGRAMS) >= 12
     for program in PROGRAMS:

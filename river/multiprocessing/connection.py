@@ -100,6 +100,12 @@ class Connection(standard.Connection):
         """Whether it was closed here."""
         return self._handle is None and not self._is_away
 
+    def leave(self) -> None:
+        """In a supervisor: it is the parent's, who has it for VMs that ask."""
+        os.close(self._handle)
+        self._handle = None
+        self._is_away = True
+
     def close(self) -> None:
         self._is_away = False
         super().close()
@@ -244,9 +250,7 @@ def leave_to_parent() -> None:
     """In a supervisor that has just been forked: what is open is the parent's."""
     for connection in list(_living.values()):
         if connection._handle is not None:
-            os.close(connection._handle)
-            connection._handle = None
-            connection._is_away = True
+            connection.leave()
     for listener in list(_listening):
         inner: Any = getattr(listener, "_listener", None)
         if isinstance(inner, standard.SocketListener):  # type: ignore[attr-defined]

@@ -1,8 +1,9 @@
 """What threads hold for others: each serves one client, and when that has ended, what it held is let go.
 
     client --acquire--> its thread here --acquire--> Held: the lock, and a note in that thread's book
-    client ends (kill -9, say) --> the thread lets go of all in its book; the next one to acquire is told
+    client is killed --> the thread lets go of all in its book; the next one to acquire is told
 
+Who ends in order and has not released is taken at his word, as in the standard module: another one may release it.
 A semaphore that one process acquires and another one releases is a signal, and nothing of it is given back.
 
 May not: know how a client is served.
@@ -11,18 +12,14 @@ May not: know how a client is served.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import select
-import socket
-import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 _ENDED = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
-_CREDENTIALS = struct.Struct("3i")
 
 
 class _Book(threading.local):
@@ -123,20 +120,15 @@ def condition(lock: Any = None) -> HeldCondition:
 
 @contextlib.contextmanager
 def serving(client: Any) -> Iterator[None]:
-    """The calling thread serves this connection; at the end, what it holds for it is let go."""
+    """The calling thread serves this wire; if its other end was killed, what it held is let go."""
     _book.client = client
-    process = _process_of(client)
     try:
         yield
     finally:
         _book.client = None
-        held = +_book.counts
-        if held:
-            _wait_for_end(process)
-        for one, count in held.items():
-            one.let_go(count)
-        if process >= 0:
-            os.close(process)
+        for one, count in (+_book.counts).items():
+            if not getattr(client, "said_goodbye", False):
+                one.let_go(count)
 
 
 def has_ended() -> bool:
@@ -150,22 +142,3 @@ def has_ended() -> bool:
     except OSError:  # closed
         return True
     return bool(poller.poll(0))
-
-
-def _process_of(client: Any) -> int:
-    """A descriptor for the process at the other end; -1 if that is not known, or on another machine."""
-    try:
-        with socket.socket(fileno=os.dup(client.fileno())) as end:
-            data = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid = _CREDENTIALS.unpack(data)[0]
-        return -1 if pid in (0, os.getpid()) else os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return -1
-
-
-def _wait_for_end(process: int) -> None:
-    """A thread of a client may end while its process goes on, and another one release what it has acquired."""
-    if process >= 0:
-        poller = select.poll()
-        poller.register(process, select.POLLIN)
-        poller.poll()

@@ -1,6 +1,7 @@
 """Wires: the connections between a manager's server and its proxies, which ask and answer.
 
     send: a message     recv: what has come is read at once, so that a call takes one read at each end
+    close: a message without contents, and the end: who is killed leaves without that
 
 The messages are a Connection's, so that a manager serves programs without River, too.  (To wait awake, as VMs do, gains
 nothing where the two processes do not have a processor each, and costs much where others want one.)
@@ -10,6 +11,8 @@ May not: know what is asked.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
 import socket
 from typing import Any
@@ -18,6 +21,8 @@ from . import connection
 
 _ROOM = 1 << 16
 _HEAD = 4
+_NOW = getattr(socket, "MSG_DONTWAIT", 0)
+_GOODBYE = bytes(_HEAD)
 
 
 class _Out:
@@ -38,9 +43,18 @@ class Wire(connection.Connection):
         self._pieces: list[bytes] = []  # of what is being pickled
         self._pickler: Any = connection.Pickler(_Out(self._pieces.append), 5)
         self._begin = self._end = 0  # of what was read and not used yet
+        self._pid = os.getpid()
+        self.said_goodbye = False  # the other end
 
     def _close(self) -> None:
+        if self._pid == os.getpid():  # else it is a forked child's copy
+            with contextlib.suppress(OSError):
+                self._socket.send(_GOODBYE, _NOW)
         self._socket.close()
+
+    def leave(self) -> None:
+        self._socket.close()
+        self._handle = None
 
     def send(self, obj: Any) -> None:
         """Send an object.  Raises what pickling it raises, and OSError."""
@@ -75,6 +89,9 @@ class Wire(connection.Connection):
         if stop > end or start > end:
             return super().recv()
         self._begin = stop
+        if start == stop:
+            self.said_goodbye = True
+            raise EOFError("the process at the other end has closed its end")
         return pickle.loads(self._view[start:stop])
 
     def _fill(self) -> None:

@@ -18,8 +18,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psutil
@@ -30,7 +32,8 @@ ON_TRIAL = "multiprocessing" if OF_STDLIB else "river.multiprocessing"
 
 PASSED, FAILED, SKIPPED, HUNG = "passed", "failed", "skipped", "hung"
 
-SECONDS = 60  # for one test; the longest takes about 15
+SECONDS = 60  # for one test; the longest takes about 10
+AT_ONCE = (os.cpu_count() or 1) + 1
 PATIENCE = 10  # seconds in which a process must have ended when it was asked to
 MARK = "RIVER_CONFORMANCE_TRIAL"  # in the environment of every process that a trial starts
 
@@ -58,7 +61,7 @@ def all_tests(suite):
 # --- the process on trial ---
 
 class Trial:
-    """The process that runs the tests, while there is need of one; `with` ends it."""
+    """The process that runs the tests, while there is need of one."""
 
     def __init__(self):
         self.process = self._line = self._answers = self._log = None
@@ -72,7 +75,7 @@ class Trial:
         if self.process is None:
             self.start()
         self._log.seek(0, os.SEEK_END)
-        said_before = self._log.tell()
+        self._before = self._log.tell()
         try:
             self._line.settimeout(seconds)
             self._line.sendall(f"{name}\n".encode())
@@ -84,8 +87,7 @@ class Trial:
             outcome, text = FAILED, f"the process of the tests has died, with exit code {self.process.wait(PATIENCE)}"
         if outcome in (PASSED, SKIPPED):
             return outcome, text
-        self._log.seek(said_before)
-        text += "\n--- it printed\n" + self._log.read()
+        text += "\n--- it printed\n" + self._printed()
         self._kill()  # what failed here should not be heard of in the next test
         return outcome, text
 
@@ -111,12 +113,16 @@ class Trial:
             raise RuntimeError(f"the process of the tests has {on_trial} on trial, not {ON_TRIAL}; it printed\n{said}")
 
     def _ask_where_it_hangs(self):
-        """Has it print the stacks of its threads."""
+        """Has it print the stacks of its threads, that of the main thread last."""
         end = time.monotonic() + PATIENCE
-        size = os.fstat(self._log.fileno()).st_size
         self.process.send_signal(signal.SIGUSR1)
-        while os.fstat(self._log.fileno()).st_size == size and time.monotonic() < end:
+        while "in <module>" not in self._printed() and time.monotonic() < end:
             time.sleep(0.02)
+
+    def _printed(self):
+        """What it has printed since it was asked for the test."""
+        self._log.seek(self._before)
+        return self._log.read()
 
     def end(self):
         """Ends the process as it would end by itself.
@@ -156,12 +162,6 @@ class Trial:
         self._folder.cleanup()
         self.process = None
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.end()
-
 
 def marked(mark):
     """The processes with the mark; one that has ended, and that nobody has waited for yet, is not one."""
@@ -182,6 +182,30 @@ def describe(process):
         return f"process {process.pid}, which ended just now"
 
 
+@contextlib.contextmanager
+def several(tests):
+    """Runs the tests in several processes: most of them wait most of the time.
+
+    Yields a dictionary from test to the future of its outcome and text.  Raises AssertionError at the end if the tests
+    have left something behind.
+    """
+    mine, trials = threading.local(), []
+
+    def run(test):
+        if not hasattr(mine, "trial"):
+            mine.trial = Trial()
+            trials.append(mine.trial)
+        return mine.trial.run(test.name)
+
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        yield {test: pool.submit(run, test) for test in tests}
+    finally:
+        pool.shutdown(cancel_futures=True)
+        left = [thing for trial in trials for thing in trial.end()]
+    assert not left, "these tests left behind\n" + "\n".join(left)
+
+
 # --- the number ---
 
 def number(outcomes):
@@ -200,18 +224,15 @@ def main(words):
     modules, reason = cpython_modules(SUITE)
     if reason:
         sys.exit(f"cannot be told here: {reason}")
-    outcomes = {}
     tests = [test for test in all_tests(modules[0]) if all(word in test.name for word in words)]
-    with Trial() as trial:
-        for test in tests:
-            began = time.monotonic()
-            outcomes[test], text = trial.run(test.name)
-            print(f"{time.monotonic() - began:6.2f} s  {outcomes[test]:8}{test.name}", flush=True)
-            if outcomes[test] != PASSED:
+    with several(tests) as results:
+        for test, result in results.items():
+            outcome, text = result.result()
+            print(f"{outcome:8}{test.name}", flush=True)
+            if outcome != PASSED:
                 print("    " + text.strip().replace("\n", "\n    "))
-        left = trial.end()
-    print(*left, sep="\n")
-    print(f"{number(outcomes.values())} tests of CPython {sys.version.split()[0]} pass")
+        outcomes = [result.result()[0] for result in results.values()]
+    print(f"{number(outcomes)} tests of CPython {sys.version.split()[0]} pass")
 
 
 if __name__ == "__main__":

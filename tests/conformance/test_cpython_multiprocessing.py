@@ -12,7 +12,7 @@ import cpython_trials
 import pytest
 from conformance_table import MULTIPROCESSING, row_for, rows_of
 from cpython_harness import PYTHON, STDLIB, WHOSE, cpython_modules
-from cpython_trials import PASSED, SECONDS, SKIPPED, Trial
+from cpython_trials import PASSED, SECONDS, SKIPPED
 
 pytestmark = pytest.mark.skipif(WHOSE != STDLIB and not importlib.util.find_spec("river.multiprocessing.alias"),
                                 reason="river.multiprocessing is not there yet")
@@ -27,11 +27,11 @@ outcomes = {}  # of the tests that have run
 
 
 @pytest.fixture(scope="module")
-def trial():
-    with Trial() as trial:
-        yield trial
-        left = trial.end()
-    assert not left, f"these tests left processes behind: {left}"
+def results(request):
+    """The tests that this session has picked begin at once, and several of them run side by side."""
+    here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    with cpython_trials.several([item.callspec.params["test"] for item in here]) as results:
+        yield results
 
 
 def words(test):
@@ -44,10 +44,10 @@ def as_item(test):
     return pytest.param(test, id=test.name, marks=marks)
 
 
-@pytest.mark.timeout(SECONDS * 2)  # the trial itself gives up sooner
+@pytest.mark.timeout(SECONDS * 3)  # those that hang are given up sooner
 @pytest.mark.parametrize("test", [as_item(test) for test in TESTS])
-def test_river_passes_what_cpython_asks_of_multiprocessing(trial, test):
-    outcome, text = trial.run(test.name)
+def test_river_passes_what_cpython_asks_of_multiprocessing(results, test):
+    outcome, text = results[test].result()
 
     outcomes[test] = outcome
     if outcome == SKIPPED:

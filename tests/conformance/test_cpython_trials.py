@@ -16,8 +16,9 @@ SLOW, QUICK = "TestTimeouts.test_timeout", "WithThreadsTestLock.test_lock"
 def trial(monkeypatch):
     monkeypatch.setattr(cpython_trials, "ON_TRIAL", "multiprocessing")
     monkeypatch.setenv("RIVER_CONFORMANCE_OF", "stdlib")
-    with Trial() as trial:
-        yield trial
+    trial = Trial()
+    yield trial
+    assert trial.end() == []
 
 
 def test_a_test_that_does_not_answer_hangs_and_shows_where_and_the_next_one_runs(trial):
@@ -30,7 +31,6 @@ def test_a_test_that_does_not_answer_hangs_and_shows_where_and_the_next_one_runs
     assert "in test_timeout" in text
     assert cpython_trials.marked(mark) == []
     assert trial.run(QUICK)[0] == PASSED
-    assert trial.end() == []
 
 
 def test_the_end_of_its_process_is_the_failure_of_a_test(trial):

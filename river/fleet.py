@@ -225,7 +225,8 @@ class Fleet:
         vm.let_go_of_end()
         vm.take_back(list(vm.loans))
         with self._lock:
-            if self._vms.pop(vm.name, None) is not None:
+            # Who hears of the end of one that was hired has more to do with it than is to be kept.
+            if self._vms.pop(vm.name, None) is not None and vm.on_end is None:
                 self._ended.append(vm)
 
     def lost(self, machine: Machine) -> list[RemoteVM]:

@@ -82,6 +82,7 @@ LAYERS = [
     ["river.multiprocessing.connection", "river.multiprocessing.held"],
     ["river.multiprocessing.wires"],
     ["river.multiprocessing.heap"],
+    ["river.multiprocessing.seats"],
     ["river.multiprocessing.semlock"],
     ["river.multiprocessing.synchronize"],
     ["river.multiprocessing.ledger"],

@@ -188,14 +188,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-def _wrapped(size: int) -> Block:
-    if size < 0:
-        raise ValueError(f"Size {size:n} out of range")
-    if sys.maxsize <= size:
-        raise OverflowError(f"Size {size:n} too large")
-    return allocate(max(size, 1))
+class BufferWrapper(Block):
+    """Memory to share, under the name that the standard library has for it."""
+
+    __slots__ = ()
+
+    def __init__(self, size: int) -> None:
+        if size < 0:
+            raise ValueError(f"Size {size:n} out of range")
+        if sys.maxsize <= size:
+            raise OverflowError(f"Size {size:n} too large")
+        block = allocate(size or 1)
+        super().__init__(block.arena, block.offset, size)
 
 
-BufferWrapper: Any = _wrapped
 if not shares_memory:
-    from multiprocessing.heap import BufferWrapper  # noqa: F811
+    from multiprocessing.heap import BufferWrapper  # type: ignore[assignment] # noqa: F401

@@ -20,7 +20,7 @@ import mmap
 import os
 import select
 
-from .semlock import is_alive, me
+from .seats import is_alive, me
 
 _SIZE = 1 << 16
 # Words of a line; the first line, of the sums, has the number of lines in place of a process.

@@ -22,25 +22,21 @@ May not: know what a lock is for.
 
 from __future__ import annotations
 
-import _multiprocessing  # type: ignore[import-not-found]
-import ctypes
 import functools
 import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
-from . import heap, home
+from . import heap, home, seats
+from .seats import MOST, Seat, is_alive, me, semaphore
 
 # Seconds that a waiter waits for news before he looks whether they can still come.
 _SLICE = 0.2
 # So often in a row permits must be missing: looking takes a moment in which the living may hand one on.
 _LOOKS = 8
 _BREAK = 0.001
-MOST: int = _multiprocessing.SemLock.SEM_VALUE_MAX
-_SEMAPHORE = 1
 _EVENTS = 1 << 63  # in place of the number of permits: this counts events
 
 # The words of a lock; those of 32 bytes are a sem_t.
@@ -48,137 +44,6 @@ _PERMITS, _NEWS, _STATE, _SEATS, _ALL = 0, 4, 8, 9, 10
 SIZE = 96
 # Its state: a waiter waits for news (first byte), a permit was given back and nobody has been told (second byte).
 _WAITED, _RECOVERED = 1, 1 << 8
-
-
-# -- processes ------------------------------------------------------------------------------------------------------
-
-
-def _born(pid: int) -> int:
-    """When it was started, in ticks of the kernel's; 0 if it has ended, even if nobody has waited for it."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            facts = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    return 0 if facts[0] in b"ZX" else int(facts[19])
-
-
-PROCESS_BITS = 40
-_me = 0
-
-
-def me() -> int:
-    """This process in one number, which no other one ever has."""
-    global _me
-    if not _me:
-        _me = os.getpid() << PROCESS_BITS | _born(os.getpid())
-    return _me
-
-
-def is_alive(process: int) -> bool:
-    return process == _me or _born(process >> PROCESS_BITS) == process & ((1 << PROCESS_BITS) - 1)
-
-
-@functools.lru_cache(maxsize=1)
-def _libc() -> Any:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-# -- seats ----------------------------------------------------------------------------------------------------------
-
-
-def semaphore(arena: heap.Arena, offset: int, value: int | None = None) -> Any:
-    """The C type on a `sem_t` there, which is made if it has a value."""
-    address = arena.address + offset
-    if value is not None and _libc().sem_init(ctypes.c_void_p(address), 1, ctypes.c_uint(value)):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return _multiprocessing.SemLock._rebuild(address, _SEMAPHORE, MOST, None)
-
-
-class Seat:
-    """What one process (or a thread of it) has beside something shared: who it is, a semaphore, a number."""
-
-    SIZE: ClassVar[int] = 64
-    _PROCESS, _NEXT, _NUMBER, _SEM = 0, 1, 2, 32
-
-    def __init__(self, arena: heap.Arena, offset: int, value: int | None = None) -> None:
-        self.offset = offset
-        self._words = arena.words[offset // 8 : offset // 8 + 4]
-        self.semaphore = semaphore(arena, offset + self._SEM, value)
-        self.arena = arena
-
-    @property
-    def process(self) -> int:
-        return self._words[self._PROCESS]
-
-    @process.setter
-    def process(self, process: int) -> None:
-        self._words[self._PROCESS] = process
-
-    @property
-    def number(self) -> int:
-        return self._words[self._NUMBER]
-
-    @number.setter
-    def number(self, number: int) -> None:
-        self._words[self._NUMBER] = number
-
-    @property
-    def next(self) -> int:
-        return self._words[self._NEXT]
-
-    @next.setter
-    def next(self, offset: int) -> None:
-        self._words[self._NEXT] = offset
-
-    @property
-    def is_alive(self) -> bool:
-        return is_alive(self.process)
-
-    @property
-    def count(self) -> int:
-        return int(self.semaphore._get_value())
-
-    def clear(self) -> None:
-        """Nobody's."""
-        while self.semaphore.acquire(False):
-            pass
-        self.number = 0
-        self.process = 0
-
-
-class Seats:
-    """The list of seats that starts in a word of a block.  Who changes it excludes the others."""
-
-    def __init__(self, block: heap.Block, word: int) -> None:
-        self._arena = block.arena
-        self._first = block.words(word)
-
-    def __iter__(self) -> Iterator[Seat]:
-        offset = self._first[0]
-        while offset:
-            seat = Seat(self._arena, offset)
-            yield seat
-            offset = seat.next
-
-    def free(self) -> Seat | None:
-        """One that nobody has, now of this process."""
-        seat = next((seat for seat in self if not seat.process), None)
-        if seat is not None:
-            seat.process = me()
-        return seat
-
-    def added(self) -> Seat:
-        """A new one of this process.  For whoever has the arena's guard."""
-        seat = Seat(self._arena, self._arena.grow(Seat.SIZE), 0)
-        seat.process = me()
-        seat.next = self._first[0]
-        self._first[0] = seat.offset
-        return seat
-
-    def dead(self) -> list[Seat]:
-        """Those whose process has ended."""
-        return [seat for seat in self if seat.process and not is_alive(seat.process)]
 
 
 # -- locks ----------------------------------------------------------------------------------------------------------
@@ -206,7 +71,7 @@ class SemLock:
     def _open(self, block: heap.Block, kind: int, most: int) -> None:
         self._block = block
         self._books: Books | None = None
-        lock = self._semlock = _multiprocessing.SemLock._rebuild(block.arena.address + block.offset, kind, most, None)
+        lock = self._semlock = semaphore(block.arena, block.offset, None, kind, most)
         self.acquire, self.release = lock.acquire, lock.release
         self.__enter__, self.__exit__ = lock.__enter__, lock.__exit__
         _locks[block.arena.inode, block.offset] = self
@@ -267,8 +132,8 @@ def _before_fork() -> None:
 
 
 def _forked() -> None:
-    global _me, _changing
-    _me, _changing = 0, threading.Lock()
+    global _changing
+    _changing = threading.Lock()
     for lock in list(_locks.values()):
         lock._forked()
 
@@ -342,7 +207,7 @@ class Books:
         self._flags = self.state.cast("B")
         self._permits = semaphore(block.arena, block.offset)
         self._news = semaphore(block.arena, block.offset + 8 * _NEWS)
-        self._seats = Seats(block, _SEATS)
+        self._seats = seats.Seats(block, _SEATS)
         self._guard = block.arena.guard
         self._looked = time.monotonic()
 

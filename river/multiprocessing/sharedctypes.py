@@ -8,8 +8,8 @@ May not: know where the memory comes from.
 
 from __future__ import annotations
 
+import copyreg
 import ctypes
-import multiprocessing.reduction
 import multiprocessing.sharedctypes
 import weakref
 from typing import Any, ClassVar
@@ -81,7 +81,7 @@ def _rebuilt(kind: Any, wrapper: Any, length: int | None) -> Any:
     """An object of this ctypes type in that memory.  Its type is pickled this way from now on."""
     if length is not None:
         kind = kind * length
-    multiprocessing.reduction.ForkingPickler.register(kind, _reduced)
+    copyreg.pickle(kind, _reduced)
     thing = kind.from_buffer(wrapper.create_memoryview())
     thing._wrapper = wrapper
     return thing
@@ -99,6 +99,10 @@ def _facts(thing: Any) -> tuple[Any, ...]:
     return type(thing), thing._wrapper, None
 
 
+def _no() -> bool:
+    return False
+
+
 # -- with a lock ----------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +114,8 @@ class SynchronizedBase(multiprocessing.sharedctypes.SynchronizedBase):  # type: 
     def __init__(self, thing: Any, lock: Any) -> None:
         self._obj = thing
         self._lock = lock
+        # Whether this thread has the lock; then it is not asked for again.
+        self._is_mine = lock._semlock._is_mine if hasattr(lock, "_semlock") else _no
 
     # A lock's methods change when it is shared.
     @property
@@ -133,10 +139,15 @@ def make_property(name: str) -> Any:
     """Reads and writes that attribute of the object under its lock."""
 
     def get(self: Any) -> Any:
+        if self._is_mine():
+            return getattr(self._obj, name)
         with self._lock:
             return getattr(self._obj, name)
 
     def put(self: Any, value: Any) -> None:
+        if self._is_mine():
+            setattr(self._obj, name, value)
+            return
         with self._lock:
             setattr(self._obj, name, value)
 
@@ -148,11 +159,16 @@ class Synchronized(SynchronizedBase):
 
     @property
     def value(self) -> Any:
+        if self._is_mine():
+            return self._obj.value
         with self._lock:
             return self._obj.value
 
     @value.setter
     def value(self, value: Any) -> None:
+        if self._is_mine():
+            self._obj.value = value
+            return
         with self._lock:
             self._obj.value = value
 
@@ -164,10 +180,15 @@ class SynchronizedArray(SynchronizedBase):
         return len(self._obj)
 
     def __getitem__(self, index: Any) -> Any:
+        if self._is_mine():
+            return self._obj[index]
         with self._lock:
             return self._obj[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if self._is_mine():
+            self._obj[index] = value
+            return
         with self._lock:
             self._obj[index] = value
 

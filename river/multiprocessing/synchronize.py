@@ -23,7 +23,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from . import heap, home
-from .semlock import MOST, PROCESS_BITS, Seat, Seats, SemLock
+from .seats import MOST, PROCESS_BITS, Seat, Seats
+from .semlock import SemLock
 
 RECURSIVE_MUTEX, SEMAPHORE = range(2)
 SEM_VALUE_MAX = MOST

@@ -18,7 +18,7 @@ from served import own_home  # noqa: F401
 from tasks import Gate, wait_until
 
 import river
-from river import Cluster, Host, HostError, RiverPool, machines
+from river import Cluster, Host, HostError, RiverPool, far, machines
 from river.queues import Queue
 
 pytest_plugins = ["testbed.fixture"]
@@ -200,7 +200,8 @@ def test_a_machine_that_is_lost_while_it_is_drained_is_gone_and_its_tasks_run_el
         assert sorted(map(int, stop.arrived()["node2"])) == list(range(6))
 
 
-def test_the_loss_of_the_last_machine_while_it_is_drained_is_told(testbed, hosts, gates):
+def test_the_loss_of_the_last_machine_while_it_is_drained_is_told(testbed, hosts, gates, monkeypatch):
+    monkeypatch.setattr(far, "_FIRST_PAUSE", 0.1)
     stop = gates(*testbed.nodes(2))
     with Cluster(*hosts(2)) as cluster:
         result = cluster.pool.submit(stop.task)

@@ -972,11 +972,11 @@ with RiverPool(2, mp_context={context}) as p:
     for i in range(30_000):
         assert next(results) == i
     before = memory()
-    for i in range(30_000, 150_000):
+    for i in range(30_000, 90_000):
         assert next(results) == i
     print(memory() - before)
 """
-    assert int(tools.python(tools.script(tmp_path, text))) < 8 << 20
+    assert int(tools.python(tools.script(tmp_path, text))) < 4 << 20
 
 
 @pytest.mark.parametrize("buffersize", [1, 3, 10])

@@ -379,7 +379,7 @@ def test_thousands_of_letters_come_and_go_and_with_them_the_indexes(seed):
     chance = random.Random(seed)
     pair = Pair(chance)
     for grows in (True, False, True, False):
-        for _ in range(1200):
+        for _ in range(800):
             weights = [8, 1, 1, 1, 0.1, 0.2, 0.2, 1] if grows else [1, 5, 1, 1, 0.1, 0.2, 0.2, 1]
             chance.choices(OPERATIONS, weights)[0](pair)
         pair.check_all()

@@ -205,9 +205,13 @@ def test_other_tests_are_not_on_it(hosts_of_session):
     assert os.readlink("/proc/thread-self/ns/net") == NETWORK
 
 
-def test_twenty_hosts_start_at_once_in_a_testbed_beside_the_other(hosts_of_session):
-    with contextlib.closing(Testbed()) as other, other.inside():
-        assert [knock(node.address) for node in other.nodes(20)] == ["greeting"] * 20
+def test_twenty_hosts_start_at_once_and_others_in_a_testbed_beside_theirs(testbed):
+    nodes = testbed.nodes(20)
+    with contextlib.closing(Testbed()) as other:
+        with other.inside():
+            assert [knock(node.address) for node in other.nodes(2)] == ["greeting"] * 2
+        with testbed.inside():
+            assert [knock(node.address) for node in nodes] == ["greeting"] * 20
     assert not other.folder.exists()
 
 

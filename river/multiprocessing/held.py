@@ -12,6 +12,7 @@ May not: know how a client is served.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import select
 import threading
@@ -25,7 +26,7 @@ _ENDED = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getat
 class _Book(threading.local):
     """What the calling thread has for its client."""
 
-    client: Any = None  # the connection to it
+    client: Any = None  # the wire to it
 
     def __init__(self) -> None:
         self.counts: Counter[Held] = Counter()
@@ -35,10 +36,11 @@ _book = _Book()
 
 
 class Held:
-    """A lock or semaphore of `threading`, or one with its face."""
+    """A lock or semaphore, or what has the face of one.  root: the lock that is meant, if others have it, too."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, root: Held | None = None) -> None:
         self._inner = inner
+        self._root = root or self
         self._is_signal = False
         self._is_abandoned = False  # who had it last has ended with it
         self._is_recovered = False
@@ -46,30 +48,29 @@ class Held:
     def acquire(self, *args: Any, **kwargs: Any) -> Any:
         got = self._inner.acquire(*args, **kwargs)
         if got:
-            self._is_recovered, self._is_abandoned = self._is_abandoned, False
-            _book.counts[self] += 1
+            root = self._root
+            root._is_recovered, root._is_abandoned = root._is_abandoned, False
+            _book.counts[root] += 1
             if has_ended():  # while it waited; `serving` lets go of it
                 raise EOFError
         return got
 
     def release(self, *args: Any) -> None:
         self._inner.release(*args)
-        if _book.counts[self] > 0:
-            _book.counts[self] -= 1
+        if _book.counts[self._root] > 0:
+            _book.counts[self._root] -= 1
         else:
-            self._is_signal = True
+            self._root._is_signal = True
 
     def is_recovered(self) -> bool:
-        return self._is_recovered
+        return self._root._is_recovered
 
     def let_go(self, count: int) -> None:
-        """Who has acquired it so many times has ended."""
-        if self._is_signal and count:
-            return
-        for _ in range(count):
+        """Who has acquired it so many times was killed."""
+        for _ in range(0 if self._is_signal else count):
             self._is_abandoned = True
             with contextlib.suppress(RuntimeError, ValueError, AssertionError):
-                self._inner.release()
+                getattr(self._inner, "abandon", self._inner.release)()
 
     def __enter__(self) -> Any:
         return self.acquire()
@@ -85,6 +86,8 @@ class Held:
 
 
 class HeldCondition(Held):
+    """A condition that wastes no news on the dead."""
+
     def wait(self, timeout: float | None = None) -> bool:
         was_notified = bool(self._inner.wait(timeout))
         if was_notified and has_ended():  # it is for another one, then
@@ -92,8 +95,47 @@ class HeldCondition(Held):
         return was_notified
 
 
+class HeldBarrier:
+    """A barrier that breaks when one who waits is killed."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def wait(self, timeout: float | None = None) -> Any:
+        client = _book.client
+        if client is None:
+            return self._inner.wait(timeout)
+        ours, theirs = os.pipe()
+        results: list[Any] = []
+
+        def wait() -> None:
+            try:
+                results.append(self._inner.wait(timeout))
+            except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
+                results.append(error)
+            finally:
+                os.close(theirs)
+
+        thread = threading.Thread(target=wait, name="river-barrier", daemon=True)
+        thread.start()
+        poller = select.poll()
+        poller.register(ours, select.POLLIN)
+        poller.register(client.fileno(), _ENDED)
+        poller.poll()
+        os.close(ours)
+        if not results and has_ended():
+            self._inner.abort()
+        thread.join()
+        if isinstance(results[0], BaseException):
+            raise results[0]
+        return results[0]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 class Queue(queue.Queue[Any]):
-    """A queue that loses nothing to a client that ended while it waited for something."""
+    """A queue that loses nothing to a client that was killed while it waited for something."""
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         item = super().get(block, timeout)
@@ -108,14 +150,18 @@ class Queue(queue.Queue[Any]):
 def of(make: Callable[..., Any]) -> Callable[..., Held]:
     """What makes the same, held."""
 
-    def made(*args: Any) -> Held:
-        return Held(make(*args))
+    def made(*args: Any, **kwargs: Any) -> Held:
+        return Held(make(*args, **kwargs))
 
     return made
 
 
 def condition(lock: Any = None) -> HeldCondition:
     return HeldCondition(threading.Condition(lock))
+
+
+def barrier(parties: int, action: Any = None, timeout: float | None = None) -> HeldBarrier:
+    return HeldBarrier(threading.Barrier(parties, action, timeout))
 
 
 @contextlib.contextmanager

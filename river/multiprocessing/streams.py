@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import importlib
 import itertools
 import os
 import pickle
@@ -47,6 +48,18 @@ def answer(name: str, acceptor: Callable[..., None]) -> None:
 
     It is called by whoever reads, and may not wait."""
     introductions.acceptors[name] = acceptor
+
+
+def answer_in_thread(name: str, module: str) -> None:
+    """Let `serve` of this module have each of them, in a thread of its own; it is imported when it is needed."""
+
+    def accept(stream: socket.socket, is_carried: bool) -> None:
+        threading.Thread(target=serve, args=(stream,), name=f"river-{name}", daemon=True).start()
+
+    def serve(stream: socket.socket) -> None:
+        importlib.import_module(module).serve(stream)
+
+    answer(name, accept)
 
 
 def is_reachable() -> bool:

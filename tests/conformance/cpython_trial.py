@@ -105,6 +105,7 @@ def run(name):
 
 def serve(descriptor):
     """Answers until the other side closes.  Exits with 1 if the tests have left something behind."""
+    faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # whoever finds that we hang asks where
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it runs in the background
     os.set_inheritable(descriptor, False)

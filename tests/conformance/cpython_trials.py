@@ -33,6 +33,7 @@ ON_TRIAL = "multiprocessing" if OF_STDLIB else "river.multiprocessing"
 PASSED, FAILED, SKIPPED, HUNG = "passed", "failed", "skipped", "hung"
 
 SECONDS = 60  # for one test; the longest takes about 10
+HOPELESS = 15  # for one that is listed as not passing
 AT_ONCE = (os.cpu_count() or 1) + 1
 PATIENCE = 10  # seconds in which a process must have ended when it was asked to
 MARK = "RIVER_CONFORMANCE_TRIAL"  # in the environment of every process that a trial starts
@@ -183,8 +184,10 @@ def describe(process):
 
 
 @contextlib.contextmanager
-def several(tests):
+def several(tests, hopeless=()):
     """Runs the tests in several processes: most of them wait most of the time.
+
+    hopeless: those of the tests that will not pass, so that nobody need wait long for one that hangs.
 
     Yields a dictionary from test to the future of its outcome and text.  Raises AssertionError at the end if the tests
     have left something behind.
@@ -195,7 +198,7 @@ def several(tests):
         if not hasattr(mine, "trial"):
             mine.trial = Trial()
             trials.append(mine.trial)
-        return mine.trial.run(test.name)
+        return mine.trial.run(test.name, HOPELESS if test in hopeless else SECONDS)
 
     pool = ThreadPoolExecutor(AT_ONCE)
     try:

@@ -30,7 +30,8 @@ outcomes = {}  # of the tests that have run
 def results(request):
     """The tests that this session has picked begin at once, and several of them run side by side."""
     here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
-    with cpython_trials.several([item.callspec.params["test"] for item in here]) as results:
+    tests = [item.callspec.params["test"] for item in here]
+    with cpython_trials.several(tests, hopeless=[test for test in tests if row_of(test)]) as results:
         yield results
 
 
@@ -38,8 +39,12 @@ def words(test):
     return {test.kind, PYTHON}
 
 
+def row_of(test):
+    return row_for(ROWS, test.id, words(test))
+
+
 def as_item(test):
-    row = row_for(ROWS, test.id, words(test))
+    row = row_of(test)
     marks = [pytest.mark.xfail(reason=row.reason, strict=True)] if row else []
     return pytest.param(test, id=test.name, marks=marks)
 

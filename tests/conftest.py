@@ -93,7 +93,18 @@ def processes(mark, others):
 
     To look at all processes of the machine before and after each test would cost minutes, of all tests together."""
     marked = (process for pid in psutil.pids() if pid not in others for process in with_number(pid))
-    return {*psutil.Process().children(recursive=True), *(process for process in marked if is_ours(process, mark))}
+    return {*descendants(os.getpid()), *(process for process in marked if is_ours(process, mark))}
+
+
+def descendants(pid):
+    """[process] for the children of a process, and theirs."""
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        return psutil.Process(pid).children(recursive=True)  # which looks at all processes of the machine
+    numbers = []
+    with contextlib.suppress(OSError):  # it is gone by now
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            numbers += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+    return [process for child in numbers for process in [*with_number(child), *descendants(child)]]
 
 
 def with_number(pid):

@@ -57,7 +57,10 @@ class SemLock:
     """
 
     # Methods differ from lock to lock, so each has its own.  `with` finds them in slots just as well, at C's speed.
-    __slots__ = ("__enter__", "__exit__", "__weakref__", "_block", "_books", "_semlock", "acquire", "release")
+    __slots__ = (
+        *("__enter__", "__exit__", "acquire", "release"),
+        *("__weakref__", "_block", "_books", "_leave_seat", "_semlock"),
+    )
 
     def __init__(self, kind: int, value: int, most: int) -> None:
         if not 0 <= value <= most:
@@ -94,13 +97,21 @@ class SemLock:
 
     def _keep_books(self) -> Books:
         self._books = books = Books(self._semlock, self._block)
-        self.acquire, self.release, self.__enter__, self.__exit__ = ways(books)
+        self.acquire, self.release, self.__enter__, self.__exit__, self._leave_seat = ways(books)
         return books
 
+    def abandon(self) -> None:
+        """Release what was acquired for a process on another machine that was killed; the next one is told."""
+        self.share()
+        assert self._books is not None
+        self._books.was_left()
+        self.release()
+
     def _forked(self) -> None:
-        """In a child, which holds nothing."""
+        """In a child, which holds nothing, and whose seat is not its parent's."""
         self._semlock._after_fork()
-        self._keep_books()
+        if self._books is not None:
+            self._leave_seat()
 
     def __reduce__(self) -> Any:
         self.share()
@@ -145,20 +156,30 @@ os.register_at_fork(before=_before_fork, after_in_child=_forked)
 
 
 def ways(books: Books) -> tuple[Any, ...]:
-    """acquire, release, __enter__ and __exit__ of a lock that is shared.
+    """acquire, release, __enter__ and __exit__ of a lock that is shared, and what a forked child does.
 
     Fast ways are written out: one call more would be a quarter of what they cost."""
     take, give, count = books.lock.acquire, books.lock.release, books.lock._count
     state, tell, wait = books.state, books.tell, books.wait
 
-    def disclaim(_: bool) -> bool:
+    def no_claims(_: bool) -> bool:
         return False
 
-    def claim() -> None:
-        """The first one: from then on claims are those of the seat."""
+    claim: Any
+    disclaim: Any = no_claims
+
+    def first_claim() -> None:
+        """From then on claims are those of the seat."""
         nonlocal claim, disclaim
         claim, disclaim = books.seat.semaphore.release, books.seat.semaphore.acquire
         claim()
+
+    claim = first_claim
+
+    def leave_seat() -> None:
+        nonlocal claim, disclaim
+        claim, disclaim = first_claim, no_claims
+        books.forget_seat()
 
     def acquire(block: bool = True, timeout: float | None = None) -> bool:
         claim()
@@ -194,7 +215,7 @@ def ways(books: Books) -> tuple[Any, ...]:
         if state[0]:
             tell()
 
-    return acquire, release, enter, leave
+    return acquire, release, enter, leave, leave_seat
 
 
 class Books:
@@ -221,6 +242,10 @@ class Books:
                     if not seat.count:
                         seat.clear()
             return mine or self._seats.free() or self._seats.added()
+
+    def forget_seat(self) -> None:
+        self.__dict__.pop("seat", None)
+        self.recovered = False
 
     def wait(self, block: bool, timeout: float | None) -> bool:
         """Acquire it, which has failed just now."""
@@ -252,6 +277,10 @@ class Books:
             self._flags[0] = 0
             if self._news._is_zero():
                 self._news.release()
+
+    def was_left(self) -> None:
+        """Who has it does not release it in order."""
+        self._flags[1] = 1
 
     def be_told(self) -> None:
         self._flags[1] = 0

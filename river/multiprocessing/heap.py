@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
+import multiprocessing.heap
 import os
 import sys
 import threading
@@ -204,3 +205,7 @@ class BufferWrapper(Block):
 
 if not shares_memory:
     from multiprocessing.heap import BufferWrapper  # type: ignore[assignment] # noqa: F401
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(multiprocessing.heap, name)

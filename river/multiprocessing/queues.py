@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 import multiprocessing.connection
 import multiprocessing.context
+import multiprocessing.queues
 import os
 import pickle
 import socket
@@ -310,3 +311,7 @@ class _End:
 
     def close(self) -> None:
         self._queue.close()
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(multiprocessing.queues, name)

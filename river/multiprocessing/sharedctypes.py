@@ -230,3 +230,7 @@ def _reopened(place: str, cls: Any, facts: tuple[Any, ...], lock: Any, address: 
     thing = synchronized(_rebuilt(*facts), lock)
     home.came_from(thing, address)
     return thing
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(multiprocessing.sharedctypes, name)

@@ -13,6 +13,7 @@ May not: know how a semaphore survives.
 from __future__ import annotations
 
 import multiprocessing.process
+import multiprocessing.synchronize
 import multiprocessing.util
 import operator
 import os
@@ -25,6 +26,8 @@ from typing import Any, ClassVar
 from . import heap, home
 from .seats import MOST, PROCESS_BITS, Seat, Seats
 from .semlock import SemLock
+
+__all__ = ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"]
 
 RECURSIVE_MUTEX, SEMAPHORE = range(2)
 SEM_VALUE_MAX = MOST
@@ -334,3 +337,7 @@ if not heap.shares_memory:
         RLock,
         Semaphore,
     )
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(multiprocessing.synchronize, name)

@@ -109,14 +109,40 @@ class Cluster:
         call: (function, arguments), pickled with this cluster's context.
         Raises RuntimeError when the cluster is closed, BrokenProcessPool when it cannot keep VMs alive."""
         self.check_open()
-        vm = self.fleet.hire(call, on_end)
+        vm = self.fleet.hire(on_end)
         if vm is None:
             raise failures.of_pool("no machine is left to start a process on")
-        if self.fleet.is_stranded(vm):
-            self.fleet.remove(vm)
-            on_end({"code": -signal.SIGKILL, "cause": vm.machine.why_lost()})
+        self._begin(vm, call)
         self.reader.interrupt()
         return vm
+
+    def hire_all(
+        self,
+        count: int,
+        calls: Callable[[list[RemoteVM]], Sequence[serial.Pickled]],
+        on_end: Callable[[int, dict[str, Any]], None],
+    ) -> list[RemoteVM]:
+        """The same for so many that know of each other: `calls` is given all of them, and returns a call for each."""
+        self.check_open()
+        vms = self.fleet.hire_all(count, on_end)
+        try:
+            if len(vms) < count:
+                raise failures.of_pool("no machine is left to start processes on")
+            told = calls(vms)
+        except BaseException:
+            for vm in vms:
+                self.fleet.remove(vm)
+            raise
+        for vm, call in zip(vms, told, strict=True):
+            self._begin(vm, call)
+        self.reader.interrupt()
+        return vms
+
+    def _begin(self, vm: RemoteVM, call: serial.Pickled) -> None:
+        self.fleet.start(vm, call)
+        if self.fleet.is_stranded(vm) and vm.on_end is not None:
+            self.fleet.remove(vm)
+            vm.on_end({"code": -signal.SIGKILL, "cause": vm.machine.why_lost()})
 
     def grow(self, vms: int) -> None:
         """So many VMs more."""

@@ -9,6 +9,7 @@ May not: decide how many VMs there are, or know a task.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import signal
 import sys
@@ -85,6 +86,11 @@ class Plan:
         """Let go of what is the user's."""
         self._inherited = self._pickled = None
         self.context.forget()
+
+
+def _room(machine: Machine) -> int:
+    """Processors that a machine has for VMs."""
+    return machine.limit or cpus.cpu_count()
 
 
 class Fleet:
@@ -173,21 +179,34 @@ class Fleet:
         self._enter(vm)
         return vm
 
-    def hire(self, call: serial.Pickled, on_end: Callable[[dict[str, Any]], None]) -> RemoteVM | None:
-        """Start a VM for this call, which is (function, arguments), on the machine with the fewest for its processors.
+    def hire(self, on_end: Callable[[dict[str, Any]], None]) -> RemoteVM | None:
+        """A VM for one call, to be started next, on the machine with the fewest for its processors.
 
         None when there is no machine."""
         counts = Counter(vm.machine.name for vm in self.vms())
-        machines = [machine for machine in list(self._machines.values()) if not machine.is_leaving]
+        machines = self._open_machines()
         if not machines:
             return None
-        machine = min(machines, key=lambda one: counts[one.name] / (one.limit or cpus.cpu_count()))
+        return self._for_hire(min(machines, key=lambda one: counts[one.name] / _room(one)), on_end)
+
+    def hire_all(self, count: int, on_end: Callable[[int, dict[str, Any]], None]) -> list[RemoteVM]:
+        """The same for so many: neighbours are on one machine, each of which has one for each of its processors, or its
+        fair share if these are too few.  Fewer when there is no machine."""
+        machines = self._open_machines()
+        room = sum(map(_room, machines))
+        share = max(1.0, count / room) if room else 0.0
+        places = [machine for machine in machines for _ in range(math.ceil(_room(machine) * share))]
+        return [
+            self._for_hire(machine, functools.partial(on_end, number)) for number, machine in enumerate(places[:count])
+        ]
+
+    def _open_machines(self) -> list[Machine]:
+        return [machine for machine in list(self._machines.values()) if not machine.is_leaving]
+
+    def _for_hire(self, machine: Machine, on_end: Callable[[dict[str, Any]], None]) -> RemoteVM:
         vm = self._plan.vm(machine)
         vm.on_end = on_end
         self._enter(vm)
-        self._plan.start(vm, call)
-        if machine.line.waiting:
-            self._reader.flush_later(machine)
         return vm
 
     def _enter(self, vm: RemoteVM) -> None:
@@ -205,9 +224,9 @@ class Fleet:
         if vm.line.waiting:
             self._reader.flush_later(vm)
 
-    def start(self, vm: RemoteVM) -> None:
-        """Let its machine start the process of a VM."""
-        self._plan.start(vm)
+    def start(self, vm: RemoteVM, call: serial.Pickled | None = None) -> None:
+        """Let its machine start the process of a VM, which begins with this call, if there is one."""
+        self._plan.start(vm, call)
         if vm.machine.line.waiting:
             self._reader.flush_later(vm.machine)
 

@@ -386,7 +386,12 @@ def _joined(errors: Sequence[HostError], hosts: int, advice: str) -> HostError:
 
 
 def chosen(
-    hosts: Any, vms: int | None, threads: int | None, min_hosts: int | None, connect_timeout: float | None
+    hosts: Any,
+    vms: int | None,
+    threads: int | None,
+    min_hosts: int | None,
+    connect_timeout: float | None,
+    is_staffed: bool = True,
 ) -> tuple[int, Callable[[Books], Machines] | None]:
     """What `hosts=` means: how many VMs on this machine, and what makes the others of a cluster (None: there are none).
 
@@ -407,7 +412,7 @@ def chosen(
     timeout = connect_timeout or found.connect_timeout
 
     def make(books: Books) -> Machines:
-        return Machines(books, far, threads=threads, min_hosts=least, connect_timeout=timeout)
+        return Machines(books, far, threads=threads, min_hosts=least, connect_timeout=timeout, is_staffed=is_staffed)
 
     return vms_here, make
 
@@ -433,4 +438,3 @@ def spread(hosts: Sequence[Host], vms: int | None) -> list[Host]:
     for place, index in enumerate(open_):
         shared[index] = dataclasses.replace(hosts[index], n=left // len(open_) + (place < left % len(open_)))
     return shared
-

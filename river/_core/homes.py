@@ -68,16 +68,25 @@ class Place:
         """This process is a VM."""
         self._home, self.driver, self.up = home, driver, up
 
-    @property
-    def home(self) -> str:
-        """The UUID of this process; made when it is first asked for.  Whoever asks is about to tell others, so that from
-        now on introductions may come."""
+    def attend_now(self) -> None:
+        """From now on introductions may come."""
         attend, self.attend = self.attend, None
         if attend is not None:
             attend()
+
+    @property
+    def home(self) -> str:
+        """The UUID of this process; made when it is first asked for.
+
+        Whoever asks is about to tell others, so that from now on introductions may come."""
+        self.attend_now()
         if not self._home:
             self._home = new_home()
         return self._home
+
+    def is_home_of(self, uuid: str) -> bool:
+        """Whether this is that process."""
+        return uuid == self._home
 
     def way_to(self, home: str) -> Callable[[bytes, int], None] | None:
         return self.down.get(home, self.up)

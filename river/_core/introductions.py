@@ -15,6 +15,7 @@ import os
 import pickle
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from .homes import place
 from .post import the_post
@@ -29,9 +30,9 @@ def introduced(payload: bytes, descriptor: int) -> None:
     target, source, is_carried, *stream = pickle.loads(payload)
     here = place()
     way = here.way_to(target)
-    if target == here.home and stream:
+    if here.is_home_of(target) and stream:
         _accepted(descriptor, is_carried, *stream)
-    elif target == here.home:
+    elif here.is_home_of(target):
         the_post().adopt(source, descriptor, is_carried)
     elif way is None:
         os.close(descriptor)
@@ -39,12 +40,24 @@ def introduced(payload: bytes, descriptor: int) -> None:
         way(payload, descriptor)
 
 
+# What came before this process was ready for it.
+_early: list[tuple[Any, ...]] = []
+
+
 def _accepted(descriptor: int, is_carried: bool, name: str, *said: object) -> None:
     acceptor = acceptors.get(name)
-    if acceptor is None:
-        os.close(descriptor)
-    else:
+    if acceptor is not None:
         acceptor(socket.socket(fileno=descriptor), is_carried, *said)
+    elif place().attend is not None:  # it only reads while it imports what is to answer, say
+        _early.append((descriptor, is_carried, name, *said))
+    else:
+        os.close(descriptor)
+
+
+def admit() -> None:
+    """This process is ready: let those in who have come."""
+    while _early:
+        _accepted(*_early.pop(0))
 
 
 def far(payload: bytes) -> bytes:

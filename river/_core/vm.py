@@ -49,6 +49,8 @@ def main(connection: Connection, cell: Any, options: dict[str, Any], initialize:
         forward(connection, options["log_level"])
     worker = Worker(connection, cell, options)
     become(worker)
+    if options.get("is_hired"):
+        homes.place().attend = worker.attend
     try:
         for name in options["facts"].get("preparations", ()):
             importlib.import_module(name).install()

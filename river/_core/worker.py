@@ -113,12 +113,6 @@ def become(worker: Worker) -> None:
     os.register_at_fork(after_in_child=worker.forked)
 
 
-def listen() -> None:
-    """Read this VM's line in the background from now on: it will not ask for tasks for a while, or never."""
-    if _worker is not None:
-        _worker.listen()
-
-
 class Worker:
     """One VM's work."""
 
@@ -289,6 +283,13 @@ class Worker:
             self._line.send(Kind.RETURNED, pickle.dumps((numbers[::-1], cut, was_asked, wants_to_retire), 5))
 
     # -- running ------------------------------------------------------------------------------------------------
+
+    def attend(self) -> None:
+        """Of a VM for one call, which it is in: read its line in the background from now on."""
+        self.listen()
+        introductions = sys.modules.get("river._core.introductions")
+        if introductions is not None:
+            introductions.admit()
 
     def listen(self) -> None:
         if self._relay.thread.ident is None:

@@ -22,7 +22,7 @@ import threading
 import weakref
 from typing import Any, ClassVar, NoReturn
 
-from .._core import homes, serial, worker
+from .._core import homes, serial
 from ..cluster import Cluster
 from ..machine import RemoteVM
 
@@ -179,7 +179,6 @@ def live(context: Any, process: Any, facts: dict[str, Any]) -> NoReturn:
     """Be that process, to its end.  Called first in a VM that is there for nothing else."""
     code = 1
     try:
-        homes.place().attend = worker.listen  # a thread that many do without, and that forbids to fork
         context.adopt()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)

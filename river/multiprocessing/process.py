@@ -12,6 +12,7 @@ May not: know how VMs are started, or what a process is for.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing.connection
 import multiprocessing.process
 import multiprocessing.util
@@ -191,7 +192,11 @@ def live(context: Any, process: Any, facts: dict[str, Any]) -> NoReturn:
             util.get_logger().setLevel(facts["level"])
         if facts["logs"]:
             util.log_to_stderr()
+        atexit._clear()
+        if sys.version_info >= (3, 13):  # before, _bootstrap calls it itself
+            atexit.register(util._exit_function)  # type: ignore[attr-defined]
         code = process._bootstrap(parent_sentinel=_watch(facts["parent"], "environ" in facts))
+        atexit._run_exitfuncs()
         drain = homes.place().drain
         if drain is not None:
             drain(_PATIENCE)

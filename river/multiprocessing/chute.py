@@ -278,11 +278,7 @@ class Chute:
             return self._count()
 
     def _count(self) -> int:
-        waiting, ledger = self._waiting(), self._ledger
-        if ledger is None:
-            return waiting + len(self._backlog)
-        count = waiting + ledger.backlogs()
-        return count if count < self.size else waiting + ledger.backlogs(are_certain=True)
+        return self._waiting() + (self._ledger.backlogs() if self._ledger is not None else len(self._backlog))
 
     def _waiting(self) -> int:
         size = array.array("i", (0,))

@@ -137,15 +137,15 @@ class Ledger:
 
     # -- all together -------------------------------------------------------------------------------------------
 
-    def backlogs(self, are_certain: bool = False) -> int:
-        """Items that wait in all processes; `are_certain`: not in dead ones."""
+    def backlogs(self) -> int:
+        """Items that wait in processes that live."""
         cells = self._cells
         if not cells[_BACKLOG]:  # nobody ever had one: the common case
             return 0
         return sum(
             cells[line + _BACKLOG]
             for line in self._lines()
-            if cells[line + _BACKLOG] and (not are_certain or is_alive(cells[line + _PROCESS]))
+            if cells[line + _BACKLOG] and is_alive(cells[line + _PROCESS])
         )
 
     def unfinished(self) -> int:

@@ -16,6 +16,7 @@ May not: know how a stream is made.
 from __future__ import annotations
 
 import collections
+import contextlib
 import copyreg
 import io
 import itertools
@@ -52,6 +53,9 @@ _SHORT = 1 << 14
 _PIECE = 1 << 16
 
 
+_BY_VALUE = (types.FunctionType, type)
+
+
 class Pickler(pickle.Pickler):
     """As `ForkingPickler`, and what the receiver cannot find by name goes by value: lambdas, and what is of `__main__`.
 
@@ -60,8 +64,9 @@ class Pickler(pickle.Pickler):
     dispatch_table = collections.ChainMap[Any, Any](_reduction.ForkingPickler._extra_reducers, copyreg.dispatch_table)
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, (types.FunctionType, type)) and not is_findable(obj.__module__ or ""):
-            return envelope.found_or_made(obj)
+        if isinstance(obj, _BY_VALUE) and ("<" in obj.__qualname__ or not is_findable(obj.__module__ or "")):
+            with contextlib.suppress(Exception):  # what can only go by name: a class of ctypes, say
+                return envelope.found_or_made(obj)
         return NotImplemented
 
 

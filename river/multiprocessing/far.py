@@ -30,7 +30,7 @@ _NOTED = {"acquire", "release", "wait"}
 
 def reach(address: tuple[str, int], kind: Any) -> Any:
     """A thing of this class that has its home there.  Any process may ask, the home itself gets the thing."""
-    if address[0] == place().home:
+    if place().is_home_of(address[0]):
         return home.kept(address[1])
     proxy = object.__new__(_proxy_of(kind))
     object.__setattr__(proxy, "_address", address)

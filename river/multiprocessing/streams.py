@@ -63,8 +63,11 @@ def answer_in_thread(name: str, module: str) -> None:
 
 
 def is_reachable() -> bool:
-    """Whether others of the program find this process."""
-    return place().up is not None or bool(place().down)
+    """Whether others of the program find this process: not if it is a fork of a process that was in it."""
+    return not _is_fork or place().up is not None or bool(place().down)
+
+
+_is_fork = False
 
 
 # -- descriptors that were pickled ----------------------------------------------------------------------------------
@@ -78,7 +81,7 @@ class Offer(NamedTuple):
 
     def detach(self) -> int:
         """The descriptor, or one that leads to it.  Raises OSError if there is none any more."""
-        if self.home == place().home:
+        if place().is_home_of(self.home):
             found = _offered.pop(self.number, None)
         else:
             found = fetch(self.home, "descriptor", self.number)
@@ -152,7 +155,7 @@ def home_of(path: Any) -> str | None:
 def reach(path: str) -> socket.socket | None:
     """A stream to whoever listens at this path in the process that made it; None if that cannot be had."""
     home = home_of(path)
-    if home is None or home == place().home:
+    if home is None or place().is_home_of(home):
         return None
     stream = dial(home, "listener", path)
     if stream.recv(1) == _CARRIED:
@@ -162,7 +165,8 @@ def reach(path: str) -> socket.socket | None:
 
 
 def _connect(stream: socket.socket, is_carried: bool, path: str) -> None:
-    if home_of(path) != place().home:
+    home = home_of(path)
+    if home is None or not place().is_home_of(home):
         stream.close()
     else:  # connecting may take a while
         threading.Thread(target=_pass_on, args=(stream, path), name="river-listener", daemon=True).start()
@@ -186,6 +190,8 @@ answer("listener", _connect)
 
 def _forked() -> None:
     """In a child: what is offered is the parent's."""
+    global _is_fork
+    _is_fork = True
     for descriptor in _offered.values():
         os.close(descriptor)
     _offered.clear()

@@ -22,12 +22,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import failures
-from ._core import cpus, instructions, serial, shm
+from ._core import cpus, instructions, shm
 from ._core.instructions import Task
 from ._core.scheduler import PATIENCE, Scheduler
 from .callbacks import Callbacks
 from .fleet import Fleet, Plan
 from .functions import Functions, next_number
+from .hired import Hired
 from .machine import Machine, RemoteVM
 from .reader import Reader
 from .shown import Screen
@@ -77,6 +78,7 @@ class Cluster:
         self.number = next_number
         self.reader = Reader(self)
         self.fleet = Fleet(plan, self.reader)
+        self.hired = Hired(self)
         self._callbacks = Callbacks()
         self._screen = Screen()
         self._is_local = local
@@ -102,47 +104,6 @@ class Cluster:
         except BaseException:
             self.terminate()
             raise
-
-    def hire(self, call: serial.Pickled, on_end: Callable[[dict[str, Any]], None]) -> RemoteVM:
-        """Start a VM for one call alone, with which it begins and ends; `on_end` is told how, by whoever reads.
-
-        call: (function, arguments), pickled with this cluster's context.
-        Raises RuntimeError when the cluster is closed, BrokenProcessPool when it cannot keep VMs alive."""
-        self.check_open()
-        vm = self.fleet.hire(on_end)
-        if vm is None:
-            raise failures.of_pool("no machine is left to start a process on")
-        self._begin(vm, call)
-        self.reader.interrupt()
-        return vm
-
-    def hire_all(
-        self,
-        count: int,
-        calls: Callable[[list[RemoteVM]], Sequence[serial.Pickled]],
-        on_end: Callable[[int, dict[str, Any]], None],
-    ) -> list[RemoteVM]:
-        """The same for so many that know of each other: `calls` is given all of them, and returns a call for each."""
-        self.check_open()
-        vms = self.fleet.hire_all(count, on_end)
-        try:
-            if len(vms) < count:
-                raise failures.of_pool("no machine is left to start processes on")
-            told = calls(vms)
-        except BaseException:
-            for vm in vms:
-                self.fleet.remove(vm)
-            raise
-        for vm, call in zip(vms, told, strict=True):
-            self._begin(vm, call)
-        self.reader.interrupt()
-        return vms
-
-    def _begin(self, vm: RemoteVM, call: serial.Pickled) -> None:
-        self.fleet.start(vm, call)
-        if self.fleet.is_stranded(vm) and vm.on_end is not None:
-            self.fleet.remove(vm)
-            vm.on_end({"code": -signal.SIGKILL, "cause": vm.machine.why_lost()})
 
     def grow(self, vms: int) -> None:
         """So many VMs more."""
@@ -481,9 +442,7 @@ class Cluster:
             self.machines.finish()
         self.fleet.end()
         self.reader.close()
-        for hired in self.vms():
-            if hired.on_end is not None:
-                hired.on_end({"code": -signal.SIGKILL})
+        self.hired.forget()
         self.functions.clear()
         # Reader and cluster keep each other until the garbage collector comes: what they hold of the user's goes now.
         self.fleet.clear()

@@ -56,7 +56,7 @@ class Popen:
 
         facts = surroundings(is_far=cluster.machines is not None)
         pickled = serial.dumps((live, (context, _Sent(process), facts)), cluster.context)
-        self._vm: RemoteVM = cluster.hire(pickled, ended)
+        self._vm: RemoteVM = cluster.hired.start(pickled, ended)
         cluster.wait(lambda: self._vm.pid or self.returncode is not None)
         self.pid = self._vm.pid
 

@@ -67,17 +67,18 @@ def on_river(command):
         return command
     if "-c" in rest:
         code = rest.index("-c") + 1
-        return [program, *rest[:code], preamble() + rest[code], *rest[code + 1:]]
+        put_there = "from river.multiprocessing import alias; alias.install()\n"
+        return [program, *rest[:code], find_river() + put_there + rest[code], *rest[code + 1:]]
     script = next(number for number, word in enumerate(rest) if os.path.isfile(word))
-    return [program, *rest[:script], "-m", "river", "run", *rest[script:]]
+    run_it = "from river.cli import main; sys.exit(main())"
+    return [program, *rest[:script], "-c", find_river() + run_it, "run", *rest[script:]]
 
 
-def preamble():
-    """The path is for scripts with -S, which do not see what is installed."""
+def find_river():
+    """For scripts that do not see what is installed, or where River is not."""
     import river
 
-    root = str(Path(river.__file__).parents[1])
-    return f"import sys; sys.path.append({root!r}); from river.multiprocessing import alias; alias.install()\n"
+    return f"import sys; sys.path.append({str(Path(river.__file__).parents[1])!r})\n"
 
 
 # --- one test ---

@@ -62,6 +62,7 @@ LAYERS = [
     ["river.reader", "river.joined", "river.incarnation"],
     ["river.far"],
     ["river.fleet"],
+    ["river.hired"],
     ["river.publish"],
     ["river.machines", "river.shown"],
     ["river.cluster"],

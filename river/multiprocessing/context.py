@@ -74,8 +74,11 @@ class RiverContext(multiprocessing.context.BaseContext):
             return Cluster(0, start="exec" if self._name == "spawn" else "auto", is_current=True)
         from ..machines import chosen  # most programs have one machine
 
-        here, far = chosen(self.hosts, None, None, *alias.terms)
-        return Cluster(0, start="exec", local=here > 0, hosts=far)
+        here, far = chosen(self.hosts, None, None, *alias.terms, is_staffed=False)
+        cluster = Cluster(0, start="exec", local=here > 0, hosts=far)
+        if cluster.machines is not None:
+            cluster.machines.wait_for_all()  # else the first processes would all be where the first machine is
+        return cluster
 
     def adopt(self) -> None:
         """This process was started by this context, which is its default, too."""

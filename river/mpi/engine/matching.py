@@ -1,0 +1,108 @@
+"""Which receive gets which message: by context, source and tag, with wildcards, in the order that MPI asks for.
+
+    arrives(message) -> the receive that was posted first and matches, or it is kept
+    posted(receive)  -> the message that came first and matches, or it is kept
+
+Messages from one source in one context are matched in the order in which they were sent (MPI 4.1, section 3.5).
+
+May not: move a byte, or know how a message came.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol
+
+ANY = -1  # a source, or a tag
+
+
+class Envelope:
+    """What a message is matched by: its context (a communicator's), source (a rank of the job) and tag; size: bytes."""
+
+    __slots__ = ("body", "context", "is_object", "number", "size", "source", "tag", "waits")
+
+    def __init__(self, context: int, source: int, tag: int, size: int, is_object: bool = False) -> None:
+        self.context = context
+        self.source = source
+        self.tag = tag
+        self.size = size
+        self.is_object = is_object
+        self.body: Any = None  # what has come of it already; None: its sender waits to be told where it may go
+        self.number = 0  # of the sender's request, if that waits for an answer
+        self.waits = False  # whether it does
+
+
+class Receive(Protocol):
+    """What somebody waits for; source, a rank of the job, and tag may be ANY."""
+
+    context: int
+    source: int
+    tag: int
+
+
+class Matcher:
+    """What waits to be matched in one process."""
+
+    def __init__(self) -> None:
+        self._receives: dict[int, deque[Any]] = {}  # by context, in the order in which they were posted
+        self._messages: dict[int, deque[Envelope]] = {}  # by context, in the order in which they came
+
+    def arrives(self, message: Envelope) -> Any:
+        """The receive that gets this message; None: it is kept."""
+        receives = self._receives.get(message.context)
+        if receives:
+            source, tag = message.source, message.tag
+            for index, one in enumerate(receives):
+                if (one.source == source or one.source == ANY) and (one.tag == tag or one.tag == ANY):
+                    del receives[index]
+                    return one
+        self._messages.setdefault(message.context, deque()).append(message)
+        return None
+
+    def posted(self, receive: Any) -> Envelope | None:
+        """The message that this receive gets; None: it waits for one."""
+        message = self.take(receive.context, receive.source, receive.tag)
+        if message is None:
+            self._receives.setdefault(receive.context, deque()).append(receive)
+        return message
+
+    def find(self, context: int, source: int, tag: int) -> Envelope | None:
+        """The first message that such a receive would get; it stays."""
+        for message in self._messages.get(context, ()):
+            if (source == message.source or source == ANY) and (tag == message.tag or tag == ANY):
+                return message
+        return None
+
+    def take(self, context: int, source: int, tag: int) -> Envelope | None:
+        """The same; it is nobody else's any more."""
+        messages = self._messages.get(context)
+        if messages:
+            for index, message in enumerate(messages):
+                if (source == message.source or source == ANY) and (tag == message.tag or tag == ANY):
+                    del messages[index]
+                    return message
+        return None
+
+    def cancel(self, receive: Any) -> bool:
+        """Whether it was still waiting; it does not any more."""
+        receives = self._receives.get(receive.context, ())
+        for index, one in enumerate(receives):
+            if one is receive:
+                del receives[index]  # type: ignore[union-attr]
+                return True
+        return False
+
+    def receives(self, context: int | None = None) -> list[Any]:
+        """What is waited for, in order."""
+        chosen = self._receives.values() if context is None else [self._receives.get(context, ())]
+        return [one for receives in chosen for one in receives]
+
+    def messages(self, context: int | None = None) -> list[Envelope]:
+        """What has come and nobody has received, in order."""
+        chosen = self._messages.values() if context is None else [self._messages.get(context, ())]
+        return [one for messages in chosen for one in messages]
+
+    def forget(self, context: int) -> None:
+        """A communicator is gone."""
+        self._receives.pop(context, None)
+        self._messages.pop(context, None)

@@ -1,4 +1,4 @@
-"""What a VM does for joblib: the calls of a batch, one after another.
+"""What a VM does for joblib: the calls of a batch, one after another; and large arrays that calls have in common.
 
 Apart from the rest, because a VM on another machine may have no joblib: then it runs them all the same.
 
@@ -27,3 +27,20 @@ def run(calls: Sequence[Call], nesting_level: int) -> list[Any]:
 
 def _run(calls: Sequence[Call]) -> list[Any]:
     return [function(*args, **keywords) for function, args, keywords in calls]
+
+
+class Lent:
+    """An array that many calls have in common, in place of which a VM finds the one that it has already."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _read_only, (self._handle,)
+
+
+def _read_only(array: Any) -> Any:
+    """As joblib's own backends give large arrays to calls: what one call did to it, the next would see."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import sys
 import threading
 import weakref
 from collections import deque
@@ -66,6 +67,8 @@ class RiverBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         self._options = options
         self._is_lent = pool is not None
         self._has_fixed_size = self._is_lent or options.get("hosts") is not None
+        self._large: float = 0  # bytes from which on an array goes to each VM once
+        self._lent: dict[int, tuple[Any, batches.Lent]] = {}  # arrays, and what is sent in their place
         self._limit = 1  # of batches under way
         self._lock = threading.Lock()  # of what follows; joblib calls from several threads
         self._under_way: set[Any] = set()  # futures
@@ -84,13 +87,14 @@ class RiverBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         vms = self._all_vms()
         return max(vms + 1 + n_jobs, 1) if n_jobs < 0 else min(n_jobs, vms)
 
-    def configure(self, n_jobs: int = 1, *, parallel: Any, **_: Any) -> int:
+    def configure(self, n_jobs: int = 1, *, parallel: Any, max_nbytes: int | None = None, **_: Any) -> int:
         """A call begins.  What else joblib tells is about files for large arrays, which River does not need."""
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         self.parallel = weakref.proxy(parallel)  # which keeps us
         self._provide_pool(n_jobs)
+        self._large = float("inf") if max_nbytes is None else max_nbytes
         with self._lock:
             self._limit = n_jobs
             self._under_way = {future for future in self._under_way if not future.done()}  # Ctrl-C may have left some
@@ -147,13 +151,28 @@ class RiverBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         try:
             if pool is None:
                 raise RuntimeError("the call that this belongs to has failed, and its pool is gone")
-            future = pool.submit(batches.run, batch.items, self._next_level)
+            calls = [self._lend(pool, *call) for call in batch.items]
+            future = pool.submit(batches.run, calls, self._next_level)
         except Exception as error:  # noqa: BLE001 - the pool is closed or broken; see the law above
             future = concurrent.futures.Future()
             future.set_exception(error)
         with self._lock:
             self._under_way.add(future)
         future.add_done_callback(functools.partial(self._ended, callback))
+
+    def _lend(self, pool: Face, function: Callable[..., Any], args: Any, keywords: Any) -> batches.Call:
+        """A call with handles in place of large arrays: during one call of Parallel's, each goes to each VM once."""
+        lend = functools.partial(self._handle, pool)
+        return function, tuple(map(lend, args)), {name: lend(value) for name, value in keywords.items()}
+
+    def _handle(self, pool: Face, value: Any) -> Any:
+        numpy = sys.modules.get("numpy")
+        if numpy is None or type(value) is not numpy.ndarray or value.nbytes < self._large or value.dtype.hasobject:
+            return value
+        known = self._lent.get(id(value))  # which keeps the array, so no other can have its number
+        if known is None:
+            known = self._lent[id(value)] = value, batches.Lent(pool.put(value))
+        return known[1]
 
     def _ended(self, callback: Callable[[Any], Any], future: Any) -> None:
         with self._lock:
@@ -173,6 +192,7 @@ class RiverBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
 
     def terminate(self) -> None:
         """A call has ended.  The VMs stay for the next one."""
+        self._lent = {}
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:

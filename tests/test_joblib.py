@@ -176,6 +176,28 @@ def note_and_stick(log, number):
     return number
 
 
+@pytest.mark.parametrize(("max_nbytes", "times"), [("1M", 1), (None, 20)])
+def test_a_large_array_goes_to_a_vm_once_for_all_calls_and_is_read_only_there(max_nbytes, times):
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(1 << 18)
+    with RiverPool(1, mp_context="spawn") as pool, parallel_config("river", pool=pool, n_jobs=-1):
+        parallel = Parallel(max_nbytes=max_nbytes)
+        answers = parallel(delayed(look_at)(array if x % 2 else x, other=array, number=x) for x in range(20))
+        array[7] = 0  # the next call gets it as it is then
+        (again,) = parallel([delayed(look_at)(array, other=array, number=7)])
+
+    assert [answer[:2] for answer in answers] == [(x, times > 1) for x in range(20)]
+    assert len({number for *_, number in answers}) == times
+    assert again[0] == 0
+
+
+def look_at(_, other, number):
+    """The item, whether it could be changed, and which array of its kind this is here."""
+    seen = sys.__dict__.setdefault("arrays", [])  # kept, so that each has an address of its own
+    seen.append(other)
+    return int(other[number]), other.flags.writeable, other.__array_interface__["data"][0]
+
+
 # -- failures --------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ._core import calls, serial, shm
 from ._core.connection import Connection, pair
-from ._core.homes import new_home, place
+from ._core.homes import place
 from ._core.instructions import Task
 from ._core.process import preparations
 from ._core.wire import Kind
@@ -88,7 +88,7 @@ class Machine:
             )
         if vm.supply is not None:
             options = {**options, "facts": {**options["facts"], "modules": vm.supply.names()}}
-        homes = {"uuid": vm.uuid, "driver": place().home, "is_hired": vm.on_end is not None}
+        homes = {"uuid": vm.uuid, "driver": place().home, "level": place().level + 1, "is_hired": vm.on_end is not None}
         message = vm.name, {**options, **homes, "name": vm.name, "initialize": packed}
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
         vm.let_go_of_end()
@@ -134,7 +134,7 @@ class RemoteVM:
 
     def __init__(self, name: str, machine: Machine, facts: dict[str, Any]) -> None:
         self.name = name
-        self.uuid = new_home()
+        self.uuid = place().new_vm()
         self.machine = machine
         self.line, self.far_end = machine.new_line()
         self.pid = 0

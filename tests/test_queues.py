@@ -491,15 +491,28 @@ def test_the_vms_of_a_vms_own_pool_use_the_drivers_queue(pool):
     assert sorted(outbox.get(timeout=60) for _ in range(12)) == [n * n for n in range(12)]
 
 
-def make_queue_in_a_pool_of_its_own():
+def make_queue_below(levels, item):
+    """In a VM: a queue in a VM so many levels below it."""
+    if not levels:
+        return make_queue(item)[0]
     MADE.append(RiverPool(1))
-    return MADE[-1].apply(make_queue)[0]
+    return MADE[-1].apply(make_queue_below, (levels - 1, item))
 
 
-def test_who_does_not_know_the_way_to_a_vm_of_a_vm_is_told_what_to_do(pool):
-    queue = pool.apply(make_queue_in_a_pool_of_its_own)
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_driver_and_other_vms_use_the_queue_of_a_vm_of_a_vm(pool, levels):
+    queues = [pool.apply_async(make_queue_below, (levels, item)) for item in "ab"]
+    queues = [queue.get(60) for queue in queues]
 
-    with pytest.raises(VirtualResourceLost, match="in a VM of a VM.* is best made in the driver"):
+    assert [queue.get(timeout=60) for queue in queues] == ["a", "b"]
+    pool.apply(queues[0].put, ("c",))
+    assert pool.apply(Queue.get, (queues[0],)) == "c"
+
+
+def test_who_does_not_know_the_way_to_a_vm_that_is_deeper_is_told_what_to_do(pool):
+    queue = pool.apply(make_queue_below, (3, 1))
+
+    with pytest.raises(VirtualResourceLost, match="more than three levels .* is best made further up"):
         queue.get(timeout=60)
 
 

@@ -136,7 +136,7 @@ class Worker:
         self._poller.watch(connection.number)
         self._relay = Relay(self._turn, self._poller.ring, "river-reader", interruptible=False)
         self._place = homes.place()
-        self._place.settle(options["uuid"], options["driver"], self._ask_for_introduction)
+        self._place.settle(options["uuid"], options["driver"], self._ask_for_introduction, options.get("level", 1))
         self._supplied: dict[int, Any] = {}  # of the driver's modules, if it is on another machine
         self._asked = itertools.count()
         self._editions: list[tuple[set[str], frozenset[str]]] = []  # what has been edited there

@@ -102,36 +102,49 @@ class HeldBarrier:
         self._inner = inner
 
     def wait(self, timeout: float | None = None) -> Any:
-        client = _book.client
-        if client is None:
-            return self._inner.wait(timeout)
-        ours, theirs = os.pipe()
-        results: list[Any] = []
-
-        def wait() -> None:
-            try:
-                results.append(self._inner.wait(timeout))
-            except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
-                results.append(error)
-            finally:
-                os.close(theirs)
-
-        thread = threading.Thread(target=wait, name="river-barrier", daemon=True)
-        thread.start()
-        poller = select.poll()
-        poller.register(ours, select.POLLIN)
-        poller.register(client.fileno(), _ENDED)
-        poller.poll()
-        os.close(ours)
-        if not results and has_ended():
-            self._inner.abort()
-        thread.join()
-        if isinstance(results[0], BaseException):
-            raise results[0]
-        return results[0]
+        return _come_to(self._inner, self._inner.wait, timeout)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+class Barrier(threading.Barrier):
+    """The same, made here."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        return int(_come_to(self, super().wait, timeout))
+
+
+def _come_to(barrier: Any, wait: Callable[[Any], Any], timeout: float | None) -> Any:
+    """Wait in another thread, and see meanwhile whether the client of this one is still there."""
+    client = _book.client
+    if client is None:
+        return wait(timeout)
+    seen, done = os.pipe()
+    results: list[tuple[bool, Any]] = []
+
+    def come() -> None:
+        try:
+            results.append((True, wait(timeout)))
+        except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
+            results.append((False, error))
+        finally:
+            os.close(done)
+
+    thread = threading.Thread(target=come, name="river-barrier", daemon=True)
+    thread.start()
+    poller = select.poll()
+    poller.register(seen, select.POLLIN)
+    poller.register(client.fileno(), _ENDED)
+    poller.poll()
+    os.close(seen)
+    if not results and has_ended():
+        barrier.abort()
+    thread.join()
+    is_well, result = results[0]
+    if not is_well:
+        raise result
+    return result
 
 
 class Queue(queue.Queue[Any]):
@@ -158,10 +171,6 @@ def of(make: Callable[..., Any]) -> Callable[..., Held]:
 
 def condition(lock: Any = None) -> HeldCondition:
     return HeldCondition(threading.Condition(lock))
-
-
-def barrier(parties: int, action: Any = None, timeout: float | None = None) -> HeldBarrier:
-    return HeldBarrier(threading.Barrier(parties, action, timeout))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import os
 import pickle
 import queue
 import signal
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -24,6 +26,7 @@ from river.multiprocessing import chute, clerk, queues
 METHODS = ["forkserver", "spawn", "fork"]
 KINDS = ["Queue", "JoinableQueue", "SimpleQueue"]
 
+pytest_plugins = ["testbed.fixture"]
 pytestmark = tools.forking_is_meant
 
 
@@ -619,7 +622,7 @@ def test_more_processes_than_a_page_has_lines_for_may_use_a_queue_one_after_the_
     queue_.join()
 
 
-# --------------------------------------------------------------------------------------------------- other machines
+# ------------------------------------------------------------------------- processes that have no access: the home
 
 
 def be_elsewhere(target, packed, *args):
@@ -709,3 +712,123 @@ def test_a_queue_that_its_maker_has_let_go_of_is_gone_for_those_without_access()
 
     assert outbox.get() is VirtualResourceLost
     end(process)
+
+
+# --------------------------------------------------------------------------------------------------- other machines
+
+
+HEAD = """
+import os, signal, socket, time
+import numpy as np
+import river.multiprocessing as mp
+from river import Host
+from river.errors import ConsumerLost
+mp.set_start_method(None, hosts=[Host(name, config={config!r}, n=2) for name in {names!r}])
+def start(target, *args):
+    process = mp.Process(target=target, args=args)
+    process.start()
+    return process
+"""
+
+
+@pytest.fixture
+def run(testbed, tmp_path):
+    """Run a program whose processes are on node1 and node2, in turns; returns what it printed."""
+
+    def run(text):
+        names = [node.name for node in testbed.nodes(2)]
+        program = HEAD.format(config=str(testbed.config), names=names) + textwrap.dedent(text)
+        done = subprocess.run(
+            [sys.executable, str(tools.script(tmp_path, program))],
+            capture_output=True, text=True, timeout=100, env=tools.surroundings(),
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_producer_and_a_consumer_are_on_two_machines(run, size):
+    said = run(f"""
+        def produce(queue):
+            for number in range(500):
+                queue.put((socket.gethostname(), number))
+            queue.put({{"array": bytearray(1_000_000), "end": True}})
+        def consume(queue, results):
+            items = []
+            while "end" not in (item := queue.get()):
+                items.append(item)
+            results.put((socket.gethostname(), items, len(item["array"])))
+        def launch(results):
+            queue = mp.Queue({size})
+            return [start(produce, queue), start(consume, queue, results)]
+        results = mp.SimpleQueue()
+        processes = launch(results)
+        where, items, length = results.get()
+        print(where != items[0][0], [number for _, number in items] == list(range(500)), length)
+        for process in processes:
+            process.join()
+            print(process.exitcode)
+    """)
+
+    assert said.split() == ["True", "True", "1000000", "0", "0"]
+
+
+def test_workers_on_two_machines_are_joined_and_kill_9_of_one_is_told(run):
+    said = run("""
+        def work(queue, results):
+            while (number := queue.get()) is not None:
+                if number < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                results.put((socket.gethostname(), number ** 2))
+                queue.task_done()
+            queue.task_done()
+        queue, results = mp.JoinableQueue(), mp.Queue()
+        processes = [start(work, queue, results) for _ in range(4)]
+        for number in range(200):
+            queue.put(number)
+        queue.join()
+        got = [results.get() for _ in range(200)]
+        print(sorted(square for _, square in got) == [n * n for n in range(200)], results.empty())
+        queue.put(-1)
+        try:
+            queue.join()
+        except ConsumerLost:
+            print("ConsumerLost")
+        queue.put(7)
+        print(results.get()[1])
+        for _ in range(3):
+            queue.put(None)
+        for process in processes:
+            process.join()
+        print(sorted(process.exitcode for process in processes))
+    """)
+
+    assert said.splitlines() == ["True True", "ConsumerLost", "49", "[-9, 0, 0, 0]"]
+
+
+def test_a_queue_that_was_made_there_is_used_here_and_on_the_other_machine(run):
+    said = run("""
+        def make(outbox, inbox):
+            own = mp.Queue()
+            outbox.put(own)
+            print(own.get(timeout=60), flush=True)
+            own.put("answer")
+            inbox.get()
+        def use(queue):
+            queue.put("question")
+        outbox, inbox = mp.Queue(), mp.Queue()
+        maker = start(make, outbox, inbox)
+        own = outbox.get()
+        user = start(use, own)
+        user.join()
+        while own.empty():
+            time.sleep(0.01)
+        print(own.get())
+        inbox.put(None)
+        maker.join()
+        print(user.exitcode, maker.exitcode)
+    """)
+
+    assert "question" in said and said.splitlines()[-2:] == ["answer", "0 0"]

@@ -51,11 +51,16 @@ class Popen:
         self.finalizer = weakref.finalize(self, os.close, self.sentinel)
         end.atexit = self.finalizer.atexit = False
 
+        is_far = cluster.machines is not None
+        # On another machine it asks this process for what it was given (a queue, say): that stays as long as it does.
+        self._given = (process._target, process._args, process._kwargs) if is_far else None
+
         def ended(facts: dict[str, Any]) -> None:
             self.returncode = facts["code"] if "cause" not in facts else _LOST
+            self._given = None
             end()
 
-        facts = surroundings(is_far=cluster.machines is not None)
+        facts = surroundings(is_far)
         pickled = serial.dumps((live, (context, _Sent(process), facts)), cluster.context)
         self._vm: RemoteVM = cluster.hired.start(pickled, ended)
         cluster.wait(lambda: self._vm.pid or self.returncode is not None)

@@ -215,6 +215,37 @@ def test_what_the_standard_library_imports_is_its_own(tmp_path):
     assert on_river(text, tmp_path) == "it logs\nmultiprocessing.context multiprocessing.context\n"
 
 
+def test_libraries_with_processes_of_their_own_keep_them(tmp_path):
+    pytest.importorskip("joblib")
+    text = """
+        from joblib import Parallel, delayed
+        if __name__ == "__main__":
+            for backend in ("loky", "multiprocessing", "threading"):
+                print(Parallel(n_jobs=2, backend=backend)(delayed(pow)(2, n) for n in range(4)))
+    """
+
+    assert on_river(text, tmp_path) == "[1, 2, 4, 8]\n" * 3
+
+
+def test_a_structure_of_the_script_itself_goes_to_fresh_processes_and_comes_back(tmp_path):
+    text = """
+        import ctypes, multiprocessing
+
+        class Point(ctypes.Structure):
+            _pack_ = 1
+            _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_byte)]
+
+        def move(point):
+            return Point(point.x + 1, point.y)
+
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            for moved in pool.map(move, [Point(1, 2), Point(3, 4)], chunksize=1):
+                print(type(moved) is Point, moved.x, moved.y, ctypes.sizeof(moved))
+    """
+
+    assert on_river(text, tmp_path) == "True 2.0 2 9\nTrue 4.0 4 9\n"
+
+
 def test_a_script_run_by_python_has_the_standard_module(tmp_path):
     path = script(tmp_path, "import multiprocessing, river.multiprocessing\nprint(multiprocessing.__name__)")
 

@@ -27,8 +27,9 @@ from .._core import process
 
 _STANDARD = "multiprocessing"
 _RIVERS = "river.multiprocessing"
-# Their own imports stay as they are.
-_INNER = {"multiprocessing", "concurrent", "river", "cloudpickle"}
+# Their own imports stay as they are: what is below us, and libraries that change the inside of the standard module for
+# processes of their own.
+_INNER = {"multiprocessing", "concurrent", "river", "cloudpickle", "joblib", "loky", "torch"}
 # What CPython leaves out of tracebacks and does not count as a caller in warnings: the frames of importing itself.
 _UNSEEN = {"co_filename": "<frozen importlib._bootstrap>", "co_name": "_call_with_frames_removed"}
 

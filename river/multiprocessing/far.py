@@ -65,11 +65,11 @@ class _Far:
     _address: tuple[str, int]
     _kind: Any
 
-    def _call(self, method: str, *args: Any) -> Any:
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         uuid, number = self._address
         wire, is_asked = _wires.to(uuid), False
         try:
-            wire.send((number, method, args))
+            wire.send((number, method, args, kwargs))
             is_asked = True
             is_well, value = wire.recv()
         except BaseException as error:
@@ -136,8 +136,8 @@ def _proxy_of(kind: Any) -> Any:
 
 
 def _method(name: str) -> Any:
-    def call(self: Any, *args: Any) -> Any:
-        return self._call(name, *args)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._call(name, *args, **kwargs)
 
     call.__name__ = name
     return call
@@ -176,8 +176,7 @@ def serve(stream: socket.socket) -> None:
     with Wire(stream.detach()) as wire, held.serving(wire):
         while True:
             try:
-                number, method, args = wire.recv()
-                answer = _answer(things, number, method, args)
+                answer = _answer(things, *wire.recv())
                 try:
                     wire.send(answer)
                 except (TypeError, AttributeError, ValueError) as error:  # it cannot be pickled
@@ -186,7 +185,7 @@ def serve(stream: socket.socket) -> None:
                 return
 
 
-def _answer(things: dict[int, tuple[Any, Any]], number: int, method: str, args: tuple[Any, ...]) -> tuple[bool, Any]:
+def _answer(things: dict[int, tuple[Any, Any]], number: int, method: str, args: Any, kwargs: Any) -> tuple[bool, Any]:
     try:
         if number not in things:
             things[number] = _kept(number)
@@ -196,7 +195,7 @@ def _answer(things: dict[int, tuple[Any, Any]], number: int, method: str, args: 
             return True, None
         if method in _ATTRIBUTES:
             return True, getattr(thing, method)
-        return True, getattr(noted if method in _NOTED else thing, method)(*args)
+        return True, getattr(noted if method in _NOTED else thing, method)(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
         return False, error
 

@@ -396,6 +396,54 @@ def test_a_queue_that_a_process_gets_twice_is_one(context):
     assert [queue_.get(), queue_.get()] == [0, True]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_global_queue_is_the_drivers_wherever_it_is_used(method, tmp_path):
+    text = f"""
+        import river.multiprocessing as mp
+        context = mp.get_context({method!r})
+        queues = [kind() for kind in (context.Queue, context.JoinableQueue, context.SimpleQueue)]
+        def use():
+            for queue in queues:
+                queue.put(queue.get() + 1)
+        if __name__ == "__main__":
+            for queue in queues:
+                queue.put(1)
+            for _ in range(2):
+                process = context.Process(target=use)
+                process.start()
+                process.join()
+                print(process.exitcode)
+            print([queue.get() for queue in queues])
+    """
+
+    said = tools.python(tools.script(tmp_path, textwrap.dedent(text)))
+    assert said.splitlines() == ["0", "0", "[3, 3, 3]"]
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])  # its forkserver would stay
+def test_processes_of_the_standard_module_use_it_too(method):
+    queue_ = mp.Queue()
+    process = standard.get_context(method).Process(target=put, args=(queue_, 1, [2]))
+    process.start()
+
+    assert [queue_.get(), queue_.get()] == [1, [2]]
+    end(process)
+    process.close()
+
+
+def take_and_put(queue_):
+    queue_.put(queue_.get() + 1)
+
+
+def test_tasks_of_a_pool_use_it_as_an_argument():
+    queue_ = mp.Queue()
+    queue_.put(0)
+    with mp.Pool(2) as pool:
+        pool.map(take_and_put, [queue_] * 10)
+
+    assert queue_.get() == 10
+
+
 # ---------------------------------------------------------------------------------------- many at once, and bounds
 
 

@@ -66,8 +66,12 @@ class Ledger:
         self._cells = memoryview(mmap.mmap(page, _SIZE)).cast("q")
         self.taken = Bell(taken)  # there is room
         self.finished = Bell(finished)  # nothing is unfinished
+        self._begin()
+
+    def _begin(self) -> None:
         self._line = 0  # where this process's begins; 0: it has none yet
         self._depth = 0
+        self._door = -1  # the page opened by this process, as a lock belongs to who has opened what is locked
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -76,13 +80,15 @@ class Ledger:
     def __enter__(self) -> None:
         """No other process enters."""
         if not self._depth:
-            fcntl.lockf(self._page, fcntl.LOCK_EX)
+            if self._door < 0:
+                self._door = os.open(f"/proc/self/fd/{self._page}", os.O_RDWR | os.O_CLOEXEC)
+            fcntl.flock(self._door, fcntl.LOCK_EX)
         self._depth += 1
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if not self._depth:
-            fcntl.lockf(self._page, fcntl.LOCK_UN)
+            fcntl.flock(self._door, fcntl.LOCK_UN)
 
     # -- this process's line ------------------------------------------------------------------------------------
 
@@ -164,9 +170,11 @@ class Ledger:
 
     def forked(self) -> None:
         """In a child: the line is the parent's, and so is the lock."""
-        self._line = self._depth = 0
+        if self._door >= 0:
+            os.close(self._door)
+        self._begin()
 
     def close(self) -> None:
-        for descriptor in self.descriptors:
+        for descriptor in (*self.descriptors, *([self._door] if self._door >= 0 else [])):
             os.close(descriptor)
 

@@ -37,8 +37,14 @@ _BLOCKS = 2 << 20
 _LARGE = 256 << 10
 _ALIGNMENT = 16
 
-# Elsewhere the standard library's memory and locks are used, which have names.
-shares_memory = sys.platform == "linux" and hasattr(os, "memfd_create") and "CS_GNU_LIBC_VERSION" in os.confstr_names
+# Elsewhere the standard library's memory and locks are used, which have names.  Before CPython 3.10.6 its C type of
+# locks could not be subclassed (gh-94736); musl's sem_close() needs semaphores that have names.
+shares_memory = (
+    sys.platform == "linux"
+    and sys.version_info >= (3, 10, 6)
+    and hasattr(os, "memfd_create")
+    and "CS_GNU_LIBC_VERSION" in os.confstr_names
+)
 
 
 class Arena:

@@ -65,6 +65,9 @@ class Raw(_multiprocessing.SemLock):  # type: ignore[misc]
 
     __slots__ = ("arena",)
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a method of a lock cannot be pickled; send the lock itself to the other process")
+
 
 def semaphore(arena: heap.Arena, offset: int, value: int | None = None, kind: int = 1, most: int = MOST) -> Any:
     """The one that is there, or with a value: a new one there."""

@@ -22,7 +22,6 @@ May not: know what a lock is for.
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 import time
@@ -57,10 +56,7 @@ class SemLock:
     """
 
     # Methods differ from lock to lock, so each has its own.  `with` finds them in slots just as well, at C's speed.
-    __slots__ = (
-        *("__enter__", "__exit__", "acquire", "release"),
-        *("__weakref__", "_block", "_books", "_leave_seat", "_semlock"),
-    )
+    __slots__ = ("__enter__", "__exit__", "__weakref__", "_block", "_books", "_semlock", "acquire", "release")
 
     def __init__(self, kind: int, value: int, most: int) -> None:
         if not 0 <= value <= most:
@@ -91,13 +87,13 @@ class SemLock:
                 books = self._keep_books()
                 held = self._semlock._count()
                 for _ in range(held):
-                    books.seat.semaphore.release()
+                    books.claim()
                 if held < 0:
                     books.all[0] = _EVENTS
 
     def _keep_books(self) -> Books:
         self._books = books = Books(self._semlock, self._block)
-        self.acquire, self.release, self.__enter__, self.__exit__, self._leave_seat = ways(books)
+        self.acquire, self.release, self.__enter__, self.__exit__ = ways(books)
         return books
 
     def abandon(self) -> None:
@@ -111,7 +107,7 @@ class SemLock:
         """In a child, which holds nothing, and whose seat is not its parent's."""
         self._semlock._after_fork()
         if self._books is not None:
-            self._leave_seat()
+            self._books.leave_seat()
 
     def __reduce__(self) -> Any:
         self.share()
@@ -156,52 +152,33 @@ os.register_at_fork(before=_before_fork, after_in_child=_forked)
 
 
 def ways(books: Books) -> tuple[Any, ...]:
-    """acquire, release, __enter__ and __exit__ of a lock that is shared, and what a forked child does.
+    """acquire, release, __enter__ and __exit__ of a lock that is shared.
 
     Fast ways are written out: one call more would be a quarter of what they cost."""
     take, give, count = books.lock.acquire, books.lock.release, books.lock._count
     state, tell, wait = books.state, books.tell, books.wait
 
-    def no_claims(_: bool) -> bool:
-        return False
-
-    claim: Any
-    disclaim: Any = no_claims
-
-    def first_claim() -> None:
-        """From then on claims are those of the seat."""
-        nonlocal claim, disclaim
-        claim, disclaim = books.seat.semaphore.release, books.seat.semaphore.acquire
-        claim()
-
-    claim = first_claim
-
-    def leave_seat() -> None:
-        nonlocal claim, disclaim
-        claim, disclaim = first_claim, no_claims
-        books.forget_seat()
-
     def acquire(block: bool = True, timeout: float | None = None) -> bool:
-        claim()
+        books.claim()
         if take(False):
             if state[0] >= _RECOVERED:
                 books.be_told()
             return True
-        disclaim(False)
+        books.disclaim(False)
         return wait(block, timeout)
 
     def enter() -> bool:
-        claim()
+        books.claim()
         if take(False):
             if state[0] >= _RECOVERED:
                 books.be_told()
             return True
-        disclaim(False)
+        books.disclaim(False)
         return wait(True, None)
 
     def release() -> None:
         give()
-        if not disclaim(False) and count() < 0:
+        if not books.disclaim(False) and count() < 0:
             books.all[0] = _EVENTS
         books.recovered = False
         if state[0]:
@@ -209,13 +186,13 @@ def ways(books: Books) -> tuple[Any, ...]:
 
     def leave(_: Any = None, __: Any = None, ___: Any = None) -> None:
         give()
-        if not disclaim(False) and count() < 0:
+        if not books.disclaim(False) and count() < 0:
             books.all[0] = _EVENTS
         books.recovered = False
         if state[0]:
             tell()
 
-    return acquire, release, enter, leave, leave_seat
+    return acquire, release, enter, leave
 
 
 class Books:
@@ -232,39 +209,46 @@ class Books:
         self._guard = block.arena.guard
         self._looked = time.monotonic()
 
-    @functools.cached_property
-    def seat(self) -> Seat:
-        """This process's."""
+    def claim(self) -> None:
+        """The first one takes a seat, whose semaphore counts them from then on."""
         with self._guard():
             mine = next((seat for seat in self._seats if seat.process == me()), None) or self._seats.free()
             if mine is None:
                 for seat in self._seats.dead():
                     if not seat.count:
                         seat.clear()
-            return mine or self._seats.free() or self._seats.added()
+            seat = mine or self._seats.free() or self._seats.added()
+        self.disclaim = seat.semaphore.acquire  # type: ignore[method-assign]
+        self.claim = seat.semaphore.release  # type: ignore[method-assign]
+        self.claim()
 
-    def forget_seat(self) -> None:
-        self.__dict__.pop("seat", None)
+    def disclaim(self, _: bool) -> bool:
+        """There is no claim without a seat."""
+        return False
+
+    def leave_seat(self) -> None:
+        """In a forked child, whose seat is not its parent's."""
+        self.__dict__.pop("claim", None)
+        self.__dict__.pop("disclaim", None)
         self.recovered = False
 
     def wait(self, block: bool, timeout: float | None) -> bool:
         """Acquire it, which has failed just now."""
         now = time.monotonic()
         end = None if block and timeout is None else now + timeout if block and timeout else now
-        seat = self.seat.semaphore
         while True:
             if now - self._looked >= _SLICE:
                 self._looked = now
                 self._look()
             self._flags[0] = 1
-            seat.release()
+            self.claim()
             if self.lock.acquire(False):
                 if self.state[0] >= _RECOVERED:
                     self.be_told()
                 if not self.lock._is_zero():
                     self.tell()  # one piece of news may be of several permits
                 return True
-            seat.acquire(False)
+            self.disclaim(False)
             left = _SLICE if end is None else min(_SLICE, end - now)
             if left <= 0:
                 return False

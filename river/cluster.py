@@ -80,14 +80,14 @@ class Cluster:
         self.fleet = Fleet(plan, self.reader)
         self.hired = Hired(self)
         self._callbacks = Callbacks()
-        self._screen = Screen()
-        self._is_local = local
+        self.screen = Screen()
+        self.is_local = local  # whether VMs are started on this machine
         self._is_closed = False
         self.is_open = True  # False: submitting raises; `check_open` says why
         self.unfed: set[Any] = set()  # maps of lists that have more items
         self.hungry: set[Any] = set()  # jobs that wait until there is room for more tasks
         self.dropped: deque[Callable[[], None]] = deque()  # what the garbage collector left to the reader to do
-        self._failure: BaseException | None = None
+        self.failure: BaseException | None = None
         self._host = socket.gethostname()
         self.machines: Machines | None = None  # those that are reached over SSH
         try:
@@ -150,7 +150,7 @@ class Cluster:
             raise RuntimeError("this pool belongs to the parent process; make another one after fork()")
         if self._is_closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        if self._failure is not None:
+        if self.failure is not None:
             raise self.failure_copy()
 
     def wait(self, ready: Callable[[], Any], timeout: float | None = None) -> bool:
@@ -190,17 +190,8 @@ class Cluster:
         return self.scheduler.room()
 
     @property
-    def is_local(self) -> bool:
-        """Whether VMs are started on this machine."""
-        return self._is_local
-
-    @property
     def is_closed(self) -> bool:
         return self._is_closed
-
-    @property
-    def failure(self) -> BaseException | None:
-        return self._failure
 
     def vms(self) -> list[RemoteVM]:
         return self.fleet.vms()
@@ -215,7 +206,7 @@ class Cluster:
         """A VM's initializer raised."""
         with self._lock:
             todo = self.scheduler.unfit(vm.name)
-        if self._failure is None and todo:
+        if self.failure is None and todo:
             self._fail(failures.of_initializer(vm.name, report))
         self.act(todo)
 
@@ -254,7 +245,7 @@ class Cluster:
                 self.act(self.decide(self.scheduler.gave_up, f"the supervisor died {self.fleet.launches} times"))
                 return
             self.fleet.launch()
-        elif not self._is_local or machine.is_far:  # nothing may take its place
+        elif not self.is_local or machine.is_far:  # nothing may take its place
             if self.fleet.is_empty and not (self.machines and self.machines.is_hopeful):
                 why = f"{machine.name} is gone with its VMs, and {machine.why_alone()}"
                 self.act(self.decide(self.scheduler.gave_up, why))
@@ -267,14 +258,6 @@ class Cluster:
             running = next(iter(left.tasks), None) if left is not None else None
             event, now = self.scheduler.lost, time.monotonic()
             self.act(self.decide(event, vm.name, running, 0, False, now, not machine.is_far), facts)
-
-    def printed(self, name: str, which: int, lines: bytes, dropped: int) -> None:
-        """A VM on another machine has printed."""
-        self._screen.lines(name, which, lines, dropped)
-
-    def logged(self, vm: RemoteVM, record: dict[str, Any]) -> None:
-        """A VM on another machine has logged something."""
-        self._screen.record(vm.name, record)
 
     # -- doing what the scheduler says --------------------------------------------------------------------------
 
@@ -317,7 +300,7 @@ class Cluster:
         fail.task.fail(self.failure_copy() if is_pools else failures.of_task(fail, host, facts))
 
     def failure_copy(self) -> BaseException:
-        failure = self._failure
+        failure = self.failure
         text = str(failure) if failure is not None else self.scheduler.broken
         return failures.again(text, getattr(failure, "__cause__", None))
 
@@ -342,16 +325,13 @@ class Cluster:
         if vm is not None:
             vm.stop()
 
-    def _do_end(self, end: instructions.End, facts: Any) -> None:
-        self.signal(end.vm, signal.SIGKILL)
-
     def _do_revoke(self, revoke: instructions.Revoke, facts: Any) -> None:
         vm = self.fleet.vm(revoke.vm)
         if vm is not None:
             vm.revoke()
 
     def _do_give_up(self, give_up: instructions.GiveUp, facts: Any) -> None:
-        if self._failure is None:
+        if self.failure is None:
             self._fail(failures.of_pool(give_up.why, facts))
 
     _DOING: dict[type, Callable[..., None]] = {
@@ -360,7 +340,7 @@ class Cluster:
         instructions.Split: _do_split,
         instructions.Start: _do_start,
         instructions.Stop: _do_stop,
-        instructions.End: _do_end,
+        instructions.End: lambda self, end, facts: self.signal(end.vm, signal.SIGKILL),
         instructions.Revoke: _do_revoke,
         instructions.GiveUp: _do_give_up,
     }
@@ -371,7 +351,7 @@ class Cluster:
 
     def interrupted(self, error: BaseException) -> None:
         """Something that River cannot mend: fail everything rather than wait for what may never come."""
-        if self._failure is None:
+        if self.failure is None:
             failure = failures.of_pool(f"{error!r} interrupted it in the middle of its books")
             failure.__cause__ = error
             self._fail(failure)
@@ -393,7 +373,7 @@ class Cluster:
         self._do_fail_all(self.decide(self.scheduler.gave_up, why))
 
     def _fail(self, failure: BaseException) -> None:
-        self._failure = failure
+        self.failure = failure
         self.is_open = False
 
     def _do_fail_all(self, todo: Sequence[Any]) -> None:
@@ -450,7 +430,7 @@ class Cluster:
         for vm in self.scheduler.vms.values():
             vm.tasks.clear()
         self._callbacks.close()
-        self._screen.close()
+        self.screen.close()
         _clusters.discard(self)
         if not _clusters:
             shm.forget_free()

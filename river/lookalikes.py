@@ -101,4 +101,4 @@ class Lookalikes:
 
     @property
     def _max_workers(self) -> int:
-        return self._vm_count
+        return max(self._vm_count, self._cluster.scheduler.wanted)  # hosts may come up later

@@ -27,6 +27,7 @@ from ._core.loop import Loop
 from ._core.relay import Poller, Relay
 from ._core.wire import Frame, Kind, ProtocolError
 from .machine import Machine, RemoteVM
+from .shown import Screen
 
 _PAUSE = 0.001  # seconds between two looks at what another thread brings
 
@@ -37,6 +38,7 @@ class Books(Protocol):
     scheduler: scheduler.Scheduler
     hungry: set[Any]
     dropped: deque[Callable[[], None]]
+    screen: Screen
 
     @property
     def is_closed(self) -> bool: ...
@@ -50,10 +52,6 @@ class Books(Protocol):
     def lost(self, name: str, facts: dict[str, Any]) -> None: ...
 
     def lost_machine(self, machine: Machine) -> None: ...
-
-    def printed(self, name: str, which: int, lines: bytes, dropped: int) -> None: ...
-
-    def logged(self, vm: RemoteVM, record: dict[str, Any]) -> None: ...
 
     def unfit(self, vm: RemoteVM, report: Any) -> None: ...
 
@@ -270,7 +268,7 @@ class Reader:
             if frame.kind == Kind.STARTED:
                 self._books.started(name, what)
             elif frame.kind == Kind.OUTPUT:
-                self._books.printed(name, *what)
+                self._books.screen.lines(name, *what)
             else:
                 self._books.lost(name, what)
 
@@ -293,7 +291,7 @@ class Reader:
         vm.take_back(payload)
 
     def _take_logged(self, vm: RemoteVM, payload: Any) -> None:
-        self._books.logged(vm, payload)
+        self._books.screen.record(vm.name, payload)
 
     def _take_need(self, vm: RemoteVM, payload: Any) -> None:
         vm.answer(payload)

@@ -20,7 +20,7 @@ from typing import Any
 
 from .alias import serve_submodules
 
-_INNER = ("hosts", "take", "launch", "adopt")
+_INNER = ("hosts", "take", "launch", "adopt", "at_home", "forget_in_child")
 
 # For programs that look for them.
 SUBDEBUG = 5

@@ -97,6 +97,10 @@ class RiverContext(multiprocessing.context.BaseContext):
         """The one that counts."""
         return self
 
+    def at_home(self) -> RiverContext:
+        """The same on this machine."""
+        return of(self._chosen()._name)
+
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         raise ValueError("cannot set start method of concrete context")
 

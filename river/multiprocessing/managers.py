@@ -14,8 +14,8 @@ import threading
 from typing import Any
 
 from . import held, wires
-from .context import default, of
 from .pool import Pool
+from .process import Process
 
 _typed: Any = standard  # it has more names than its types
 BaseProxy, Token = standard.BaseProxy, standard.Token
@@ -55,9 +55,8 @@ class BaseManager(standard.BaseManager):
     ) -> None:
         if serializer == "pickle":
             serializer = _WIRES
-        here = of(default.get_start_method())
-        if ctx is not None:
-            here = ctx if getattr(ctx, "hosts", None) is None else of(ctx.get_start_method())
+        context: Any = Process._context if ctx is None else ctx
+        here = context.at_home() if hasattr(context, "at_home") else context
         super().__init__(address, authkey, serializer, here, **options)
 
     def start(self, *args: Any, **kwargs: Any) -> None:

@@ -25,7 +25,11 @@ pytest_plugins = ["testbed.fixture"]
 FOLDER = Path(__file__).parent / "programs"
 PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py"))
 # What cannot cross to another machine, and what is said when it is tried.
-REFUSED = {}
+REFUSED = {
+    "shareable_list": "there is no shared memory of this name on node",
+    "shared_memory_numpy": "No module named 'numpy' on node",  # they have nothing but Python
+    "shared_structures": "shared memory cannot be sent to another machine",
+}
 # What processes on other machines print has their names before it, and comes when it comes.
 PREFIX = re.compile(r"\[[\w.-]+/\d+\] ")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from . import homes, serial
+from . import homes, modules, serial
 from .calls import place
 from .connection import Connection
 from .process import flush_output, learn, without_us
@@ -57,6 +57,7 @@ def main(connection: Connection, cell: Any, options: dict[str, Any], initialize:
         if initialize is not None:
             initialize()
     except BaseException as error:  # noqa: BLE001 - the driver decides what a failing initializer means
+        modules.explain(error)
         if options.get("is_hired"):  # the call that it was there for could not be unpacked
             import traceback
 

@@ -1,13 +1,9 @@
-"""A shared Array of rows, an Array of structures, and a RawArray that is only read."""
+"""A shared Array of rows, one of numbers that all change under its lock, and a text."""
 
-from ctypes import Structure, c_double, c_int
+from ctypes import c_char, c_int
 from multiprocessing import Array, Process, Value
 
 WIDTH = 6
-
-
-class Point(Structure):
-    _fields_ = [("x", c_double), ("y", c_double)]
 
 
 def fill(cells, row):
@@ -15,24 +11,26 @@ def fill(cells, row):
         cells[row * WIDTH + column] = row * column
 
 
-def move(points, count):
-    with points.get_lock():
-        for point in points:
-            point.x += 1
-            point.y *= 2
+def double(numbers, text, count):
+    with numbers.get_lock():
+        for index, number in enumerate(numbers):
+            numbers[index] = 2 * number
         count.value += 1
+        text.value = text.value + b"!"
 
 
 if __name__ == "__main__":
     cells = Array(c_int, WIDTH * 4)
-    points = Array(Point, [(0.0, 1.0), (2.5, -3.0)])
+    numbers = Array("d", [0.5, 1.0, 2.25])
+    text = Array(c_char, 20)
+    text.value = b"twice"
     count = Value(c_int, 0)
     processes = [Process(target=fill, args=(cells, row)) for row in range(4)]
-    processes += [Process(target=move, args=(points, count)) for _ in range(3)]
+    processes += [Process(target=double, args=(numbers, text, count)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     for row in range(4):
         print(cells[row * WIDTH : (row + 1) * WIDTH])
-    print([(point.x, point.y) for point in points], count.value, len(cells))
+    print(numbers[:], text.value, count.value, len(cells))

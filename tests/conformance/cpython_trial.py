@@ -25,6 +25,7 @@ OF_STDLIB = os.environ.get("RIVER_CONFORMANCE_OF") == "stdlib"
 METHOD = os.environ.get("RIVER_CONFORMANCE_METHODS", "spawn").split()[0]
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+LONG = 30  # seconds, less than the test is given; CPython has 5 minutes
 PATIENCE = 10  # seconds for what River starts once
 
 
@@ -109,6 +110,7 @@ def serve(descriptor):
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # whoever finds that we hang asks where
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it runs in the background
+    support.LONG_TIMEOUT = LONG  # a test of Python 3.11 hangs for so long if a thread has begun something in time
     os.set_inheritable(descriptor, False)
     if not OF_STDLIB:
         suite.subprocess = script_helper.subprocess = Scripts()

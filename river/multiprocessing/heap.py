@@ -99,12 +99,33 @@ class Arena:
 
     def offer(self) -> tuple[Any, ...]:
         """How another process opens it; see `opened`."""
+        if _offered.arenas is not None:
+            _offered.arenas.append(self)
         return self.inode, self.size, self._blocks, dict.fromkeys([(os.getpid(), self._descriptor), self._origin])
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:
             with contextlib.suppress(OSError):  # somebody has closed all there were
                 os.close(self._descriptor)
+
+
+class _Offered(threading.local):
+    arenas: list[Arena] | None = None
+
+
+_offered = _Offered()
+
+
+@contextlib.contextmanager
+def keeping() -> Iterator[list[Arena]]:
+    """The arenas that this thread offers meanwhile: who pickles for a process that starts keeps them until it has."""
+    arenas: list[Arena] = []
+    before = _offered.arenas
+    _offered.arenas = arenas
+    try:
+        yield arenas
+    finally:
+        _offered.arenas = before
 
 
 _arenas: weakref.WeakValueDictionary[int, Arena] = weakref.WeakValueDictionary()

@@ -58,10 +58,14 @@ class Popen:
         def ended(facts: dict[str, Any]) -> None:
             self.returncode = facts["code"] if "cause" not in facts else _LOST
             self._given = None
+            offered.clear()
             end()
 
         facts = surroundings(is_far)
-        pickled = serial.dumps((live, (context, _Sent(process), facts)), cluster.context)
+        # Memory that goes along is opened there while it is open here, so it stays open as long as the process lives.
+        heap = sys.modules.get(f"{__package__}.heap")
+        with heap.keeping() if heap is not None else contextlib.nullcontext([]) as offered:
+            pickled = serial.dumps((live, (context, _Sent(process), facts)), cluster.context)
         self._vm: RemoteVM = cluster.hired.start(pickled, ended)
         cluster.wait(lambda: self._vm.pid or self.returncode is not None)
         self.pid = self._vm.pid

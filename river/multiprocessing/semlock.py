@@ -124,24 +124,30 @@ def _reopened(cls: Any, place: str, block: Any, kind: int, most: int, address: t
         from . import far
 
         return far.reach(address, cls)
-    known = _locks.get((block.arena.inode, block.offset))
-    if known is None:
-        known = cls.__new__(cls)
-        known._open(block, kind, most)
-        known._keep_books()
-        home.came_from(known, address)
-    return known
+    with _changing:
+        known = _locks.get((block.arena.inode, block.offset))
+        if known is None:
+            known = cls.__new__(cls)
+            known._open(block, kind, most)
+            known._keep_books()
+            home.came_from(known, address)
+        return known
+
+
+def _all() -> list[SemLock]:
+    """Also while other threads make some."""
+    return [lock for found in _locks.valuerefs() if (lock := found()) is not None]
 
 
 def _before_fork() -> None:
-    for lock in list(_locks.values()):
+    for lock in _all():
         lock.share()
 
 
 def _forked() -> None:
     global _changing
     _changing = threading.Lock()
-    for lock in list(_locks.values()):
+    for lock in _all():
         lock._forked()
 
 

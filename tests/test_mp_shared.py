@@ -1,0 +1,306 @@
+"""Values, arrays and memory of river.multiprocessing: shared by the processes of a machine, and nothing is left of it.
+
+What a process does is said here by functions of this module; in VMs they are found by its name.
+"""
+
+import ctypes
+import gc
+import os
+import pickle
+import signal
+import threading
+
+import pytest
+import tools
+from tasks import PATIENCE, forever, wait_until
+
+import river.multiprocessing as mp
+from river.multiprocessing import far, heap, home, sharedctypes, synchronize
+
+METHODS = ["forkserver", "spawn", "fork"]
+
+pytestmark = tools.forking_is_meant
+
+
+@pytest.fixture(autouse=True, scope="module")
+def processes_end():
+    """The clusters behind the contexts live as long as the program; here they are the module's."""
+    for method in METHODS[:2]:
+        process = mp.get_context(method).Process(target=os.getpid)
+        process.start()
+        process.join()
+    yield
+    for method in METHODS:
+        cluster = mp.get_context(method)._cluster
+        if cluster is not None:
+            cluster.terminate()
+
+
+@pytest.fixture(params=METHODS)
+def context(request):
+    return mp.get_context(request.param)
+
+
+def start(context, target, *args):
+    process = context.Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def end(*processes):
+    """They were to end by themselves."""
+    for process in processes:
+        process.join(PATIENCE)
+        assert process.exitcode == 0, process
+
+
+def kill(process):
+    process.kill()
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
+
+
+class Point(ctypes.Structure):
+    _fields_ = [("x", ctypes.c_int), ("y", ctypes.c_double)]
+
+
+def double(things):
+    number, array, text, point, raw = things
+    number.value *= 2
+    array[:] = [2 * item for item in array]
+    text.value *= 2
+    point.x, point.y = 2 * point.x, 2 * point.y
+    raw.value *= 2
+
+
+def test_what_a_process_writes_is_read_in_the_other_one(context):
+    things = (
+        *(context.Value("i", 7), context.Array("d", [1.0, 2.0])),
+        *(context.Array("c", 20), context.Value(Point, 1, 2.5), context.RawValue("l", 4)),
+    )
+    things[2].value = b"ab"
+    end(start(context, double, things))
+    number, array, text, point, raw = things
+
+    assert (number.value, array[:], text.value, raw.value) == (14, [2.0, 4.0], b"abab", 8)
+    assert (point.x, point.y) == (2, 5.0)
+    assert point.get_obj().x == 2
+
+
+def test_nothing_that_is_shared_has_a_name():
+    before = set(os.listdir("/dev/shm"))
+    kept = [mp.Value("i"), mp.Array("d", 1 << 16), mp.Lock(), mp.Condition(), mp.Event(), mp.Barrier(2)]
+
+    assert set(os.listdir("/dev/shm")) == before
+    assert all(kept)
+
+
+def test_memory_goes_with_the_last_object_that_is_in_it():
+    before = arenas()
+    kept = [mp.Value("i", 1), mp.Array("d", 1 << 20)]
+    assert arenas() == before + 2
+    view = memoryview(kept[1].get_obj()).cast("B")
+    del kept
+
+    assert len(view) == 8 << 20
+    del view
+    wait_until(lambda: arenas() == before)
+
+
+def arenas():
+    """How many this process has; each is known by its descriptors."""
+    gc.collect()
+    found = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if is_open(number)]
+    return sum(1 for name in found if name.startswith("/memfd:river")) // 2
+
+
+def is_open(number):
+    return os.path.exists(f"/proc/self/fd/{number}") or os.path.islink(f"/proc/self/fd/{number}")
+
+
+def check_later(array, pipe):
+    pipe.recv()
+    pipe.send(list(array))
+
+
+def test_what_its_maker_has_let_go_of_is_not_given_to_others_while_one_still_has_it():
+    context = mp.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = start(context, check_later, context.RawArray("i", [5] * 100), theirs)
+    others = [context.RawArray("i", [6] * 100) for _ in range(50)]
+    ours.send("now")
+
+    assert ours.recv() == [5] * 100
+    assert others
+    end(process)
+    ours.close()
+    theirs.close()
+
+
+def make_and_end(pipe):
+    value = mp.Value("i", 3)
+    pipe.send(value)
+    pipe.recv()
+
+
+def test_a_value_survives_who_made_it(context):
+    ours, theirs = context.Pipe()
+    process = start(context, make_and_end, theirs)
+    value = ours.recv()
+    ours.send("thanks")
+    end(process)
+
+    with value.get_lock():
+        value.value += 1
+    assert value.value == 4
+    assert home.address(value)[0] != home.address(mp.Value("i"))[0]
+    ours.close()
+    theirs.close()
+
+
+def test_what_is_gone_before_it_is_received_is_an_error_that_says_so():
+    context = mp.get_context("fork")
+    ours, theirs = context.Pipe(False)
+    end(start(context, send_pickled, theirs))
+    data = ours.recv_bytes()
+
+    with pytest.raises(FileNotFoundError, match="has ended or closed it before it was received"):
+        pickle.loads(data)
+    ours.close()
+    theirs.close()
+
+
+def send_pickled(pipe):
+    value = mp.RawValue("i")
+    pipe.send_bytes(pickle.dumps(value))
+
+
+def test_a_forked_process_makes_its_own_beside_its_parents():
+    context = mp.get_context("fork")
+    before = context.RawValue("i", 1)
+    ours, theirs = context.Pipe()
+    process = start(context, make_two, theirs)
+    theirs_made = ours.recv()
+    made_here = [context.RawValue("i", 2) for _ in range(10)]
+
+    assert [value.value for value in (before, *theirs_made, *made_here)] == [1, 7, 7] + [2] * 10
+    ours.send("thanks")
+    end(process)
+    ours.close()
+    theirs.close()
+
+
+def make_two(pipe):
+    pipe.send([mp.RawValue("i", 7), mp.RawValue("i", 7)])
+    pipe.recv()
+
+
+def hold(value, pipe):
+    with value.get_lock():
+        pipe.send("held")
+        forever()
+
+
+def test_a_value_whose_user_is_killed_is_usable_and_tells(context):
+    value = context.Value("i", 0)
+    ours, theirs = context.Pipe(False)
+    process = start(context, hold, value, theirs)
+    assert ours.recv() == "held"
+    kill(process)
+
+    with value.get_lock() as got:
+        assert got
+        assert value.get_lock().recovered
+        value.value += 1
+    assert value.value == 1
+    ours.close()
+    theirs.close()
+
+
+def test_a_value_is_read_and_written_by_a_thread_that_has_its_lock_and_waits_for_one_that_has():
+    value = mp.Value("i", 1)
+    seen = []
+    with value.get_lock():
+        value.value += 1
+        thread = threading.Thread(target=lambda: seen.append(value.value))
+        thread.start()
+        value.value += 1
+    thread.join()
+
+    assert seen == [3]
+
+
+@pytest.mark.parametrize("lock", [None, synchronize.Lock, threading.RLock, mp.Manager])
+def test_a_value_takes_any_lock(lock):
+    if lock is mp.Manager:
+        with mp.get_context("fork").Manager() as manager:
+            check_value(manager.RLock())
+    else:
+        check_value(lock and lock())
+
+
+def check_value(lock):
+    value = mp.Value("i", 5, lock=lock)
+    value.value += 1
+    array = mp.Array("i", 3, lock=lock)
+    array[1] = value.value
+
+    assert array[:] == [0, 6, 0]
+
+
+def test_what_is_no_lock_is_refused_and_false_is_none_at_all():
+    with pytest.raises(AttributeError, match="has no method 'acquire'"):
+        mp.Value("i", lock="no lock")
+    assert type(mp.Value("i", lock=False)) is ctypes.c_int
+    assert not hasattr(mp.Array("i", 2, lock=False), "get_lock")
+
+
+def test_a_copy_is_shared_as_well_and_its_own():
+    first = mp.RawValue(Point, 1, 2.0)
+    second = sharedctypes.copy(first)
+    second.x = 5
+
+    assert (first.x, second.x, second.y) == (1, 5, 2.0)
+    assert pickle.loads(pickle.dumps(second)).x == 5
+    pickle.loads(pickle.dumps(second)).x = 6
+    assert second.x == 6
+
+
+def test_an_object_of_the_same_type_that_is_not_shared_is_pickled_as_ever():
+    mp.RawValue("i")
+    mine = ctypes.c_int(4)
+    copied = pickle.loads(pickle.dumps(mine))
+    copied.value = 5
+
+    assert mine.value == 4
+
+
+def test_sizes_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="out of range"):
+        heap.BufferWrapper(-1)
+    with pytest.raises(OverflowError):
+        heap.BufferWrapper(1 << 63)
+    assert len(heap.BufferWrapper(0).create_memoryview()) == 0
+    assert mp.Array("i", 0)[:] == []
+
+
+def test_raw_memory_is_not_sent_to_another_machine_and_says_so(monkeypatch):
+    data = pickle.dumps(mp.RawArray("i", 3))
+    monkeypatch.setattr(home, "here", lambda: "elsewhere")
+    monkeypatch.setattr(heap, "here", lambda: "elsewhere")
+
+    with pytest.raises(OSError, match="cannot be sent to another machine"):
+        pickle.loads(data)
+
+
+@pytest.mark.parametrize(
+    "name", ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Value", "Array"]
+)
+def test_what_is_shared_with_a_lock_is_asked_for_at_home_by_another_machine(monkeypatch, name):
+    thing = getattr(mp, name)(*{"Value": ["i"], "Array": ["i", 3]}.get(name, []))
+    data = pickle.dumps(thing)
+    monkeypatch.setattr(home, "here", lambda: "elsewhere")
+    monkeypatch.setattr(heap, "here", lambda: "elsewhere")
+    monkeypatch.setattr(far, "reach", lambda address, kind: (address, kind))
+
+    assert pickle.loads(data) == (home.address(thing), type(thing))

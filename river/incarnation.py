@@ -25,6 +25,7 @@ from ._core.connection import Connection, pair
 from ._core.direct import TLS, Door, own_addresses
 from ._core.link import Link
 from ._core.loop import Loop
+from ._core.peers import FIRST_LINE
 from ._core.way import Transport
 from .certificates import Authority
 from .hosts import Host
@@ -34,7 +35,7 @@ from .sources import Sources, Supply
 _AGAIN = 30.0  # seconds between two attempts at a direct connection
 _PATIENCE = 5.0  # seconds for whoever turns the loop, and for the end of a login
 
-_numbers = itertools.count(1).__next__  # of lines between machines
+_numbers = itertools.count(FIRST_LINE).__next__  # of lines between machines
 
 
 class Books(Protocol):

@@ -106,6 +106,8 @@ class Channel:
 
     def discard(self) -> None:
         """Let go of what is to be written."""
+        if self.unsent:
+            self.has_moved = False  # what comes another way comes after this, so nobody may have it
         for _, descriptors in self.unsent:
             for descriptor in descriptors:
                 os.close(descriptor)

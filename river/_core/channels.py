@@ -83,6 +83,7 @@ class Channels:
         self._is_closed = False
         self._scratch = bytearray(MOST_BYTES)
         self._theirs: dict[int, int] = {}  # of channels: the inode of the end that was passed on
+        self.spliced: set[int] = set()  # that the other machine is ready for, before we are
 
     def open(self, first: socket.socket | Channel) -> None:
         """The first channel, number 0 at both sides."""
@@ -130,6 +131,7 @@ class Channels:
         """In the driver: tell the machine that a channel may go on without us."""
         if number in self._channels:
             self._link.send(Kind.SPLICE, number, json.dumps(how).encode())
+            self._link.flush()
 
     def relay(self, sock: socket.socket, machine: int) -> None:
         """Carry the bytes of this socket, as a way to (or, from the driver, from) the machine with this epoch."""
@@ -193,6 +195,7 @@ class Channels:
             self._owner.splice(channel, json.loads(bytes(record.payload)))
 
     def _take_spliced(self, record: Record) -> None:
+        self.spliced.add(record.channel)
         self._owner.spliced(record.channel)
 
     def _take_relay(self, record: Record) -> None:
@@ -330,7 +333,7 @@ class Channels:
         self._link.flush()
 
     def finish(self, channel: Channel) -> None:
-        """End such a line, behind what it has said."""
+        """End a channel from here, behind what is still to be sent."""
         channel.pending.append((Kind.END, _CHANNEL.pack(channel.number)))
         self._link.guarded(self._continue)(channel)
         self._link.flush()
@@ -407,7 +410,7 @@ class Channels:
 
     def _write(self, channel: Channel) -> None:
         channel.write()
-        if channel.is_over and not channel.unsent:
+        if channel.is_over and not (channel.unsent or channel.is_held):  # else more comes before that end, the old way
             self._forget(channel)
             return
         self._settle(channel)
@@ -447,6 +450,7 @@ class Channels:
         self.memories.drop(record)
 
     def _take_end(self, record: Record) -> None:
+        self.spliced.discard(record.channel)
         channel = self._channels.get(record.channel)
         if channel is not None:
             channel.is_over = True

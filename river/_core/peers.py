@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .direct import TLS, Door
 
 DRIVER = "driver"  # its name in certificates; the machines' are their epochs
+# Of the lines' numbers: those of channels that begin at one of the two machines are others.
+FIRST_LINE = 1 << 31
 _SILENT = 5.0  # seconds without a word, after which the other way is taken
 _AGAIN = 30.0  # seconds between two attempts at a direct connection
 _SOON = 1.0  # and between two ways through the driver
@@ -124,7 +126,6 @@ class Peer:
         low, high = sorted((peers.epoch, machine))
         self.link = Link(peers.loop, (low * 3 + high) % 2**64, is_low, self)
         self._expected: dict[int, int] = {}  # channels of the driver's link, by the numbers of the lines
-        self._ready: set[int] = set()  # lines for which the other side is ready
         self._relay_at = self._direct_at = float("-inf")
         peers.loop.hurry()
 
@@ -157,17 +158,18 @@ class Peer:
         def ended(channels: Channels, other: int) -> Callable[[], None]:
             def end() -> None:
                 self._expected.pop(line, None)
-                channels.end(other)
+                if (channel := channels.get(other)) is not None:
+                    channels.finish(channel)  # what is still to be sent there may be the last that was written
 
             return end
 
         channel.on_end, twin.on_end = ended(here, line), ended(driver, number)
         channel.on_moved = lambda: here.release(line)
-        if line in self._ready:
+        if line in here.spliced:
             self._move(line)
 
     def _move(self, line: int) -> None:
-        self._ready.discard(line)
+        self.link.channels.spliced.discard(line)
         number = self._expected.get(line)
         if number is not None and self._peers.driver.get(number) is not None:
             self._peers.driver.move(number)
@@ -178,8 +180,6 @@ class Peer:
     def spliced(self, number: int) -> None:
         if number in self._expected:
             self._move(number)
-        else:
-            self._ready.add(number)
 
     def greeted(self) -> None:
         """Nothing has to be done."""

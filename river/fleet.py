@@ -64,6 +64,8 @@ class Plan:
             "env": {**limits, **env},  # known to the supervisor that `launch` starts, but to no other
             "user_env": env,
         }
+        if (far := modules.installed()) is not None:
+            self._options["host"] = far.host
         if memory:
             self._options["soft_memory"], self._options["hard_memory"] = memory
 

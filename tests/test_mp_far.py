@@ -443,3 +443,27 @@ def test_a_listener_is_called_from_another_machine_at_its_own_address(run):
     """)
 
     assert said.split() == ["True", "welcome"]
+
+
+def test_what_is_made_on_one_machine_is_used_by_others_there_and_elsewhere(run):
+    said = run("""
+        def make(offers, users):
+            queue, lock, value = mp.Queue(), mp.Lock(), mp.Value("i", 0)
+            for _ in range(users):
+                offers.put((queue, lock, value))
+            places = sorted(queue.get() for _ in range(users))
+            offers.put((value.value, len(set(places))))
+        def use(offers):
+            queue, lock, value = offers.get()
+            for _ in range(20):
+                with lock:
+                    value.value += 1
+            queue.put(where())
+        offers = mp.Queue()
+        processes = [start(make, offers, 3), *(start(use, offers) for _ in range(3))]
+        for process in processes:
+            process.join()
+        print(*offers.get())
+    """)
+
+    assert said.split() == ["60", "2"]

@@ -35,6 +35,7 @@ from .ledger import Bell
 
 _Key = tuple[str, int]  # the process that asked, and its number there
 _MOST_DESCRIPTORS = 5
+_CARRIED = b"c"
 _numbers: weakref.WeakKeyDictionary[Chute, str] = weakref.WeakKeyDictionary()
 _chutes: weakref.WeakValueDictionary[str, Chute] = weakref.WeakValueDictionary()
 
@@ -284,10 +285,14 @@ def _end_now(post: Any, uuid: str, clerk: Clerk) -> None:
     post.move_out(uuid)
 
 
-def fetch(uuid: str, size: int, is_counted: bool) -> Chute:
-    """The chute with that address, from the process that made it.  Raises VirtualResourceLost."""
+def fetch(uuid: str, size: int, is_counted: bool) -> Chute | None:
+    """The chute with that address, from the process that made it; None if the way there leads over another machine.
+
+    Raises VirtualResourceLost."""
     with streams.dial(uuid[:28] + "00000000", "queue", uuid) as stream:
-        _, ancillary, _, _ = stream.recvmsg(1, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
+        said, ancillary, _, _ = stream.recvmsg(1, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
+    if said == _CARRIED:
+        return None
     if not ancillary:
         raise errors.VirtualResourceLost(
             "the queue is gone: the process that made it has ended, or let go of it" + the_post().doubts(uuid)
@@ -300,7 +305,9 @@ def fetch(uuid: str, size: int, is_counted: bool) -> Chute:
 def _hand_over(stream: socket.socket, is_carried: bool, uuid: str) -> None:
     chute = known(uuid)
     with stream, contextlib.suppress(OSError):  # whoever asked may have ended
-        if chute is not None and not is_carried:
+        if chute is not None and is_carried:
+            stream.send(_CARRIED)
+        elif chute is not None:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", chute.descriptors))]
             stream.sendmsg([b"q"], rights)
 

@@ -19,7 +19,7 @@ import platform
 import weakref
 from typing import Any
 
-from .._core import homes
+from .._core import homes, modules
 from . import streams
 
 _numbers = itertools.count(1).__next__
@@ -32,14 +32,19 @@ _NAMESPACES = ("pid", "mnt", "net", "user")
 
 @functools.lru_cache(maxsize=1)
 def here() -> str:
-    """This machine, as far as it can be shared: a kernel that runs, a user, and the namespaces on it."""
+    """This machine, as far as it can be shared: a kernel that runs, a user, and the namespaces on it.
+
+    It is another one for VMs that were reached over the network, even if that led back here: what goes to them is
+    carried, and no descriptor is."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             kernel = file.read().strip()
         spaces = [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES]
     except OSError:  # not Linux
         kernel, spaces = platform.node(), []
-    return " ".join([kernel, str(os.getuid() if hasattr(os, "getuid") else 0), *spaces])
+    far = modules.installed()
+    name = far.host if far is not None else "driver's"
+    return " ".join([name, kernel, str(os.getuid() if hasattr(os, "getuid") else 0), *spaces])
 
 
 streams.answer_in_thread("shared", f"{__package__}.far")

@@ -107,7 +107,13 @@ class _Base:
         """The chute, fetched now if need be; None on another machine.  Raises VirtualResourceLost."""
         if self._chute is None and self._far is None:
             self._chute = clerk.known(self._uuid) or clerk.fetch(self._uuid, self._size, self._is_counted)
+            if self._chute is None:
+                self._be_far(self._uuid)
         return self._chute
+
+    def _be_far(self, uuid: str) -> None:
+        self._far = river._handle(uuid, self._size)
+        the_post().tell(uuid, "use")
 
     def _put(self, item: Item, block: bool = True, timeout: float | None = None) -> None:
         chute = self._chute or self._reached()
@@ -158,8 +164,7 @@ class _Base:
         if not isinstance(where, str):
             self._far = where
         elif place != here():
-            self._far = river._handle(where, self._size)
-            the_post().tell(where, "use")
+            self._be_far(where)
         else:
             self._uuid = where
             numbers = [descriptor.detach() for descriptor in descriptors]

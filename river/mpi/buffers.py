@@ -1,0 +1,265 @@
+"""The buffer arguments of MPI: what a program writes in their place, as memory, count and datatype.
+
+    array | [buf, type] | [buf, count, type] | [buf, (count, displ), type] | [buf, count, displ, type]      simple
+    [buf, counts] | [buf, (counts, displs), type] | [buf, counts, displs, type]                             vector
+    [buf, types] | [buf, (counts, displs), types] | [buf, counts, displs, types]                            vector_w
+
+buf may be None or BOTTOM (no memory: offsets are addresses), types also the codes that numpy has.
+
+May not: send anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .constants import BOTTOM, ERR_TRUNCATE
+from .datatypes import Datatype
+from .errors import fail
+from .layouts import gather, scatter
+from .memories import memory_of
+
+_NOTHING = memoryview(b"")
+_Types = (Datatype, str)
+
+
+class Buffer:
+    """So many elements of a datatype, from the byte `start` of a memory on.
+
+    memory: bytes, or None for BOTTOM.  data: where the elements lie, if they lie side by side; else None.
+    """
+
+    __slots__ = ("count", "data", "datatype", "memory", "size", "start")
+
+    def __init__(self, memory: memoryview | None, start: int, count: int, datatype: Datatype) -> None:
+        self.memory, self.start, self.count, self.datatype = memory, start, count, datatype
+        layout = datatype.layout
+        self.size = count * layout.size
+        self.data: memoryview | None = None
+        if not self.size:
+            self.data = _NOTHING
+        elif memory is not None and (layout.is_dense or (count == 1 and len(layout.runs) == 1)):
+            first = start + layout.true_lb
+            self.data = memory if not first and len(memory) == self.size else memory[first : first + self.size]
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie side by side, as they are sent."""
+        return self.data is not None
+
+    def bytes(self) -> Any:
+        """What is sent: a view of the memory, or the elements put side by side."""
+        if self.data is not None:
+            return self.data
+        return gather(self.memory, self.start, self.datatype.layout, self.count)
+
+    def unpack(self, data: Any) -> int:
+        """Put what was sent in its place; gives the number of bytes.  Raises ERR_TRUNCATE if it is too much."""
+        length = memoryview(data).nbytes
+        if length > self.size:
+            raise fail(ERR_TRUNCATE, f"{length} bytes came, but there is room for {self.size} only")
+        if not length:
+            return 0
+        if self.data is not None:
+            self.data[:length] = memoryview(data).cast("B")
+        else:
+            scatter(self.memory, self.start, self.datatype.layout, self.count, data)
+        return length
+
+    def block(self, index: int, count: int) -> Buffer:
+        """`count` elements from the element `index` on, which need not be within this one's count."""
+        return Buffer(self.memory, self.start + index * self.datatype.layout.extent, count, self.datatype)
+
+
+class VectorBuffer(Buffer):
+    """A block for each rank: counts and displs in elements; see `part`."""
+
+    __slots__ = ("counts", "displs")
+
+    def __init__(self, memory: memoryview | None, counts: list[int], displs: list[int], datatype: Datatype) -> None:
+        super().__init__(memory, 0, 0, datatype)
+        self.counts, self.displs = counts, displs
+
+    def part(self, rank: int) -> Buffer:
+        """The block of a rank."""
+        return self.block(self.displs[rank], self.counts[rank])
+
+
+def simple(spec: Any, is_writable: bool, blocks: int = 1) -> Buffer:
+    """blocks: in how many the elements are to be, if no count is said; the Buffer is all of them, as one.
+
+    If a count is said it is that of one block."""
+    if isinstance(spec, (list, tuple)):
+        buf, count, displ, datatype = _split_simple(spec)
+    else:
+        buf, count, displ, datatype = spec, None, 0, None
+    memory, found = memory_of(buf, is_writable)
+    kind = found if datatype is None else as_datatype(datatype)
+    if kind is None:
+        raise ValueError("no datatype is said, and there is no buffer to take it from")
+    if displ < 0:
+        raise ValueError(f"a displacement is at least 0, not {displ}")
+    if count is not None and count < 0:
+        raise ValueError(f"a count is at least 0, not {count}")
+    if memory is None and buf is not BOTTOM and (count or displ):
+        raise ValueError(f"the buffer is None, but {count or 0} elements at {displ} are asked for")
+    start = displ * kind.layout.extent if displ else 0
+    if count is not None:
+        total = count * blocks
+    else:
+        total = 0 if memory is None else _fitting(len(memory) - start, kind)
+        if blocks > 1 and total % blocks:
+            raise ValueError(f"{total} elements cannot be divided among {blocks} ranks; say a count")
+    _check_room(memory, start, total, kind)
+    return Buffer(memory, start, total, kind)
+
+
+def vector(spec: Any, is_writable: bool, blocks: int) -> VectorBuffer:
+    """With a count and a displacement for each of so many blocks."""
+    if isinstance(spec, (list, tuple)):
+        buf, counts, displs, datatype = _split_vector(spec)
+    else:
+        buf, counts, displs, datatype = spec, None, None, None
+    memory, found = memory_of(buf, is_writable)
+    kind = found if datatype is None else as_datatype(datatype)
+    if kind is None:
+        raise ValueError("no datatype is said, and there is no buffer to take it from")
+    if counts is None:
+        total = 0 if memory is None else _fitting(len(memory), kind)
+        if total % blocks:
+            raise ValueError(f"{total} elements cannot be divided among {blocks} ranks; say counts")
+        counts = total // blocks
+    many = _numbers(counts, blocks, "counts")
+    if displs is None:
+        places = _running(many)
+    elif hasattr(displs, "__index__"):
+        places = [index * displs for index in range(blocks)]
+    else:
+        places = _numbers(displs, blocks, "displacements")
+    for place, count in zip(places, many, strict=True):
+        _check_room(memory, place * kind.layout.extent, count, kind)
+    return VectorBuffer(memory, many, places, kind)
+
+
+def vector_w(spec: Any, is_writable: bool, blocks: int) -> list[Buffer]:
+    """With a count, a displacement in bytes and a datatype for each of so many blocks."""
+    if not isinstance(spec, (list, tuple)):
+        raise TypeError(f"a list or tuple of 2 to 4 items is expected, not {type(spec).__name__}")
+    if len(spec) == 2:
+        (buf, types), counts, displs = spec, None, None
+    elif len(spec) == 3:
+        buf, both, types = spec
+        counts, displs = both
+    elif len(spec) == 4:
+        buf, counts, displs, types = spec
+    else:
+        raise ValueError(f"2 to 4 items are expected, not {len(spec)}")
+    memory, _ = memory_of(buf, is_writable)
+    kinds = [types] * blocks if isinstance(types, _Types) else list(types)
+    if len(kinds) != blocks:
+        raise ValueError(f"{blocks} datatypes are expected, not {len(kinds)}")
+    many = [1] * blocks if counts is None else _numbers(counts, blocks, "counts")
+    places = [0] * blocks if displs is None else _numbers(displs, blocks, "displacements")
+    of = zip(places, many, (as_datatype(kind) for kind in kinds), strict=True)
+    return [Buffer(memory, place, count, kind) for place, count, kind in of]
+
+
+def as_datatype(spec: Any) -> Datatype:
+    """From a Datatype, or a code."""
+    if isinstance(spec, Datatype):
+        return spec
+    if isinstance(spec, str):
+        return Datatype.fromcode(spec)  # type: ignore[no-any-return]
+    raise TypeError(f"a datatype or a code such as 'i' is expected, not {spec!r}")
+
+
+def _split_simple(spec: Any) -> tuple[Any, int | None, int, Any]:
+    buf, count, displ, datatype = None, None, None, None
+    if len(spec) == 2:
+        buf, second = spec
+        if isinstance(second, _Types):
+            datatype = second
+        else:
+            count = second
+    elif len(spec) == 3:
+        buf, count, datatype = spec
+    elif len(spec) == 4:
+        buf, count, displ, datatype = spec
+    elif len(spec) == 1:
+        (buf,) = spec
+    else:
+        raise ValueError(f"a buffer is said by 2 to 4 items, not {len(spec)}")
+    if isinstance(count, (list, tuple)):
+        if len(count) != 2 or displ is not None:
+            raise ValueError(f"(count, displacement) is expected, not {count!r}")
+        count, displ = count
+    return buf, None if count is None else _number(count), 0 if displ is None else _number(displ), datatype
+
+
+def _split_vector(spec: Any) -> tuple[Any, Any, Any, Any]:
+    counts = displs = datatype = None
+    if len(spec) == 2:
+        buf, second = spec
+        if isinstance(second, _Types):
+            datatype = second
+        else:
+            counts = second
+    elif len(spec) == 3:
+        buf, counts, datatype = spec
+    elif len(spec) == 4:
+        buf, counts, displs, datatype = spec
+    elif len(spec) == 1:
+        (buf,) = spec
+    else:
+        raise ValueError(f"a buffer is said by 2 to 4 items, not {len(spec)}")
+    if displs is None and isinstance(counts, tuple) and len(counts) == 2 and not hasattr(counts[0], "__index__"):
+        counts, displs = counts
+    return buf, counts, displs, datatype
+
+
+def _number(value: Any) -> int:
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"an integer is expected, not {value!r}")
+    return int(value.__index__())
+
+
+def _numbers(values: Any, blocks: int, what: str) -> list[int]:
+    """One for each block; one number stands for as many."""
+    if hasattr(values, "__index__") and not getattr(values, "shape", ()):
+        return [_number(values)] * blocks
+    numbers = [_number(value) for value in values]
+    if len(numbers) != blocks:
+        raise ValueError(f"{blocks} {what} are expected, one for each rank, not {len(numbers)}")
+    return numbers
+
+
+def _running(counts: list[int]) -> list[int]:
+    places, place = [], 0
+    for count in counts:
+        places.append(place)
+        place += count
+    return places
+
+
+def _fitting(length: int, kind: Datatype) -> int:
+    """How many elements there are in so many bytes."""
+    if length <= 0:
+        return 0
+    layout = kind.layout
+    if layout.extent <= 0:
+        raise ValueError(f"the count cannot be told: elements of {kind!r} have an extent of {layout.extent}")
+    count, rest = divmod(length, layout.extent)
+    if rest and count * layout.extent + layout.true_ub <= length:
+        return count + 1
+    if rest:
+        raise ValueError(f"{length} bytes are no whole number of elements of {layout.extent} bytes; say a count")
+    return count
+
+
+def _check_room(memory: memoryview | None, start: int, count: int, kind: Datatype) -> None:
+    if memory is None or count <= 0:
+        return
+    layout = kind.layout
+    last = start + (count - 1) * layout.extent
+    if min(start, last) + layout.true_lb < 0 or max(start, last) + layout.true_ub > len(memory):
+        raise ValueError(f"{count} elements of {kind!r} from byte {start} on are not within {len(memory)} bytes")

@@ -1,0 +1,365 @@
+"""Datatype: the handle of a layout, and all the ways to make one of another.
+
+May not: know buffers; `packing` moves data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import arrays, basics
+from . import constants as c
+from .attributes import Attributes
+from .constants import ERR_ARG, ERR_TYPE
+from .errors import fail
+from .handles import Handle
+from .layouts import Layout, bounded
+
+
+class Datatype(Attributes, Handle):
+    """What the elements of a buffer are, and where they lie."""
+
+    __slots__ = ()
+    _named: Layout | None
+
+    @property
+    def layout(self) -> Layout:
+        """Where the elements lie; raises ERR_TYPE for the null datatype."""
+        if self._named is None:
+            raise fail(ERR_TYPE, "the null datatype has neither size nor elements")
+        return self._named
+
+    # -- what it is
+
+    def Get_size(self) -> int:
+        """Give the number of bytes of data in one element."""
+        return self.layout.size
+
+    def Get_extent(self) -> tuple[int, int]:
+        """Give the lower bound and the extent, in bytes."""
+        return self.layout.lb, self.layout.extent
+
+    def Get_true_extent(self) -> tuple[int, int]:
+        """Give where the data begin, and the bytes from there to their end."""
+        return self.layout.true_lb, self.layout.true_ub - self.layout.true_lb
+
+    size = property(Get_size, doc="Bytes of data in one element.")
+    extent = property(lambda self: self.layout.extent, doc="Bytes from one element to the next.")
+    lb = property(lambda self: self.layout.lb, doc="Lower bound.")
+    ub = property(lambda self: self.layout.ub, doc="Upper bound.")
+    true_extent = property(lambda self: self.Get_true_extent()[1], doc="Bytes from the first of the data to the last.")
+    true_lb = property(lambda self: self.layout.true_lb, doc="Where the data begin.")
+    true_ub = property(lambda self: self.layout.true_ub, doc="Where the data end.")
+
+    def Get_name(self) -> str:
+        """Give the name."""
+        return "MPI_DATATYPE_NULL" if self._named is None else self._named.name
+
+    def Set_name(self, name: str) -> None:
+        """Set the name."""
+        self.layout.name = name
+
+    name = property(Get_name, Set_name, doc="Its name.")
+
+    def Get_envelope(self) -> tuple[int, int, int, int, int]:
+        """Give how many integers, addresses, counts and datatypes it was made with, and the combiner."""
+        layout = self.layout
+        integers, addresses, counts, types = layout.made
+        return len(integers), len(addresses), len(counts), len(types), layout.combiner
+
+    def Get_contents(self) -> tuple[list[int], list[int], list[int], list[Datatype]]:
+        """Give the integers, addresses, counts and datatypes that it was made with."""
+        if self.combiner == c.COMBINER_NAMED:
+            raise fail(ERR_TYPE, f"{self.name} is predefined: it was made of nothing")
+        integers, addresses, counts, types = self.layout.made
+        return list(integers), list(addresses), list(counts), [_of(layout) for layout in types]
+
+    envelope = property(Get_envelope, doc="What Get_envelope gives.")
+    contents = property(Get_contents, doc="What Get_contents gives.")
+    combiner = property(lambda self: self.layout.combiner, doc="By which way it was made.")
+    is_named = property(lambda self: self.combiner == c.COMBINER_NAMED, doc="Whether it has its name from MPI.")
+
+    @property
+    def is_predefined(self) -> bool:
+        """Whether it was there from the start, or is null."""
+        return self._named is None or self.combiner in _NAMED
+
+    def decode(self) -> tuple[Datatype, str, dict[str, Any]]:
+        """Give what it was made of, the name of the way, and the arguments."""
+        return arrays.decode(self)
+
+    # -- how another is made
+
+    def Dup(self) -> Any:
+        """Make another that is equal in all but identity."""
+        old = self.layout
+        made = bounded([(0, 1, old)], old.lb, old.ub)
+        made.is_resized, made.typecode = old.is_resized, old.typecode
+        self._copy_attributes(made)
+        return self._made(made, c.COMBINER_DUP, types=[old])
+
+    Create_dup = Dup
+
+    def Create_contiguous(self, count: int) -> Any:
+        """Make one of so many elements side by side."""
+        _check(count)
+        return self._made(bounded([(0, count, self.layout)]), c.COMBINER_CONTIGUOUS, [count])
+
+    def Create_vector(self, count: int, blocklength: int, stride: int) -> Any:
+        """Make one of blocks with equal distances, in elements."""
+        made = self._strided(count, blocklength, stride * self.layout.extent)
+        return self._made(made, c.COMBINER_VECTOR, [count, blocklength, stride])
+
+    def Create_hvector(self, count: int, blocklength: int, stride: int) -> Any:
+        """Make one of blocks with equal distances, in bytes."""
+        return self._made(self._strided(count, blocklength, stride), c.COMBINER_HVECTOR, [count, blocklength], [stride])
+
+    def _strided(self, count: int, blocklength: int, stride: int) -> Layout:
+        _check(count, blocklength)
+        return bounded((index * stride, blocklength, self.layout) for index in range(count))
+
+    def Create_indexed(self, blocklengths: Sequence[int], displacements: Sequence[int]) -> Any:
+        """Make one of blocks of any lengths at any places, in elements."""
+        lengths, places = _paired(blocklengths, displacements)
+        made = self._placed(lengths, [place * self.layout.extent for place in places])
+        return self._made(made, c.COMBINER_INDEXED, [len(lengths), *lengths, *places])
+
+    def Create_hindexed(self, blocklengths: Sequence[int], displacements: Sequence[int]) -> Any:
+        """Make one of blocks of any lengths at any places, in bytes."""
+        lengths, places = _paired(blocklengths, displacements)
+        made = self._placed(lengths, places)
+        return self._made(made, c.COMBINER_HINDEXED, [len(lengths), *lengths], places)
+
+    def Create_indexed_block(self, blocklength: int, displacements: Sequence[int]) -> Any:
+        """Make one of blocks of one length at any places, in elements."""
+        places = list(displacements)
+        made = self._placed([blocklength] * len(places), [place * self.layout.extent for place in places])
+        return self._made(made, c.COMBINER_INDEXED_BLOCK, [len(places), blocklength, *places])
+
+    def Create_hindexed_block(self, blocklength: int, displacements: Sequence[int]) -> Any:
+        """Make one of blocks of one length at any places, in bytes."""
+        places = list(displacements)
+        made = self._placed([blocklength] * len(places), places)
+        return self._made(made, c.COMBINER_HINDEXED_BLOCK, [len(places), blocklength], places)
+
+    def _placed(self, lengths: list[int], places: list[int]) -> Layout:
+        _check(*lengths)
+        layout = self.layout
+        return bounded((place, length, layout) for length, place in zip(lengths, places, strict=True))
+
+    @classmethod
+    def Create_struct(
+        cls, blocklengths: Sequence[int], displacements: Sequence[int], datatypes: Sequence[Datatype]
+    ) -> Any:
+        """Make one of blocks of any datatypes at any places, in bytes."""
+        lengths, places = _paired(blocklengths, displacements)
+        layouts = [datatype.layout for datatype in datatypes]
+        if len(layouts) != len(lengths):
+            raise ValueError(f"{len(lengths)} lengths of blocks, but {len(layouts)} datatypes")
+        _check(*lengths)
+        made = bounded(zip(places, lengths, layouts, strict=True), padded=True)
+        return cls._new(made, c.COMBINER_STRUCT, [len(lengths), *lengths], places, layouts)
+
+    def Create_subarray(
+        self, sizes: Sequence[int], subsizes: Sequence[int], starts: Sequence[int], order: int = c.ORDER_C
+    ) -> Any:
+        """Make one of a part of an array of any number of dimensions."""
+        lists = list(sizes), list(subsizes), list(starts)
+        made = arrays.subarray(self.layout, *lists, order)
+        numbers = [len(lists[0]), *lists[0], *lists[1], *lists[2], order]
+        return self._made(made, c.COMBINER_SUBARRAY, numbers)
+
+    def Create_darray(
+        self,
+        size: int,
+        rank: int,
+        gsizes: Sequence[int],
+        distribs: Sequence[int],
+        dargs: Sequence[int],
+        psizes: Sequence[int],
+        order: int = c.ORDER_C,
+    ) -> Any:
+        """Make one of the part of a distributed array that a rank has."""
+        lists = list(gsizes), list(distribs), list(dargs), list(psizes)
+        made = arrays.darray(self.layout, size, rank, *lists, order)
+        numbers = [size, rank, len(lists[0]), *lists[0], *lists[1], *lists[2], *lists[3], order]
+        return self._made(made, c.COMBINER_DARRAY, numbers)
+
+    def Create_resized(self, lb: int, extent: int) -> Any:
+        """Make one with other bounds."""
+        made = bounded([(0, 1, self.layout)], lb, lb + extent)
+        return self._made(made, c.COMBINER_RESIZED, [], [lb, extent])
+
+    Resized = Create_resized
+
+    @classmethod
+    def Get_value_index(cls, value: Datatype, index: Datatype) -> Any:
+        """Give the predefined pair of a value and an index, or null."""
+        for name in basics.PAIRS:
+            pair = predefined[name].layout
+            if [piece.basic for piece in pair.pieces] == [value.layout, index.layout]:
+                return predefined[name]
+            if (pair.size, value.layout, index.layout) == (8, pair.pieces[0].basic, pair.pieces[0].basic):
+                return predefined[name]
+        return DATATYPE_NULL
+
+    @classmethod
+    def Create_f90_integer(cls, r: int) -> Any:
+        """Make an integer of so many decimal digits."""
+        size = next((size for digits, size in ((2, 1), (4, 2), (9, 4), (18, 8)) if r <= digits), 0)
+        return cls._fortran("INTEGER", size, c.COMBINER_F90_INTEGER, [r])
+
+    @classmethod
+    def Create_f90_real(cls, p: int, r: int) -> Any:
+        """Make a real number of so many digits and such a range."""
+        return cls._fortran("REAL", _bytes_for(p, r), c.COMBINER_F90_REAL, [p, r])
+
+    @classmethod
+    def Create_f90_complex(cls, p: int, r: int) -> Any:
+        """Make a complex number of so many digits and such a range."""
+        return cls._fortran("COMPLEX", 2 * _bytes_for(p, r), c.COMBINER_F90_COMPLEX, [p, r])
+
+    @classmethod
+    def _fortran(cls, kind: str, size: int, combiner: int, numbers: list[int]) -> Any:
+        base = predefined.get(f"{kind}{size}")
+        if not base:
+            raise fail(ERR_ARG, f"no {kind.lower()} has as much as {numbers}")
+        key = combiner, *numbers
+        if key not in _fortran_layouts:
+            old = base.layout
+            made = bounded([(0, 1, old)])
+            made.typecode = old.typecode
+            made.combiner, made.made = combiner, (numbers, [], [], [])
+            _fortran_layouts[key] = made
+        return cls._of(_fortran_layouts[key])
+
+    @classmethod
+    def Match_size(cls, typeclass: int, size: int) -> Any:
+        """Find the predefined datatype of a class and a size."""
+        kinds = {c.TYPECLASS_INTEGER: "INTEGER", c.TYPECLASS_REAL: "REAL", c.TYPECLASS_COMPLEX: "COMPLEX"}
+        kinds[c.TYPECLASS_LOGICAL] = "LOGICAL"
+        found = predefined.get(f"{kinds.get(typeclass)}{size}")
+        if not found:
+            raise fail(ERR_ARG, f"no datatype of class {typeclass} has {size} bytes")
+        return found
+
+    def Commit(self) -> Any:
+        """Do nothing but for tradition: a datatype can be used at once."""
+        self.layout  # noqa: B018 - raises for the null datatype
+        return self
+
+    def Free(self) -> None:
+        """Name nothing from now on; what was made of it stays."""
+        if self.is_predefined:
+            raise fail(ERR_TYPE, f"{self.name} is not to be freed")
+        self._delete_attributes()
+        super().Free()
+
+    def __reduce__(self) -> Any:
+        if self._constant:
+            return super().__reduce__()
+        base, how, arguments = self.decode()
+        if how in ("NAMED", "DUP"):
+            return type(self), (base,)
+        return _rebuilt, (type(self), base, how, arguments)
+
+    # -- codes
+
+    @property
+    def typechar(self) -> str:
+        """The character that numpy has for it; 'V' if it has none."""
+        return self.layout.typecode or "V"
+
+    @property
+    def typestr(self) -> str:
+        """The string that numpy has for it, without byte order."""
+        return arrays.typestr(self.layout)
+
+    def tocode(self) -> str:
+        """Give the code of one element: a character, or a kind and a size."""
+        return arrays.code_of(self)
+
+    @classmethod
+    def fromcode(cls, code: str) -> Any:
+        """Find the predefined datatype of a code."""
+        return from_code(code)
+
+    def _made(
+        self,
+        made: Layout,
+        combiner: int,
+        integers: Sequence[int] = (),
+        addresses: Sequence[int] = (),
+        types: list[Layout] | None = None,
+    ) -> Any:
+        return self._new(made, combiner, integers, addresses, types or [self.layout])
+
+    @classmethod
+    def _new(
+        cls, made: Layout, combiner: int, integers: Sequence[int], addresses: Sequence[int], types: list[Layout]
+    ) -> Any:
+        made.combiner, made.made = combiner, (list(integers), list(addresses), [], types)
+        return cls._of(made)
+
+
+_NAMED = (c.COMBINER_NAMED, c.COMBINER_F90_INTEGER, c.COMBINER_F90_REAL, c.COMBINER_F90_COMPLEX)
+_fortran_layouts: dict[Any, Layout] = {}
+
+
+def _of(layout: Layout) -> Datatype:
+    """The handle of a layout: the predefined one, if there is one."""
+    made: Datatype = _by_layout.get(layout) or Datatype._of(layout)
+    return made
+
+
+def _rebuilt(cls: Any, base: Any, how: str, arguments: dict[str, Any]) -> Any:
+    return arrays.encode(cls, base, how, arguments)
+
+
+def _bytes_for(digits: int, decades: int) -> int:
+    for size, most, reach in ((4, 6, 37), (8, 15, 307), (16, 33, 4931)):
+        if (digits == c.UNDEFINED or digits <= most) and (decades == c.UNDEFINED or decades <= reach):
+            return size
+    return 0
+
+
+def _check(*counts: int) -> None:
+    for count in counts:
+        if count < 0:
+            raise fail(ERR_ARG, f"a count is at least 0, not {count}")
+
+
+def _paired(lengths: Sequence[int], places: Sequence[int]) -> tuple[list[int], list[int]]:
+    both = list(lengths), list(places)
+    if len(both[0]) != len(both[1]):
+        raise ValueError(f"{len(both[0])} lengths of blocks, but {len(both[1])} displacements")
+    return both
+
+
+def _all() -> dict[str, Datatype]:
+    made: dict[str, Datatype] = {}
+    for name, layout in basics.predefined().items():
+        layout.combiner = c.COMBINER_NAMED
+        made[name] = Datatype._predefine(name, layout)
+    for name in basics.MISSING:
+        made[name] = Datatype._predefine(name)
+    for name, other in basics.SAME.items():
+        made[name] = made[other]
+    return made
+
+
+DATATYPE_NULL: Datatype = Datatype._predefine("DATATYPE_NULL")
+# By name; `MPI` takes them all from here.
+predefined = _all()
+_by_layout = {datatype._named: datatype for datatype in reversed(list(predefined.values())) if datatype._named}
+_by_code = {code: predefined[name] for code, name in basics.BY_CODE.items()}
+
+
+def from_code(code: str) -> Datatype:
+    """The predefined datatype of a code such as 'i', 'f8' or '<d'; raises KeyError."""
+    found = _by_code.get(code)
+    return _by_code[code.lstrip("@=<")] if found is None else found
+
+
+BYTE, INT, DOUBLE, PACKED, CHAR = (predefined[name] for name in ("BYTE", "INT", "DOUBLE", "PACKED", "CHAR"))

@@ -256,12 +256,8 @@ class Datatype(Attributes, Handle):
         self._delete_attributes()
         super().Free()
 
-    def __reduce__(self) -> Any:
-        if self._constant:
-            return super().__reduce__()
+    def _reduced(self) -> Any:
         base, how, arguments = self.decode()
-        if how in ("NAMED", "DUP"):
-            return type(self), (base,)
         return _rebuilt, (type(self), base, how, arguments)
 
     # -- codes
@@ -309,8 +305,8 @@ _fortran_layouts: dict[Any, Layout] = {}
 
 def _of(layout: Layout) -> Datatype:
     """The handle of a layout: the predefined one, if there is one."""
-    made: Datatype = _by_layout.get(layout) or Datatype._of(layout)
-    return made
+    made: Datatype = Datatype._of(layout)
+    return made._twin or made  # type: ignore[return-value]
 
 
 def _rebuilt(cls: Any, base: Any, how: str, arguments: dict[str, Any]) -> Any:
@@ -352,7 +348,6 @@ def _all() -> dict[str, Datatype]:
 DATATYPE_NULL: Datatype = Datatype._predefine("DATATYPE_NULL")
 # By name; `MPI` takes them all from here.
 predefined = _all()
-_by_layout = {datatype._named: datatype for datatype in reversed(list(predefined.values())) if datatype._named}
 _by_code = {code: predefined[name] for code, name in basics.BY_CODE.items()}
 
 

@@ -2,8 +2,8 @@
 
     handle --_named--> what it names (a layout, an operation, a context ...), or None: the null handle
 
-Two handles are equal if they name the same thing; a handle that was made from another names the same.  Only the
-predefined ones can be pickled, by the name that they have in MPI, and are the same object where they arrive.
+Two handles are equal if they name the same thing; a handle that was made from another names the same.  The
+predefined ones are pickled by the name that they have in MPI, and are the same objects where they arrive.
 
 May not: know what is named.
 """
@@ -18,6 +18,7 @@ from .constants import ERR_ARG
 from .errors import fail
 
 _constants: dict[str, Handle] = {}
+_twins: dict[tuple[type, int], Handle] = {}  # by class and by the identity of what is named
 # What has been given a number, for programs that pass handles on as integers.
 _numbered: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
@@ -58,6 +59,7 @@ class Handle:
     def _predefine(cls, name: str, named: Any = None) -> Any:
         self = _constants[name] = cls._of(named)
         self._constant = name
+        _twins.setdefault((self._base, id(named)), self)
         return self
 
     def __bool__(self) -> bool:
@@ -74,14 +76,23 @@ class Handle:
         return f"<MPI.{self._constant or type(self).__name__}{'' if self else ' null' if not self._constant else ''}>"
 
     def __reduce__(self) -> Any:
-        if not self._constant:
-            raise ValueError(f"cannot pickle a {type(self).__name__} that is not predefined")
-        return constant, (self._constant,)
+        if self._constant:
+            return constant, (self._constant,)
+        twin = self._twin
+        return self._reduced() if twin is None else (type(self), (twin,))
+
+    def _reduced(self) -> Any:
+        raise ValueError(f"a {type(self).__name__} can be pickled only if it is predefined")
+
+    @property
+    def _twin(self) -> Handle | None:
+        """The predefined handle that names the same."""
+        return _twins.get((self._base, id(self._named)))
 
     @property
     def is_predefined(self) -> bool:
         """Whether it was there from the start, or is null."""
-        return not self or any(other._named is self._named and other == self for other in _constants.values())
+        return not self or self._twin is not None
 
     def toint(self) -> int:
         """Give the number that stands for what this names; 0 is nothing."""

@@ -1,0 +1,239 @@
+"""Op: the operations of reductions, on objects and on memory.
+
+On memory numpy does the work if it is there; else `array` and a loop, for the types that Python itself has.
+Always b = a op b, where a comes of the lower ranks; who keeps to the order of ranks has the same result each time.
+
+May not: send anything; the collectives do.
+"""
+
+from __future__ import annotations
+
+import array
+import operator
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from .buffers import simple
+from .constants import ERR_OP
+from .datatypes import Datatype
+from .errors import fail
+from .handles import Handle
+from .layouts import Layout, gather, scatter
+
+_INTEGERS, _REALS, _COMPLEX = "bhilqpBHILQ", "efdg", "FDG"
+
+
+class Operation:
+    """What an op names.  on_objects: of two objects; ufunc: numpy's name for it, and for which codes it is.
+
+    function: the program's own, in place of these: function(a, b, datatype), which changes b."""
+
+    __slots__ = ("__weakref__", "codes", "commutes", "function", "name", "on_objects", "ufunc")
+
+    def __init__(
+        self,
+        name: str,
+        on_objects: Callable[[Any, Any], Any],
+        ufunc: str = "",
+        codes: str = "",
+        function: Any = None,
+        commutes: bool = True,
+    ) -> None:
+        self.name, self.on_objects, self.ufunc, self.codes = name, on_objects, ufunc, codes
+        self.function, self.commutes = function, commutes
+
+
+class Op(Handle):
+    """An operation of a reduction."""
+
+    __slots__ = ()
+    _named: Operation | None
+
+    @property
+    def operation(self) -> Operation:
+        """What is done; raises ERR_OP for the null op."""
+        if self._named is None:
+            raise fail(ERR_OP, "the null operation does nothing")
+        return self._named
+
+    def __call__(self, x: Any, y: Any) -> Any:
+        if self._named is None:
+            raise ValueError("the null operation cannot be called")
+        return self._named.on_objects(x, y)
+
+    @classmethod
+    def Create(cls, function: Callable[[Any, Any, Any], Any], commute: bool = False) -> Any:
+        """Make one of a function(a, b, datatype) that changes b; of objects it gives the result, datatype is None."""
+        if not callable(function):
+            raise TypeError(f"an operation is a function, not {function!r}")
+        name = getattr(function, "__name__", "function")
+        return cls._of(Operation(name, lambda x, y: function(x, y, None), "", "", function, bool(commute)))
+
+    def Free(self) -> None:
+        """Name nothing from now on."""
+        if self.is_predefined:
+            raise fail(ERR_OP, f"{self!r} is not to be freed")
+        super().Free()
+
+    def Is_commutative(self) -> bool:
+        """Say whether the order of operands makes no difference."""
+        return self.operation.commutes
+
+    is_commutative = property(Is_commutative, doc="Whether the order of operands makes no difference.")
+
+    def Reduce_local(self, inbuf: Any, inoutbuf: Any) -> None:
+        """Combine two buffers of this process into the second."""
+        first, second = simple(inbuf, False), simple(inoutbuf, True)
+        if first.datatype != second.datatype:
+            raise ValueError(f"the buffers are of {first.datatype!r} and of {second.datatype!r}")
+        if first.count != second.count:
+            raise ValueError(f"the buffers have {first.count} and {second.count} elements")
+        data = memoryview(bytearray(second.bytes()) if second.data is None else second.data)
+        self.combine(first.bytes(), data, second.count, second.datatype)
+        if second.data is None:
+            second.unpack(data)
+
+    def combine(self, a: Any, b: memoryview, count: int, datatype: Datatype) -> None:
+        """b = a op b on elements as they are sent, side by side; b is written to."""
+        operation, layout = self.operation, datatype.layout
+        if not count:
+            return
+        if operation.function is not None:
+            _call(operation.function, a, b, count, datatype)
+        elif operation.name == "REPLACE":
+            b[:] = a
+        elif operation.name in ("MAXLOC", "MINLOC"):
+            _locate(operation, memoryview(a), b, count, layout)
+        elif operation.name != "NO_OP":
+            if not layout.typecode or layout.typecode not in operation.codes:
+                raise fail(ERR_OP, f"{operation.name} is not for elements of {datatype!r}")
+            _combine(operation, a, b, layout.typecode)
+
+    def toint(self) -> int:
+        """Give the number that stands for what this names; -1 for one that the program made."""
+        return super().toint() if self.is_predefined else -1
+
+    def _reduced(self) -> Any:
+        operation = self.operation
+        return _remade, (type(self), operation.function, operation.commutes)
+
+
+def _remade(cls: Any, function: Any, commutes: bool) -> Any:
+    return cls.Create(function, commutes)
+
+
+def _numpy() -> Any:
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return numpy
+
+
+def _combine(operation: Operation, a: Any, b: memoryview, code: str) -> None:
+    code = "q" if code == "p" else code
+    numpy = _numpy()
+    if numpy is not None:
+        target = numpy.frombuffer(b, code)
+        with numpy.errstate(all="ignore"):  # what overflows, overflows as in C
+            getattr(numpy, operation.ufunc)(numpy.frombuffer(a, code), target, out=target)
+        return
+    try:
+        first, second = (memoryview(each).cast("B").cast(code) for each in (a, b))  # type: ignore[call-overload]
+    except ValueError:
+        raise fail(ERR_OP, f"{operation.name} of elements with the code {code!r} needs numpy") from None
+    combined = [operation.on_objects(x, y) for x, y in zip(first, second, strict=True)]
+    if code in _INTEGERS and operation.name in ("SUM", "PROD"):
+        combined = [_wrapped(value, code) for value in combined]
+    second[:] = memoryview(array.array(code, combined)) if code != "?" else memoryview(bytes(combined)).cast("?")
+
+
+def _wrapped(value: int, code: str) -> int:
+    """As C's integers overflow."""
+    bits = 8 * struct.calcsize(code)
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if code.islower() and value >> (bits - 1) else value
+
+
+def _locate(operation: Operation, a: memoryview, b: memoryview, count: int, layout: Layout) -> None:
+    """Of pairs of a value and an index, which may be packed without gaps."""
+    if len(layout.pieces) == 2 and layout.typecode == "V":
+        value, index = (piece.basic for piece in layout.pieces)
+    elif layout.typecode == "V" and len(layout.pieces) == 1 and layout.pieces[0].many == 2:
+        value = index = layout.pieces[0].basic
+    else:
+        raise fail(ERR_OP, f"{operation.name} is for pairs of a value and an index, such as DOUBLE_INT")
+    numpy = _numpy()
+    if numpy is not None:
+        kind = numpy.dtype([("value", f"{value.typecode}"), ("index", f"{index.typecode}")])
+        first, second = numpy.frombuffer(a, kind), numpy.frombuffer(b, kind)
+        x, y = first["value"], second["value"]
+        is_better = x > y if operation.name == "MAXLOC" else x < y
+        is_better |= (x == y) & (first["index"] < second["index"])
+        second[is_better] = first[is_better]
+        return
+    pair = struct.Struct(f"={value.typecode}{index.typecode}".replace("l", "q" if value.size == 8 else "l"))
+    for at in range(0, count * pair.size, pair.size):
+        pair.pack_into(b, at, *operation.on_objects(pair.unpack_from(a, at), pair.unpack_from(b, at)))
+
+
+def _call(function: Any, a: Any, b: memoryview, count: int, datatype: Datatype) -> None:
+    """The program's function on elements as they lie in its own memory, with their gaps."""
+    layout = datatype.layout
+    if layout.is_dense:
+        function(memoryview(a), b, datatype)
+        return
+    size = max((count - 1) * layout.extent + layout.true_ub, count * layout.extent)
+    first, second = memoryview(bytearray(size)), memoryview(bytearray(size))
+    scatter(first, 0, layout, count, a)
+    scatter(second, 0, layout, count, b)
+    function(first, second, datatype)
+    b[:] = gather(second, 0, layout, count)
+
+
+def _located(is_better: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
+    def choose(x: Any, y: Any) -> Any:
+        (u, i), (v, j) = x, y
+        if is_better(u, v):
+            return u, i
+        if u == v:
+            return u, (j if j < i else i)
+        return v, j
+
+    return choose
+
+
+def _is_both(x: Any, y: Any) -> bool:
+    return bool(x) & bool(y)
+
+
+def _is_any(x: Any, y: Any) -> bool:
+    return bool(x) | bool(y)
+
+
+def _is_one(x: Any, y: Any) -> bool:
+    return bool(x) ^ bool(y)
+
+
+_WHOLE, _NUMBERS = _INTEGERS + "?", _INTEGERS + _REALS
+_PREDEFINED = (
+    Operation("MAX", lambda x, y: y if y > x else x, "maximum", _NUMBERS),
+    Operation("MIN", lambda x, y: y if y < x else x, "minimum", _NUMBERS),
+    Operation("SUM", operator.add, "add", _NUMBERS + _COMPLEX),
+    Operation("PROD", operator.mul, "multiply", _NUMBERS + _COMPLEX),
+    Operation("LAND", _is_both, "logical_and", _WHOLE),
+    Operation("BAND", operator.and_, "bitwise_and", _INTEGERS),
+    Operation("LOR", _is_any, "logical_or", _WHOLE),
+    Operation("BOR", operator.or_, "bitwise_or", _INTEGERS),
+    Operation("LXOR", _is_one, "logical_xor", _WHOLE),
+    Operation("BXOR", operator.xor, "bitwise_xor", _INTEGERS),
+    Operation("MAXLOC", _located(operator.gt)),
+    Operation("MINLOC", _located(operator.lt)),
+    Operation("REPLACE", lambda x, y: y, commutes=False),
+    Operation("NO_OP", lambda x, y: x, commutes=False),
+)
+OP_NULL: Op = Op._predefine("OP_NULL")
+# By name; `MPI` takes them all from here.
+predefined: dict[str, Op] = {each.name: Op._predefine(each.name, each) for each in _PREDEFINED}
+SUM, MAX, MIN, MAXLOC, MINLOC = (predefined[name] for name in ("SUM", "MAX", "MIN", "MAXLOC", "MINLOC"))

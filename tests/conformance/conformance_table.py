@@ -14,6 +14,7 @@ POOLS = "The tests of pools and executors that River does not pass"
 MULTIPROCESSING = "The tests of multiprocessing that River does not pass"
 HEADING = ("test", "applies to", "reason")
 EVERYWHERE = "all"
+SOMETIMES = "sometimes"  # said beside what a row applies to if its test passes now and then
 
 # Each word that "applies to" may hold, by what it limits the row to.
 WORDS = {
@@ -33,6 +34,7 @@ class Row:
     test: str
     words: frozenset
     reason: str
+    is_strict: bool = True
 
     def applies_to(self, words):
         """Whether a variant with these words is meant: of all that the row limits, one word is there."""
@@ -68,17 +70,17 @@ def read_row(line):
     if len(line) != len(HEADING) or not all(line):
         raise TableError(f"a row needs a test, what it applies to and a reason: {line}")
     test, words, reason = line
-    return Row(test.strip("`"), read_words(words), reason)
+    words = words.replace(",", " ").split()
+    return Row(test.strip("`"), read_words(set(words) - {SOMETIMES}), reason, SOMETIMES not in words)
 
 
-def read_words(text):
-    if text == EVERYWHERE:
+def read_words(words):
+    if words == {EVERYWHERE}:
         return frozenset()
-    words = frozenset(text.replace(",", " ").split())
     if unknown := words - frozenset().union(*WORDS.values()):
         raise TableError(f"{sorted(unknown)} is nothing that a row can apply to; "
-                         f"known: {EVERYWHERE}, {', '.join(sorted(set().union(*WORDS.values())))}")
-    return words
+                         f"known: {EVERYWHERE}, {SOMETIMES}, {', '.join(sorted(set().union(*WORDS.values())))}")
+    return frozenset(words)
 
 
 def row_for(rows, test, words):

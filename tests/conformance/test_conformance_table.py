@@ -17,6 +17,7 @@ Words, then a table, then words.
 |---|---|---|
 | `Some.test_one` | all | it reads a private attribute |
 | `Some.test_two` | RiverPool, fork spawn | the `a \\| b` of it |
+| `Some.test_three` | all, sometimes | it is a race |
 """
 
 
@@ -54,12 +55,14 @@ def test_a_section_that_is_not_there_once_is_refused():
 def test_a_row_holds_for_what_it_names_and_for_nothing_else():
     rows = read_table(TABLE)
 
-    assert [row.test for row in rows] == ["Some.test_one", "Some.test_two"]
+    assert [row.test for row in rows] == ["Some.test_one", "Some.test_two", "Some.test_three"]
+    assert [row.is_strict for row in rows] == [True, True, False]
     assert row_for(rows, "Some.test_one", {"RiverExecutor", "spawn"}) == rows[0]
     assert row_for(rows, "Some.test_two", {"RiverPool", "spawn", "3.13"}) == rows[1]
     assert row_for(rows, "Some.test_two", {"RiverPool", "default"}) is None
     assert row_for(rows, "Some.test_two", {"RiverExecutor", "fork"}) is None
-    assert row_for(rows, "Some.test_three", {"RiverPool", "fork"}) is None
+    assert row_for(rows, "Some.test_three", {"RiverPool", "fork"}) == rows[2]
+    assert row_for(rows, "Some.test_four", {"RiverPool", "fork"}) is None
 
 
 @pytest.mark.parametrize("python, idle", [("3.10", []), ("3.13", ["Some.test_new"])])
@@ -76,8 +79,8 @@ def test_a_row_for_a_test_that_does_not_exist_is_found_in_the_python_it_is_for(p
 @pytest.mark.parametrize("text, complaint", [
     ("no table at all", "not 0"),
     (TABLE + TABLE, "not 2"),
-    (TABLE + "| `Some.test_three` | RiverPool | |", "a row needs"),
-    (TABLE + "| `Some.test_three` | Fork | why |", r"\['Fork'\] is nothing that a row can apply to"),
+    (TABLE + "| `Some.test_four` | RiverPool | |", "a row needs"),
+    (TABLE + "| `Some.test_four` | Fork | why |", r"\['Fork'\] is nothing that a row can apply to"),
 ])
 def test_a_table_that_cannot_be_meant_is_refused(text, complaint):
     with pytest.raises(TableError, match=complaint):

@@ -560,6 +560,97 @@ def test_when_the_connection_that_is_used_ends_the_other_one_is(linked):
     assert "cut" not in linked.near.heard + linked.far.heard
 
 
+class Late(Pipes):
+    """A transport out of which nothing comes while it is held, nor when it is broken."""
+
+    is_held, is_broken = True, False
+
+    def __init__(self, sock):
+        super().__init__(sock.fileno(), sock.detach())
+
+    def receive(self, most):
+        if self.is_broken:
+            raise ConnectionResetError
+        return None if self.is_held else super().receive(most)
+
+    def cut(self):
+        """End it, unless somebody has closed it; the other end sees that when it is not held any more."""
+        if self._incoming >= 0:
+            with socket.socket(fileno=os.dup(self._incoming)) as sock:
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def connect_late(both):
+    """One more connection; its two ends."""
+    near, far = map(Late, socket.socketpair())
+    both.near.link.attach(near)
+    both.far.link.attach(far)
+    return near, far
+
+
+def arrives(both):
+    """What is sent in both directions, sooner or later."""
+    both.near.sock.send(b"there")
+    both.far.sock.send(b"back")
+    far, near = Reader(both.far.sock), Reader(both.near.sock)
+    both.until(lambda: far.has(5) and near.has(4), "the bytes")
+    return bytes(far.data), bytes(near.data)
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("there", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("back", [(0, 1), (1, 0)])
+def test_in_whatever_order_greetings_arrive_the_other_connection_is_used_when_one_ends(both, there, back, cut):
+    connections = [connect_late(both), connect_late(both)]
+    for end in [connections[number][1] for number in there] + [connections[number][0] for number in back]:
+        end.is_held = False
+        both.turn()
+    connections[cut][0].cut()
+
+    assert arrives(both) == (b"there", b"back")
+
+
+def test_when_a_connection_breaks_behind_our_greeting_both_sides_go_on_with_the_other_one(linked):
+    near, far = connect_late(linked)
+    far.is_held = False
+    linked.until(lambda: linked.far.heard.count("greeted") == 2, "the greeting")
+    near.is_broken = True  # the answer is lost
+
+    assert arrives(linked) == (b"there", b"back")
+
+
+def test_a_connection_from_which_nothing_comes_though_the_other_side_uses_it_is_given_up(linked):
+    _, far = connect_late(linked)
+    far.is_held = False
+    linked.until(lambda: linked.far.heard.count("greeted") == 2, "the greeting")
+    linked.near.link.fall_back()
+
+    assert arrives(linked) == (b"there", b"back")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_as_long_as_connections_are_made_anew_what_is_sent_arrives_however_slow_they_are(both, seed):
+    chance = random.Random(seed)
+    connections = []
+    for _ in range(60):
+        if len(both.near.link.connections) < 2 or chance.random() < 0.2:
+            connections.append(connect_late(both))
+        if chance.random() < 0.2:
+            chance.choice(connections)[0].cut()
+        for end in itertools.chain(*connections[-4:]):
+            end.is_held = chance.random() < 0.7
+        both.turn(0.0)
+    for end in itertools.chain(*connections):
+        end.is_held = False
+    for _ in range(10):
+        both.turn(0.0)
+    if not both.near.link.connections:
+        for end in connect_late(both):
+            end.is_held = False
+
+    assert arrives(both) == (b"there", b"back")
+
+
 def test_a_link_keeps_no_more_than_two_connections(linked):
     for count in range(2, 8):
         linked.connect()

@@ -106,8 +106,18 @@ def test_what_was_acknowledged_is_not_sent_again_and_the_rest_is():
     for data in records[:3]:
         assert far.accepts(the_record(data))
 
-    assert near.greeted(the_record(far.hello()).payload) == records[3:]
+    assert near.greeted(the_record(far.hello(1)).payload) == records[3:]
     assert near.unacknowledged == sum(map(len, records[3:]))
+
+
+def test_a_greeting_that_another_one_has_overtaken_does_not_count():
+    near, far = Flow(7), Flow(7)
+    first, second = far.hello(1), far.hello(2)
+    record = near.sent(Kind.DATA, 0, b"x")
+
+    assert near.greeted(the_record(second).payload) == [record]
+    assert near.greeted(the_record(first).payload) is None
+    assert near.greeting == 2
 
 
 def test_a_heartbeat_acknowledges_and_brings_what_the_other_says():
@@ -141,10 +151,10 @@ def test_what_was_taken_before_is_dropped_and_a_gap_is_an_error():
 
 def test_another_incarnation_is_refused():
     with pytest.raises(RecordError, match="another incarnation"):
-        Flow(7).greeted(the_record(Flow(8).hello()).payload)
+        Flow(7).greeted(the_record(Flow(8).hello(1)).payload)
 
 
-@pytest.mark.parametrize("payload", [b"", bytes(15), bytes(17)])
+@pytest.mark.parametrize("payload", [b"", bytes(23), bytes(25)])
 def test_a_greeting_of_another_length_is_refused(payload):
     with pytest.raises(RecordError, match="another length"):
         Flow(7).greeted(payload)
@@ -156,7 +166,7 @@ def test_who_acknowledges_what_was_never_sent_is_refused():
         far.accepts(the_record(near.sent(Kind.DATA, 0, bytes([number]))))
 
     with pytest.raises(RecordError, match="record 2 is acknowledged, of 0"):
-        Flow(7).greeted(the_record(far.hello()).payload)
+        Flow(7).greeted(the_record(far.hello(1)).payload)
     with pytest.raises(RecordError, match="too short"):
         near.heard(b"1234567", 0.0)
 
@@ -196,7 +206,7 @@ def test_each_record_comes_once_and_in_order_over_any_number_of_connections_that
     near, far = Flow(7), Flow(7)
     old, current = [], Connection()
     sent, taken = 0, []
-    greeting = far.hello()
+    greeting = far.hello(1)
     for _ in range(chance.randrange(200)):
         match chance.choice(["send", "send", "arrive", "arrive", "acknowledge", "break"]):
             case "send":
@@ -213,7 +223,7 @@ def test_each_record_comes_once_and_in_order_over_any_number_of_connections_that
                 "break"
             ):  # the new one says how far it has come when it is made, which may be long ago when it is heard
                 if chance.random() < 0.5:
-                    greeting = far.hello()
+                    greeting = far.hello(1)
                 del current.bytes[chance.randrange(len(current.bytes) + 1) :]
                 old = [*old[-2:], current]
                 current = Connection()
@@ -221,7 +231,7 @@ def test_each_record_comes_once_and_in_order_over_any_number_of_connections_that
                     current.bytes += record
         assert taken == list(range(len(taken)))
     current = Connection()
-    for data in near.greeted(the_record(far.hello()).payload):
+    for data in near.greeted(the_record(far.hello(1)).payload):
         if far.accepts(the_record(data)):
             taken.append(int.from_bytes(the_record(data).payload[:4], "little"))
 

@@ -8,7 +8,8 @@ the other end is a new channel.  If it is memory's, the other side has memory of
 and that all processes there share: so a large object crosses once for each machine, however many VMs use it.
 
 A link has at most two connections: the one that is used, and one to fall back on.  Connections come and go; what was
-sent and not acknowledged is sent again on the next one (see `records`).
+sent and not acknowledged is sent again on the next one (see `records`).  The driver's side says which one is used, by
+greeting on it, and numbers its greetings: they may overtake each other, and both sides must mean the same one.
 
 May not: know what a frame means, log in anywhere, or wait.
 May import only the standard library and its neighbours: a bare far interpreter starts from these files.
@@ -63,6 +64,7 @@ class Link:
         self.channels = Channels(loop, self, is_drivers, owner)
         self._connections: list[Way] = []
         self._active: Way | None = None
+        self._greetings = 0  # that we have sent first
         self._is_dead = self._is_faulty = False
         self._ending: Callable[[], None] | None = None
         self.heard_at = loop.clock()  # when something last came
@@ -116,11 +118,14 @@ class Link:
     def fall_back(self) -> None:
         """Give up the connection that is used, for the one that stands by."""
         self.heard_at = self._loop.clock()
-        if self._active is not None:
-            self._drop(self._active)
+        for connection in self._connections.copy():
+            if self._is_in_use(connection):
+                self._drop(connection)
 
     def _greet(self, connection: Way) -> None:
-        connection.put(self._flow.hello())
+        self._greetings += 1
+        connection.greeting = self._greetings
+        connection.put(self._flow.hello(connection.greeting))
         self._flush(connection)
 
     def bye(self, why: str, then: Callable[[], None]) -> None:
@@ -262,36 +267,42 @@ class Link:
         self.channels.open_or_close()
         self.flush()
 
+    def _is_in_use(self, connection: Way) -> bool:
+        """Whether it is the one that the driver's side has chosen last, as far as we know."""
+        return connection.greeting == self._greetings if self._is_drivers else connection is self._active
+
     def _drop(self, connection: Way) -> None:
         """A connection has ended."""
         if connection not in self._connections:
             return
+        was_in_use = self._is_in_use(connection)
         self._connections.remove(connection)
         for number, _ in connection.watched:
             self._loop.forget(number)
         connection.transport.close()
-        was_active = connection is self._active
-        if was_active:
+        if connection is self._active:
             self._active = None
             self.channels.open_or_close()
-        if self._is_dead or self._active is not None:
+        if self._is_dead:
             return
-        if self._ending is not None:
+        if self._active is None and self._ending is not None:
             self._is_ended()
         elif not self._connections:
             self._owner.cut()
-        elif was_active and self._is_drivers:
+        elif was_in_use and self._is_drivers:
             self._greet(self._connections[-1])
 
     def _greeted(self, connection: Way, payload: memoryview) -> None:
-        """The other side has greeted: this connection is used from now on."""
+        """The other side has greeted: this connection is used from now on, if no later greeting has come before."""
         again = self._flow.greeted(payload)
+        if again is None:
+            return
         before, self._active = self._active, connection
         if before is not None and before is not connection:
             before.stand_by()
         connection.stand_by()
         if not connection.speaks_first:
-            connection.put(self._flow.hello())
+            connection.put(self._flow.hello(self._flow.greeting))
         for record in again:
             connection.put(record)
         self._beat_at = 0.0

@@ -26,7 +26,7 @@ from typing import NamedTuple, TypeAlias
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _HEADER = struct.Struct("<B3xIQI")
-_HELLO = struct.Struct("<QQ")
+_HELLO = struct.Struct("<QQQ")
 _BEAT = struct.Struct("<Qddd")
 # Of one record: large enough that its header costs nothing, small enough that a heartbeat never waits long behind one.
 # With its header it is four packets of SSH, whose servers take 32 KiB with their own headers.
@@ -40,7 +40,8 @@ ACKNOWLEDGE_AFTER = 512 * 1024
 class Kind(enum.IntEnum):
     """Every kind of record, and what its payload holds."""
 
-    HELLO = 1  # the first one of each connection: epoch, the last number that has come
+    # The first one of each connection: epoch, the last number that has come, and which greeting this is, or answers.
+    HELLO = 1
     # The last number that has come; the sender's clock; the other side's, as it was in its last heartbeat, and how long
     # ago that came (0, 0 for none); then what the machine says of itself (JSON), or nothing.
     BEAT = 2
@@ -133,6 +134,7 @@ class Flow:
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.received = 0  # the last number that has come
+        self.greeting = 0  # the last greeting that counts
         self.unacknowledged = 0  # bytes
         self._sent = 0
         self._kept: deque[tuple[int, bytes]] = deque()
@@ -172,21 +174,24 @@ class Flow:
         payload = _BEAT.pack(self.received, now, theirs, now - at if theirs else 0.0) + facts
         return _HEADER.pack(Kind.BEAT, 0, 0, len(payload)) + payload
 
-    def hello(self) -> bytes:
+    def hello(self, greeting: int) -> bytes:
         """The bytes of the first record of a connection."""
         self._since = 0
-        return _HEADER.pack(Kind.HELLO, 0, 0, _HELLO.size) + _HELLO.pack(self.epoch, self.received)
+        return _HEADER.pack(Kind.HELLO, 0, 0, _HELLO.size) + _HELLO.pack(self.epoch, self.received, greeting)
 
-    def greeted(self, payload: Buffer) -> list[bytes]:
-        """HELLO has come on a new connection: the records that are to be sent again on it.
+    def greeted(self, payload: Buffer) -> list[bytes] | None:
+        """HELLO has come on a connection: the records that are to be sent again on it; None: a later one came before.
 
         Raises RecordError if it is of another incarnation, or says to have what was never sent."""
         if len(payload) != _HELLO.size:
             raise RecordError("a greeting of another length; it may be another River's")
-        epoch, received = _HELLO.unpack(payload)
+        epoch, received, greeting = _HELLO.unpack(payload)
         if epoch != self.epoch:
             raise RecordError("a greeting of another incarnation of this machine")
         self._acknowledged(received)
+        if greeting < self.greeting:
+            return None
+        self.greeting = greeting
         return [record for _, record in self._kept]
 
     def heard(self, payload: Buffer, now: float) -> bytes:

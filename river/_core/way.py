@@ -82,6 +82,7 @@ class Way:
     def __init__(self, transport: Transport, speaks_first: bool) -> None:
         self.transport = transport
         self.speaks_first = speaks_first
+        self.greeting = 0  # the number of the last one that we have sent on it
         self.decoder = Decoder()
         self.out: deque[bytes] = deque()
         self.waiting = 0  # bytes in it

@@ -4,8 +4,9 @@
     python -m benchmarks --quick           a smoke run of a few seconds: River and the standard library only
     python -m benchmarks --only submit,map --peers loky,ray
     python -m benchmarks --only machine    machines over SSH, which are measured only when they are named
+    python -m benchmarks --only mp_        river.multiprocessing beside multiprocessing; only when named, too
     python -m benchmarks --readme          a full run, then the table in README.md and docs/benchmarks.svg
-    python -m benchmarks --from results.json --readme PATH     the same from an earlier run
+    python -m benchmarks --from results.json --readme PATH     the same from an earlier run, of any kind of works
 """
 
 import argparse
@@ -15,11 +16,12 @@ import sys
 import time
 from pathlib import Path
 
-from . import machines, network, report, turns
+from . import driver, machines, network, picture, processes, report, turns
 from .peers import PEERS, River
 from .works import WORKS
 
-EVERY_PEER, EVERY_WORK = {**machines.PEERS, **PEERS}, {**WORKS, **machines.WORKS}
+EVERY_PEER = {**machines.PEERS, **processes.PEERS, **PEERS}
+EVERY_WORK = {**WORKS, **machines.WORKS, **processes.WORKS}
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -31,10 +33,11 @@ def main(argv=None):
     if options.json:
         write(options.json, json.dumps(data, indent=1) + "\n")
     if options.svg:
-        write(options.svg, report.picture(data))
+        write(options.svg, picture.picture(data))
     if options.readme:
         report.rewrite_readme(options.readme, data)
-        write(options.readme.parent / "docs" / "benchmarks.svg", report.picture(report.of_pools(data)))
+        if not report.kind_of(data):
+            write(options.readme.parent / "docs" / "benchmarks.svg", picture.picture(report.of_pools(data)))
     return 0
 
 
@@ -117,7 +120,7 @@ def place_for(works, options, stack):
 
 def table_of(work):
     """The peers of such works."""
-    return machines.PEERS if work.name in machines.WORKS else PEERS
+    return driver.find(work.name)[1]
 
 
 def choose(options, works):

@@ -13,18 +13,25 @@ import sys
 
 
 def main(peer_name, work_name, size, workers, answer):
-    from . import machines, peers, works
-
-    table = machines if work_name in machines.WORKS else peers
     try:
-        work = {**works.WORKS, **machines.WORKS}[work_name]
-        result = measure(table.PEERS[peer_name](int(workers)), work, int(size))
+        work, peers = find(work_name)
+        result = measure(peers[peer_name](int(workers)), work, int(size))
     except BaseException as error:
         lines = str(error).strip().splitlines() or [""]
         result = {"error": f"{type(error).__name__}: {lines[0]}".rstrip(": ")}
     with open(answer, "w") as file:
         json.dump(result, file)
     return 1 if "error" in result else 0
+
+
+def find(work_name):
+    """The work of that name, and the peers of its kind of works, by name."""
+    from . import machines, peers, processes, works
+
+    for module in (machines, processes):
+        if work_name in module.WORKS:
+            return module.WORKS[work_name], module.PEERS
+    return works.WORKS[work_name], peers.PEERS
 
 
 def measure(peer, work, size):

@@ -32,6 +32,7 @@ LAYERS = [
     ["river._core.calls"],
     ["river._core.memory", "river._core.tls", "river._core.carrier", "river._core.channels"],
     ["river._core.link", "river._core.near"],
+    ["river._core.structures"],
     ["river._core.serial", "river._core.logs", "river._core.direct"],
     ["river._core.peers"],
     ["river._core.envelope"],
@@ -103,12 +104,14 @@ LAYERS = [
     ["river.mpi.near", "river.mpi.control", "river.mpi.places"],
     ["river.mpi.rank"],
     ["river.mpi.job"],
-    ["river.mpi.constants", "river.mpi.layouts"],
-    ["river.mpi.errors", "river.mpi.basics"],
+    ["river.mpi.constants", "river.mpi.layouts", "river.mpi.foreign"],
+    ["river.mpi.errors", "river.mpi.basics", "river.mpi.raw"],
     ["river.mpi.handles", "river.mpi.attributes", "river.mpi.arrays"],
-    ["river.mpi.datatypes", "river.mpi.group", "river.mpi.info", "river.mpi.errhandler"],
+    ["river.mpi.kinds", "river.mpi.group", "river.mpi.info", "river.mpi.errhandler"],
     ["river.mpi.memories", "river.mpi.status"],
     ["river.mpi.buffers"],
+    ["river.mpi.packing"],
+    ["river.mpi.datatypes"],
     ["river.mpi.op"],
     ["river"],
     ["river.names", "river.names.vr", "river.commands"],
@@ -134,7 +137,7 @@ PURE = {
 BOOT = {
     "river._core",
     *(f"river._core.{name}" for name in ("wire", "shm", "calls", "namespaces", "connection", "relay", "reference")),
-    *(f"river._core.{name}" for name in ("modules", "serial", "answers", "process", "worker", "vm", "supervisor")),
+    *(f"river._core.{name}" for name in ("modules", "serial", "answers", "process", "worker", "vm", "supervisor", "structures")),
     *(f"river._core.{name}" for name in ("homes", "packet", "letters", "remote", "envelope", "post", "box", "store")),
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions", "bridge")),
     "river.errors",  # which has nothing but the standard library's
@@ -145,6 +148,7 @@ BOOT = {
 # What they may import besides, but inside a function only: by then it has come over, or they can do without.
 LAZY = {
     "river._core.serial": {"cloudpickle"},
+    "river._core.structures": {"cloudpickle"},
     "river._core.envelope": {"cloudpickle"},
     "river._core.memory": {"psutil"},
 }

@@ -14,13 +14,13 @@ from __future__ import annotations
 from typing import Any
 
 from .constants import BOTTOM, ERR_TRUNCATE
-from .datatypes import Datatype
 from .errors import fail
+from .kinds import Kind, from_code
 from .layouts import gather, scatter
 from .memories import memory_of
 
 _NOTHING = memoryview(b"")
-_Types = (Datatype, str)
+_Types = (Kind, str)
 
 
 class Buffer:
@@ -31,7 +31,7 @@ class Buffer:
 
     __slots__ = ("count", "data", "datatype", "memory", "size", "start")
 
-    def __init__(self, memory: memoryview | None, start: int, count: int, datatype: Datatype) -> None:
+    def __init__(self, memory: memoryview | None, start: int, count: int, datatype: Kind) -> None:
         self.memory, self.start, self.count, self.datatype = memory, start, count, datatype
         layout = datatype.layout
         self.size = count * layout.size
@@ -76,7 +76,7 @@ class VectorBuffer(Buffer):
 
     __slots__ = ("counts", "displs")
 
-    def __init__(self, memory: memoryview | None, counts: list[int], displs: list[int], datatype: Datatype) -> None:
+    def __init__(self, memory: memoryview | None, counts: list[int], displs: list[int], datatype: Kind) -> None:
         super().__init__(memory, 0, 0, datatype)
         self.counts, self.displs = counts, displs
 
@@ -94,16 +94,16 @@ def simple(spec: Any, is_writable: bool, blocks: int = 1) -> Buffer:
     else:
         buf, count, displ, datatype = spec, None, 0, None
     memory, found = memory_of(buf, is_writable)
-    kind = found if datatype is None else as_datatype(datatype)
-    if kind is None:
-        raise ValueError("no datatype is said, and there is no buffer to take it from")
+    kind = _kind(buf, found, datatype)
+    if not kind and (memory is not None or displ):
+        raise ValueError("the datatype is null, so the elements have no size")
     if displ < 0:
         raise ValueError(f"a displacement is at least 0, not {displ}")
     if count is not None and count < 0:
         raise ValueError(f"a count is at least 0, not {count}")
     if memory is None and buf is not BOTTOM and (count or displ):
         raise ValueError(f"the buffer is None, but {count or 0} elements at {displ} are asked for")
-    start = displ * kind.layout.extent if displ else 0
+    start = _start(displ, kind, memory)
     if count is not None:
         total = count * blocks
     else:
@@ -121,9 +121,7 @@ def vector(spec: Any, is_writable: bool, blocks: int) -> VectorBuffer:
     else:
         buf, counts, displs, datatype = spec, None, None, None
     memory, found = memory_of(buf, is_writable)
-    kind = found if datatype is None else as_datatype(datatype)
-    if kind is None:
-        raise ValueError("no datatype is said, and there is no buffer to take it from")
+    kind = _kind(buf, found, datatype)
     if counts is None:
         total = 0 if memory is None else _fitting(len(memory), kind)
         if total % blocks:
@@ -164,12 +162,34 @@ def vector_w(spec: Any, is_writable: bool, blocks: int) -> list[Buffer]:
     return [Buffer(memory, place, count, kind) for place, count, kind in of]
 
 
-def as_datatype(spec: Any) -> Datatype:
+def _kind(buf: Any, found: Kind | None, said: Any) -> Kind:
+    if said is not None:
+        return as_datatype(said)
+    if found is not None:
+        return found
+    if buf is None or buf is BOTTOM:
+        return from_code("B")  # type: ignore[no-any-return]
+    raise BufferError(f"no datatype is known for the elements of this {type(buf).__name__}; say one")
+
+
+def _start(displ: int, kind: Kind, memory: memoryview | None) -> int:
+    """The byte that a displacement in elements comes to."""
+    if not displ:
+        return 0
+    extent = kind.layout.extent
+    if extent <= 0:
+        raise ValueError(f"no displacement goes with elements of {kind!r}, whose extent is {extent}")
+    if memory is not None and displ * extent > len(memory):
+        raise ValueError(f"the displacement {displ} is beyond the {len(memory)} bytes of the buffer")
+    return displ * extent
+
+
+def as_datatype(spec: Any) -> Kind:
     """From a Datatype, or a code."""
-    if isinstance(spec, Datatype):
+    if isinstance(spec, Kind):
         return spec
     if isinstance(spec, str):
-        return Datatype.fromcode(spec)  # type: ignore[no-any-return]
+        return from_code(spec)  # type: ignore[no-any-return]
     raise TypeError(f"a datatype or a code such as 'i' is expected, not {spec!r}")
 
 
@@ -241,7 +261,7 @@ def _running(counts: list[int]) -> list[int]:
     return places
 
 
-def _fitting(length: int, kind: Datatype) -> int:
+def _fitting(length: int, kind: Kind) -> int:
     """How many elements there are in so many bytes."""
     if length <= 0:
         return 0
@@ -256,7 +276,7 @@ def _fitting(length: int, kind: Datatype) -> int:
     return count
 
 
-def _check_room(memory: memoryview | None, start: int, count: int, kind: Datatype) -> None:
+def _check_room(memory: memoryview | None, start: int, count: int, kind: Kind) -> None:
     if memory is None or count <= 0:
         return
     layout = kind.layout

@@ -1,6 +1,7 @@
 """Datatype: the handle of a layout, and all the ways to make one of another.
 
-May not: know buffers; `packing` moves data.
+What it is, is in `kinds`; `packing` moves data.
+May not: know communicators.
 """
 
 from __future__ import annotations
@@ -8,88 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import arrays, basics
+from . import arrays, basics, packing
 from . import constants as c
-from .attributes import Attributes
 from .constants import ERR_ARG, ERR_TYPE
 from .errors import fail
-from .handles import Handle
+from .kinds import Kind, by_code
 from .layouts import Layout, bounded
 
 
-class Datatype(Attributes, Handle):
+class Datatype(Kind):
     """What the elements of a buffer are, and where they lie."""
 
     __slots__ = ()
-    _named: Layout | None
-
-    @property
-    def layout(self) -> Layout:
-        """Where the elements lie; raises ERR_TYPE for the null datatype."""
-        if self._named is None:
-            raise fail(ERR_TYPE, "the null datatype has neither size nor elements")
-        return self._named
-
-    # -- what it is
-
-    def Get_size(self) -> int:
-        """Give the number of bytes of data in one element."""
-        return self.layout.size
-
-    def Get_extent(self) -> tuple[int, int]:
-        """Give the lower bound and the extent, in bytes."""
-        return self.layout.lb, self.layout.extent
-
-    def Get_true_extent(self) -> tuple[int, int]:
-        """Give where the data begin, and the bytes from there to their end."""
-        return self.layout.true_lb, self.layout.true_ub - self.layout.true_lb
-
-    size = property(Get_size, doc="Bytes of data in one element.")
-    extent = property(lambda self: self.layout.extent, doc="Bytes from one element to the next.")
-    lb = property(lambda self: self.layout.lb, doc="Lower bound.")
-    ub = property(lambda self: self.layout.ub, doc="Upper bound.")
-    true_extent = property(lambda self: self.Get_true_extent()[1], doc="Bytes from the first of the data to the last.")
-    true_lb = property(lambda self: self.layout.true_lb, doc="Where the data begin.")
-    true_ub = property(lambda self: self.layout.true_ub, doc="Where the data end.")
-
-    def Get_name(self) -> str:
-        """Give the name."""
-        return "MPI_DATATYPE_NULL" if self._named is None else self._named.name
-
-    def Set_name(self, name: str) -> None:
-        """Set the name."""
-        self.layout.name = name
-
-    name = property(Get_name, Set_name, doc="Its name.")
-
-    def Get_envelope(self) -> tuple[int, int, int, int, int]:
-        """Give how many integers, addresses, counts and datatypes it was made with, and the combiner."""
-        layout = self.layout
-        integers, addresses, counts, types = layout.made
-        return len(integers), len(addresses), len(counts), len(types), layout.combiner
-
-    def Get_contents(self) -> tuple[list[int], list[int], list[int], list[Datatype]]:
-        """Give the integers, addresses, counts and datatypes that it was made with."""
-        if self.combiner == c.COMBINER_NAMED:
-            raise fail(ERR_TYPE, f"{self.name} is predefined: it was made of nothing")
-        integers, addresses, counts, types = self.layout.made
-        return list(integers), list(addresses), list(counts), [_of(layout) for layout in types]
-
-    envelope = property(Get_envelope, doc="What Get_envelope gives.")
-    contents = property(Get_contents, doc="What Get_contents gives.")
-    combiner = property(lambda self: self.layout.combiner, doc="By which way it was made.")
-    is_named = property(lambda self: self.combiner == c.COMBINER_NAMED, doc="Whether it has its name from MPI.")
-
-    @property
-    def is_predefined(self) -> bool:
-        """Whether it was there from the start, or is null."""
-        return self._named is None or self.combiner in _NAMED
-
-    def decode(self) -> tuple[Datatype, str, dict[str, Any]]:
-        """Give what it was made of, the name of the way, and the arguments."""
-        return arrays.decode(self)
-
-    # -- how another is made
 
     def Dup(self) -> Any:
         """Make another that is equal in all but identity."""
@@ -260,26 +191,36 @@ class Datatype(Attributes, Handle):
         base, how, arguments = self.decode()
         return _rebuilt, (type(self), base, how, arguments)
 
-    # -- codes
+    def Pack(self, inbuf: Any, outbuf: Any, position: int, comm: Any) -> int:
+        """Put elements in a buffer, one after the other; gives the position after them."""
+        return packing.pack(self, inbuf, outbuf, position)
 
-    @property
-    def typechar(self) -> str:
-        """The character that numpy has for it; 'V' if it has none."""
-        return self.layout.typecode or "V"
+    def Unpack(self, inbuf: Any, position: int, outbuf: Any, comm: Any) -> int:
+        """Take elements out of a buffer; gives the position after them."""
+        return packing.unpack(self, inbuf, position, outbuf)
 
-    @property
-    def typestr(self) -> str:
-        """The string that numpy has for it, without byte order."""
-        return arrays.typestr(self.layout)
+    def Pack_size(self, count: int, comm: Any) -> int:
+        """Give the bytes that so many elements take when packed."""
+        return count * self.layout.size
 
-    def tocode(self) -> str:
-        """Give the code of one element: a character, or a kind and a size."""
-        return arrays.code_of(self)
+    def Pack_external(self, datarep: str, inbuf: Any, outbuf: Any, position: int) -> int:
+        """Put elements in a buffer in a form for all machines; gives the position after them."""
+        packing.check(datarep)
+        return packing.pack(self, inbuf, outbuf, position, is_external=True)
 
-    @classmethod
-    def fromcode(cls, code: str) -> Any:
-        """Find the predefined datatype of a code."""
-        return from_code(code)
+    def Unpack_external(self, datarep: str, inbuf: Any, position: int, outbuf: Any) -> int:
+        """Take elements out of a buffer in a form for all machines; gives the position after them."""
+        packing.check(datarep)
+        return packing.unpack(self, inbuf, position, outbuf, is_external=True)
+
+    def Pack_external_size(self, datarep: str, count: int) -> int:
+        """Give the bytes that so many elements take in a form for all machines."""
+        packing.check(datarep)
+        return count * packing.external_size(self.layout)
+
+    @staticmethod
+    def _kind(layout: Layout) -> Any:
+        return _of(layout)
 
     def _made(
         self,
@@ -299,7 +240,6 @@ class Datatype(Attributes, Handle):
         return cls._of(made)
 
 
-_NAMED = (c.COMBINER_NAMED, c.COMBINER_F90_INTEGER, c.COMBINER_F90_REAL, c.COMBINER_F90_COMPLEX)
 _fortran_layouts: dict[Any, Layout] = {}
 
 
@@ -348,13 +288,6 @@ def _all() -> dict[str, Datatype]:
 DATATYPE_NULL: Datatype = Datatype._predefine("DATATYPE_NULL")
 # By name; `MPI` takes them all from here.
 predefined = _all()
-_by_code = {code: predefined[name] for code, name in basics.BY_CODE.items()}
-
-
-def from_code(code: str) -> Datatype:
-    """The predefined datatype of a code such as 'i', 'f8' or '<d'; raises KeyError."""
-    found = _by_code.get(code)
-    return _by_code[code.lstrip("@=<")] if found is None else found
-
+by_code.update((code, predefined[name]) for code, name in basics.BY_CODE.items())
 
 BYTE, INT, DOUBLE, PACKED, CHAR = (predefined[name] for name in ("BYTE", "INT", "DOUBLE", "PACKED", "CHAR"))

@@ -135,7 +135,11 @@ class Handle:
 
     def free(self) -> None:
         """Call Free, unless this is null or predefined."""
-        if not self.is_predefined:
+        if self._constant:
+            return
+        if self.is_predefined:
+            self._named = None  # it only was another handle of what stays
+        else:
             self.Free()
 
     def Free(self) -> None:

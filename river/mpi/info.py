@@ -131,7 +131,8 @@ class Info(Handle):
         """Set the values of many keys."""
         if not self:
             raise KeyError("the null info takes no keys")
-        pairs: Any = items.items() if hasattr(items, "keys") else items
+        source: Any = items
+        pairs = source.items() if hasattr(source, "keys") else source
         for key, value in [*pairs, *kwds.items()]:
             self.Set(key, value)
 

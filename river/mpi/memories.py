@@ -6,30 +6,39 @@ May not: know counts.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from .constants import BOTTOM
-from .datatypes import BYTE, Datatype, _by_code, from_code
+from .foreign import address_of, seen
+from .kinds import Kind, by_code, from_code
+from .raw import buffer
 
-Found = tuple["memoryview | None", "Datatype | None"]
+_OTHER_ORDER = (">", "!") if sys.byteorder == "little" else ("<",)
 
 
-def memory_of(buf: Any, is_writable: bool) -> Found:
-    """(None, BYTE) for None and BOTTOM: there is no memory."""
+def memory_of(buf: Any, is_writable: bool) -> tuple[memoryview | None, Kind | None]:
+    """(None, None) for None and BOTTOM: there is no memory.  Kind: None if the elements are of no known one."""
     if buf is None or buf is BOTTOM:
-        return None, BYTE
+        return None, None
     try:
         view = memoryview(buf)
     except TypeError:
-        raise TypeError(f"a buffer is expected, not {type(buf).__name__}") from None
+        view, kind = _shown(buf)
+    else:
+        kind = by_code.get(view.format) or _of_format(view)
     if is_writable and view.readonly:
         raise BufferError(f"this {type(buf).__name__} cannot be written to, so nothing can be received in it")
-    datatype = _by_code.get(view.format)
-    if datatype is None:
-        datatype = _of_format(view)
     if not view.c_contiguous:
         view = _straight(buf, view)
-    return (view if view.format == "B" and view.ndim == 1 else _flat(view)), datatype
+    return (view if view.format == "B" and view.ndim == 1 else _flat(view)), kind
+
+
+def _shown(buf: Any) -> tuple[memoryview, Kind | None]:
+    if isinstance(buf, buffer):
+        return buf.view, by_code["B"]
+    view, code = seen(buf)
+    return view, by_code.get(code, by_code["B"])
 
 
 def _flat(view: memoryview) -> memoryview:
@@ -38,11 +47,13 @@ def _flat(view: memoryview) -> memoryview:
     return view.cast("B")
 
 
-def _of_format(view: memoryview) -> Datatype | None:
+def _of_format(view: memoryview) -> Kind | None:
+    if view.format[:1] in _OTHER_ORDER:
+        return None
     try:
-        return from_code(view.format)
+        return from_code(view.format)  # type: ignore[no-any-return]
     except KeyError:
-        return None if view.format[:1] in (">", "!") else BYTE
+        return by_code["B"]  # type: ignore[no-any-return]
 
 
 def _straight(buf: Any, view: memoryview) -> memoryview:
@@ -52,3 +63,9 @@ def _straight(buf: Any, view: memoryview) -> memoryview:
     import numpy
 
     return memoryview(numpy.asarray(view).T)
+
+
+def Get_address(location: Any) -> int:
+    """Get the address of memory."""
+    memory, _ = memory_of(location, False)
+    return 0 if memory is None else address_of(memory)

@@ -16,9 +16,9 @@ from typing import Any
 
 from .buffers import simple
 from .constants import ERR_OP
-from .datatypes import Datatype
 from .errors import fail
 from .handles import Handle
+from .kinds import Kind
 from .layouts import Layout, gather, scatter
 
 _INTEGERS, _REALS, _COMPLEX = "bhilqpBHILQ", "efdg", "FDG"
@@ -94,7 +94,7 @@ class Op(Handle):
         if second.data is None:
             second.unpack(data)
 
-    def combine(self, a: Any, b: memoryview, count: int, datatype: Datatype) -> None:
+    def combine(self, a: Any, b: memoryview, count: int, datatype: Kind) -> None:
         """b = a op b on elements as they are sent, side by side; b is written to."""
         operation, layout = self.operation, datatype.layout
         if not count:
@@ -178,7 +178,7 @@ def _locate(operation: Operation, a: memoryview, b: memoryview, count: int, layo
         pair.pack_into(b, at, *operation.on_objects(pair.unpack_from(a, at), pair.unpack_from(b, at)))
 
 
-def _call(function: Any, a: Any, b: memoryview, count: int, datatype: Datatype) -> None:
+def _call(function: Any, a: Any, b: memoryview, count: int, datatype: Kind) -> None:
     """The program's function on elements as they lie in its own memory, with their gaps."""
     layout = datatype.layout
     if layout.is_dense:

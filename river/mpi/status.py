@@ -9,8 +9,8 @@ import struct
 from typing import Any
 
 from .constants import ANY_SOURCE, ANY_TAG, ERR_ARG, F_STATUS_SIZE, SUCCESS, UNDEFINED
-from .datatypes import BYTE, Datatype
 from .errors import fail
+from .kinds import Kind, from_code
 
 
 class Status:
@@ -74,7 +74,7 @@ class Status:
         """Set whether the request was cancelled."""
         self._is_cancelled = bool(flag)
 
-    def Get_count(self, datatype: Datatype | str = BYTE) -> int:
+    def Get_count(self, datatype: Kind | str = "B") -> int:
         """Give the number of elements; UNDEFINED if it is no whole number."""
         size = _datatype(datatype).size
         if not size:
@@ -82,7 +82,7 @@ class Status:
         count, rest = divmod(self._bytes, size)
         return UNDEFINED if rest else count
 
-    def Get_elements(self, datatype: Datatype | str) -> int:
+    def Get_elements(self, datatype: Kind | str) -> int:
         """Give the number of basic elements; UNDEFINED if it is no whole number."""
         layout = _datatype(datatype).layout
         if not layout.size:
@@ -98,7 +98,7 @@ class Status:
                 break
         return UNDEFINED if rest else elements
 
-    def Set_elements(self, datatype: Datatype | str, count: int) -> None:
+    def Set_elements(self, datatype: Kind | str, count: int) -> None:
         """Set the number of basic elements."""
         layout = _datatype(datatype).layout
         if count < 0:
@@ -113,7 +113,7 @@ class Status:
     tag = property(Get_tag, Set_tag, doc="The tag.")
     error = property(Get_error, Set_error, doc="The code of the error.")
     cancelled = property(Is_cancelled, Set_cancelled, doc="Whether the request was cancelled.")
-    count = property(lambda self: self._bytes, lambda self, count: self.Set_elements(BYTE, count), doc="Bytes.")
+    count = property(lambda self: self._bytes, lambda self, count: self.Set_elements("B", count), doc="Bytes.")
 
     def py2f(self) -> list[int]:
         """Give the status as Fortran has it: a list of numbers."""
@@ -142,6 +142,6 @@ class Status:
         return memoryview(bytearray(struct.pack(f"{F_STATUS_SIZE}i", *self.py2f()))).cast("i")
 
 
-def _datatype(spec: Datatype | str) -> Datatype:
-    found: Datatype = Datatype.fromcode(spec) if isinstance(spec, str) else spec
+def _datatype(spec: Kind | str) -> Kind:
+    found: Kind = from_code(spec) if isinstance(spec, str) else spec
     return found

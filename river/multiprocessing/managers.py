@@ -14,7 +14,6 @@ import threading
 from typing import Any
 
 from . import held, wires
-from .pool import Pool
 from .process import Process
 
 _typed: Any = standard  # it has more names than its types
@@ -82,6 +81,12 @@ class AcquirerProxy(_typed.AcquirerProxy):  # type: ignore[misc]
         return bool(self._callmethod("is_recovered"))
 
 
+def _pool(*args: Any, **kwargs: Any) -> Any:
+    from .pool import Pool  # few managers have one, and each would import it in its process
+
+    return Pool(*args, **kwargs)
+
+
 class SyncManager(BaseManager, standard.SyncManager):
     """`multiprocessing.managers.SyncManager`."""
 
@@ -94,7 +99,7 @@ SyncManager.register("Condition", held.condition, _typed.ConditionProxy)
 SyncManager.register("Barrier", held.Barrier, _typed.BarrierProxy)
 SyncManager.register("Queue", held.Queue)
 SyncManager.register("JoinableQueue", held.Queue)
-SyncManager.register("Pool", Pool, _typed.PoolProxy)
+SyncManager.register("Pool", _pool, _typed.PoolProxy)
 
 
 if hasattr(standard, "SharedMemoryManager"):

@@ -33,7 +33,7 @@ from typing import Any
 MODULES = (
     "river._core",
     *(f"river._core.{name}" for name in ("wire", "shm", "calls", "namespaces", "connection", "relay", "reference")),
-    *(f"river._core.{name}" for name in ("serial", "answers", "process", "worker", "vm", "supervisor")),
+    *(f"river._core.{name}" for name in ("serial", "structures", "answers", "process", "worker", "vm", "supervisor")),
     *(f"river._core.{name}" for name in ("homes", "packet", "letters", "remote", "envelope", "post", "box", "store")),
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions", "bridge")),
     "river.errors",

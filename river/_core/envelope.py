@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .. import errors
-from . import serial, shm
+from . import serial, shm, structures
 from .calls import Spec, place, specify
 from .letters import Letter
 from .packet import is_plain
@@ -135,9 +135,7 @@ _made: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
 def _by_value(obj: Any) -> bytes:
     known = _made.get(obj)
     if known is None:
-        import cloudpickle
-
-        known = _made[obj] = cloudpickle.dumps(obj)
+        known = _made[obj] = structures.dumps(obj)
     return known
 
 

@@ -313,9 +313,9 @@ _full: list[type] = []
 def _full_pickler() -> type:
     """cloudpickle's pickler with our functions (made on first use)."""
     if not _full:
-        import cloudpickle
+        from .structures import pickler  # it needs cloudpickle
 
-        class Full(_Overrides, cloudpickle.Pickler):  # type: ignore[misc]
+        class Full(_Overrides, pickler()):  # type: ignore[misc]
             def __init__(self, out: io.BytesIO, job: _Job, buffer: Any) -> None:
                 super().__init__(out, PROTOCOL, buffer_callback=buffer)
                 self._job = job
@@ -328,38 +328,10 @@ def _full_pickler() -> type:
                     return NotImplemented
                 _refuse_nameless(obj)
                 reducer = _multiprocessing_reducer(obj)
-                if reducer is not None:
-                    return reducer(obj)
-                reduced = super().reducer_override(obj)
-                return _reduced_structure(obj, reduced) if _is_structure(obj) else reduced
+                return reducer(obj) if reducer is not None else super().reducer_override(obj)
 
         _full.append(Full)
     return _full[0]
-
-
-def _is_structure(obj: Any) -> bool:
-    ctypes = sys.modules.get("ctypes")
-    return ctypes is not None and isinstance(obj, type) and issubclass(obj, (ctypes.Structure, ctypes.Union))
-
-
-def _reduced_structure(kind: Any, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A class of ctypes by value, out of what cloudpickle makes of it: its metaclass has no name by which it could be
-    found, and the descriptors of its fields cannot be pickled; it makes them itself."""
-    fields = {field[0] for field in kind.__dict__.get("_fields_", ())}
-    state = {name: value for name, value in reduced[2][0].items() if name not in fields}
-    return make_structure, (kind.__name__, kind.__bases__, reduced[1][4]), state, None, None, set_structure
-
-
-def make_structure(name: str, bases: tuple[type, ...], tracker: str) -> type:
-    import cloudpickle.cloudpickle as module
-
-    return module._lookup_class_or_track(tracker, types.new_class(name, bases))  # type: ignore[no-any-return]
-
-
-def set_structure(kind: type, state: dict[str, Any]) -> None:
-    if "_fields_" not in kind.__dict__:  # else it has come before, and they are final
-        for name, value in state.items():
-            setattr(kind, name, value)
 
 
 def _content_state(cell: Any) -> tuple[Any, ...]:

@@ -8,6 +8,8 @@ import gc
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -15,7 +17,9 @@ import tools
 from tasks import PATIENCE, forever, wait_until
 
 import river.multiprocessing as mp
+from river import RiverPool
 from river.multiprocessing import far, heap, home, sharedctypes, synchronize
+from river.multiprocessing.shared_memory import ShareableList, SharedMemory
 
 METHODS = ["forkserver", "spawn", "fork"]
 
@@ -191,7 +195,8 @@ def test_a_forked_process_makes_its_own_beside_its_parents():
 
 
 def make_two(pipe):
-    pipe.send([mp.RawValue("i", 7), mp.RawValue("i", 7)])
+    made = [mp.RawValue("i", 7), mp.RawValue("i", 7)]
+    pipe.send(made)
     pipe.recv()
 
 
@@ -304,3 +309,140 @@ def test_what_is_shared_with_a_lock_is_asked_for_at_home_by_another_machine(monk
     monkeypatch.setattr(far, "reach", lambda address, kind: (address, kind))
 
     assert pickle.loads(data) == (home.address(thing), type(thing))
+
+
+# ---------------------------------------------------------------------------------------------- memory with a name
+
+
+def names():
+    return {name for name in os.listdir("/dev/shm") if name.startswith("psm_")}
+
+
+def open_and_end(name):
+    memory = SharedMemory(name)
+    memory.buf[0] += 1
+    memory.close()
+
+
+def make_and_return(pipe):
+    memory = SharedMemory(create=True, size=16)
+    memory.buf[0] = 41
+    memory.close()
+    pipe.send(memory.name)
+
+
+def test_memory_is_there_when_a_process_has_ended_that_opened_it(context):
+    memory = SharedMemory(create=True, size=16)
+    for _ in range(2):
+        end(start(context, open_and_end, memory.name))
+    with RiverPool(1) as pool:
+        pool.apply(open_and_end, (memory.name,))
+
+    assert memory.buf[0] == 3
+    assert memory.name in names()
+    memory.close()
+    memory.unlink()
+    assert memory.name not in names()
+
+
+def test_memory_is_there_when_the_process_has_ended_that_made_it(context):
+    ours, theirs = context.Pipe(False)
+    end(start(context, make_and_return, theirs))
+    memory = SharedMemory(ours.recv())
+
+    assert memory.buf[0] == 41
+    memory.close()
+    memory.unlink()
+    assert memory.name not in names()
+    ours.close()
+    theirs.close()
+
+
+SCRIPT = """
+import os, signal, sys
+import river.multiprocessing as mp
+from river.multiprocessing.shared_memory import SharedMemory, ShareableList
+
+def make(pipe, track):
+    memory = SharedMemory(create=True, size=16, track=track)
+    pipe.send(memory.name)
+    pipe.recv()
+
+how, track = sys.argv[1], sys.argv[2] == "True"
+ours, theirs = mp.Pipe()
+process = mp.Process(target=make, args=(theirs, track))
+process.start()
+name = ours.recv()
+print(name, flush=True)
+if how == "opened":
+    SharedMemory(name).close()
+    ours.send("")
+if how == "unlinked":
+    memory = SharedMemory(name)
+    memory.close()
+    memory.unlink()
+    ours.send("")
+if how == "maker is killed":
+    process.kill()
+    process.join()
+if how == "all are killed":
+    process.kill()
+    process.join()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("track", [True, False])
+@pytest.mark.parametrize("how", ["opened", "unlinked", "maker is killed", "all are killed"])
+def test_memory_that_nobody_has_removed_goes_with_the_program(how, track, tmp_path):
+    program = [sys.executable, str(tools.script(tmp_path, SCRIPT)), how, str(track)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, env=tools.surroundings())
+    name = done.stdout.strip()
+
+    if how == "unlinked":
+        assert done.stderr == ""
+    if track or how == "unlinked":
+        wait_until(lambda: name not in names())
+    else:
+        assert name in names()
+        SharedMemory(name, track=False).unlink()
+
+
+def test_memory_of_another_program_is_there_when_one_has_ended_that_opened_it():
+    memory = SharedMemory(create=True, size=16)
+    text = f"from river.multiprocessing.shared_memory import *; m = SharedMemory({memory.name!r}); m.buf[0] = 5"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, timeout=PATIENCE, env=tools.surroundings())
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert memory.buf[0] == 5
+    assert memory.name in names()
+    memory.close()
+    memory.unlink()
+
+
+def add_one(items):
+    items[1] += 1
+
+
+def test_a_list_is_there_when_a_process_has_ended_that_opened_it(context):
+    items = ShareableList(["a", 1, 2.5, None])
+    for _ in range(2):
+        end(start(context, add_one, items))
+    with RiverPool(1) as pool:
+        pool.apply(add_one, (items,))
+
+    assert list(items) == ["a", 4, 2.5, None]
+    assert items.shm.name in names()
+    items.shm.close()
+    items.shm.unlink()
+
+
+def test_what_is_not_there_is_an_error_and_nothing_is_left():
+    with pytest.raises(FileNotFoundError, match="no shared memory of this name"):
+        SharedMemory("psm_that_never_was")
+    with pytest.raises(FileNotFoundError):
+        ShareableList(name="psm_that_never_was")
+    with pytest.raises(ValueError, match="can only be None"):
+        SharedMemory()
+    with pytest.raises(ValueError, match="positive"):
+        SharedMemory("psm_that_never_was", size=-1)

@@ -180,6 +180,8 @@ def surroundings(is_far: bool) -> dict[str, Any]:
     if not is_far:
         facts["environ"] = dict(os.environ)
         tracker = sys.modules.get("multiprocessing.resource_tracker")
+        if tracker is not None and "multiprocessing.shared_memory" in sys.modules:
+            tracker.ensure_running()  # what the process makes may be for its parent
         facts["tracker"] = tracker and tracker._resource_tracker._fd
         try:
             facts["directory"] = os.getcwd()

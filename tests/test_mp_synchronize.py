@@ -150,6 +150,31 @@ def test_a_lock_goes_to_a_process_that_runs_already(context):
     ours.send("done")
     end(process)
     assert acquired(lock)
+    ours.close()
+    theirs.close()
+
+
+def test_a_lock_goes_through_a_queue(context):
+    ours, theirs = context.Pipe()
+    queue = context.Queue()
+    process = start(context, take_from_queue, queue, theirs)
+    lock = context.Lock()
+    queue.put(lock)
+    assert ours.recv() == "taken"
+
+    assert not lock.acquire(False)
+    kill(process)
+    assert acquired(lock)
+    assert lock.recovered
+    queue.close()
+    ours.close()
+    theirs.close()
+
+
+def take_from_queue(queue, pipe):
+    with queue.get():
+        pipe.send("taken")
+        forever()
 
 
 def take_what_comes(pipe):

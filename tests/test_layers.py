@@ -107,7 +107,7 @@ LAYERS = [
     ["river.mpi.constants", "river.mpi.layouts", "river.mpi.foreign"],
     ["river.mpi.errors", "river.mpi.basics", "river.mpi.raw"],
     ["river.mpi.handles", "river.mpi.attributes", "river.mpi.arrays"],
-    ["river.mpi.kinds", "river.mpi.group", "river.mpi.info", "river.mpi.errhandler"],
+    ["river.mpi.kinds", "river.mpi.group", "river.mpi.info", "river.mpi.errhandler", "river.mpi.absent"],
     ["river.mpi.memories", "river.mpi.status"],
     ["river.mpi.buffers"],
     ["river.mpi.packing"],

@@ -30,12 +30,13 @@ _PATIENCE = 0.3  # seconds for ranks to say where they are
 
 
 class RankFailed(errors.RiverError):
-    """A rank raised, or died, and the job with it.  rank: which; report: what is shown of it and of the others."""
+    """A rank raised, or died, and the job with it.  rank: which; report: what is shown of it and of the others.
 
-    def __init__(self, rank: int, report: str) -> None:
+    code: an exit code for the job."""
+
+    def __init__(self, rank: int, report: str, code: int = 1) -> None:
         super().__init__(report)
-        self.rank = rank
-        self.report = report
+        self.rank, self.report, self.code = rank, report, code
 
 
 class Job:
@@ -152,7 +153,7 @@ class Job:
         self._results[rank] = blob
 
     def _take_exit(self, rank: int, code: int) -> None:
-        raise RankFailed(rank, self._report(f"rank {rank} has ended with exit code {code}", rank))
+        raise RankFailed(rank, self._report(f"rank {rank} has ended with exit code {code}", rank), code)
 
     def _take_failed(self, rank: int, report: Any) -> None:
         _, name, text = report
@@ -169,7 +170,9 @@ class Job:
                 while line is not None and rank in self._lines and line.poll(0.2):
                     self._hear(rank, line)  # what it still said counts more than how it ended
                 if rank not in self._results:
-                    raise RankFailed(rank, self._report(f"rank {rank} {_cause(facts)}", rank))
+                    code = facts["code"]
+                    report = self._report(f"rank {rank} {_cause(facts)}", rank)
+                    raise RankFailed(rank, report, code if code > 0 else 128 - code)
 
     def _told_of(self, rank: int) -> str:
         if rank in self._results:

@@ -5,12 +5,15 @@ May not: know communicators.
 
 from __future__ import annotations
 
+import importlib
+import io
 import os
 import pickle
 import runpy
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from .._core import homes, serial
@@ -26,7 +29,8 @@ _WAY, _NEAR = "mpi-way", "mpi-near"
 
 class Order(NamedTuple):
     """What a rank is told.  homes, places: of all ranks, the UUIDs of their processes and the names of their machines.
-    near: what those on the machine where it was started share. program: see `run_program`."""
+    near: what those on the machine where it was started share. program: see `run_program`. options: "prepare", a module
+    whose `install` is called before."""
 
     job: str
     rank: int
@@ -141,6 +145,8 @@ def live(order: Order) -> NoReturn:
 def _perform(order: Order) -> None:
     world = the_world()
     try:
+        if order.options.get("prepare"):
+            importlib.import_module(order.options["prepare"]).install()
         result = run_program(order.program)
     except SystemExit as end:
         if end.code not in (None, 0):
@@ -161,19 +167,27 @@ def _perform(order: Order) -> None:
 
 
 def run_program(program: Any) -> Any:
-    """("call", function, args, keywords), ("script", path, arguments) or ("module", name, arguments)."""
+    """("call", function, args, keywords), ("script", path, arguments, its text) or ("module", name, arguments)."""
     kind, what, *rest = program
     if kind == "call":
         args, keywords = rest
         return what(*args, **keywords)
     sys.argv[:] = [what, *rest[0]]
-    if kind == "script":
-        sys.path.insert(0, os.path.dirname(os.path.abspath(what)))
-        runpy.run_path(what, run_name="__main__")
-    else:
+    if kind == "module":
         sys.path.insert(0, os.getcwd())
         runpy.run_module(what, run_name="__main__", alter_sys=True)
+        return None
+    main = sys.modules["__main__"] = ModuleType("__main__")  # the text has come along: the file may be elsewhere only
+    main.__file__ = what
+    sys.path.insert(0, os.path.dirname(what))
+    exec(compile(rest[1], what, "exec", dont_inherit=True), main.__dict__)
     return None
+
+
+def script(path: str, arguments: Sequence[str] = ()) -> tuple[Any, ...]:
+    """A program that is a file.  Raises OSError."""
+    with io.open_code(path) as file:
+        return "script", os.path.abspath(path), list(arguments), file.read()
 
 
 def where_is_main() -> str:

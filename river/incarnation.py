@@ -21,10 +21,10 @@ from typing import Any, Protocol
 from ._core import serial
 from ._core.channel import Channel
 from ._core.channels import Channels
-from ._core.connection import Connection, pair
 from ._core.direct import TLS, Door, own_addresses
 from ._core.link import Link
 from ._core.loop import Loop
+from ._core.near import End, Near
 from ._core.peers import FIRST_LINE
 from ._core.way import Transport
 from .certificates import Authority
@@ -76,8 +76,9 @@ class FarMachine(Machine):
     is_ours = False
     is_far = True
 
-    def __init__(self, keeper: Keeper, line: Connection, limit: int, facts: dict[str, Any]) -> None:
+    def __init__(self, keeper: Keeper, line: Near, limit: int, facts: dict[str, Any]) -> None:
         super().__init__(keeper.host.name, line, Elsewhere(int(facts.get("pid", 0))))
+        self._loop = line.loop
         self.keeper = keeper
         self.limit = limit
         self.facts = facts
@@ -91,6 +92,10 @@ class FarMachine(Machine):
         level = logging.getLogger().getEffectiveLevel()
         far = {"is_far": True, "host": self.name, "facts": facts, "log_level": level, "env": options["user_env"]}
         super().start(vm, {**options, **far}, initialize)
+
+    def new_line(self) -> tuple[Near, End]:
+        line = Near(self._loop)
+        return line, line.end
 
     def why_lost(self) -> str:
         return self.keeper.last_error or "the program has let go of it"
@@ -145,14 +150,13 @@ class Incarnation:
         """What a messenger is told, to find the agent."""
         return {**self._settings, "direct": None, "is_back": True}
 
-    def begin(self, stream: Transport) -> Connection:
+    def begin(self, stream: Transport) -> Near:
         """Have a link over this connection; returns the line of the machine's supervisor."""
-        ours, theirs = pair()
-        line = Connection(ours)
+        line = Near(self._loop)
 
         def begin() -> None:
             self._link = Link(self._loop, self.epoch, True, self)
-            self._link.channels.open(theirs)
+            self._link.channels.open(line.end)
 
         self._has_link = True
         self._soon(begin)

@@ -1,5 +1,6 @@
 """One incarnation of a machine: whoever turns its loop waits for nothing."""
 
+import os
 import socket
 import threading
 import types
@@ -8,8 +9,9 @@ import pytest
 from tasks import wait_until
 
 from river._core.loop import Loop
+from river._core.near import Near
 from river._core.way import Pipes
-from river.incarnation import Incarnation
+from river.incarnation import FarMachine, Incarnation
 
 
 class Login(Pipes):
@@ -50,3 +52,13 @@ def test_the_end_of_a_login_is_waited_for_by_who_lets_go_and_not_by_who_turns_th
     assert waits
     assert theirs.recv(1000) and theirs.recv(1) == b""  # a greeting, and the end
     theirs.close()
+
+
+def test_lines_to_a_machine_and_its_vms_take_no_socket_of_the_driver(loop):
+    keeper = types.SimpleNamespace(host=types.SimpleNamespace(name="node1"))
+    machine = FarMachine(keeper, Near(loop), 1, {})
+    before = os.listdir("/proc/self/fd")
+    line, end = machine.new_line()
+
+    assert (line.loop, line.end) == (loop, end)
+    assert os.listdir("/proc/self/fd") == before

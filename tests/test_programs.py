@@ -8,6 +8,7 @@ import importlib
 import os
 import pkgutil
 import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -116,13 +117,25 @@ def test_a_program_prints_on_two_machines_what_it_prints_on_one(program, machine
         assert printed == by_python(program)[0]
 
 
-@pytest.mark.parametrize("where", ["here", "on two machines"])
-def test_the_example_is_served_by_river_as_it_is(where, request):
-    options = [] if where == "here" else ["--hosts", request.getfixturevalue("machines")]
-    first, last = run(*command("river"), "run", *options, FOLDER.parents[1] / "examples" / "port.py")[0].splitlines()
+def example(*options):
+    """What the example says of its answer, and of who has found it."""
+    path = FOLDER.parents[1] / "examples" / "port.py"
+    return run(*command("river"), "run", *options, path)[0].splitlines()
+
+
+def test_the_example_is_served_by_river_as_it_is():
+    first, last = example()
 
     assert first == "of 9998 numbers these are perfect: [6, 28, 496, 8128]"
     assert "workers of river.multiprocessing on" in last
+
+
+def test_the_example_is_served_on_two_machines_by_both(machines):
+    first, last = example("--hosts", machines)
+    names = [socket.gethostname()] if beds.missing() else machines.split(",")
+
+    assert first == "of 9998 numbers these are perfect: [6, 28, 496, 8128]"
+    assert last == f"{2 * len(os.sched_getaffinity(0))} workers of river.multiprocessing on {', '.join(names)}"
 
 
 def test_there_are_at_least_a_dozen_of_them_and_none_says_river():

@@ -15,7 +15,8 @@ was claimed and not taken is not missing.  Each step is one atomic operation of 
 Waiters do not wait for a permit, which they would have before they could claim it, but for news: who releases posts
 some if the word beside the lock says that somebody waits.  News that gets lost costs a slice of waiting.
 
-Where somebody releases what he has not acquired, the semaphore counts events and not holders: nothing is given back.
+Where a process releases what it has not acquired, the semaphore counts events and not holders: from then on nothing is
+given back.  A method that was taken out of a lock before the lock was shared (`take = lock.acquire`) keeps no books.
 
 May not: know what a lock is for.
 """
@@ -151,7 +152,8 @@ def _forked() -> None:
         lock._forked()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_forked)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_forked)
 
 
 # -- books ----------------------------------------------------------------------------------------------------------

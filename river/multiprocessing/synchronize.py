@@ -140,16 +140,20 @@ class Condition:
         return woken
 
     def _added(self) -> Seat:
+        for seat in self._sleepers.dead():
+            seat.clear()
         with self._block.arena.guard():
-            return self._sleepers.added()
+            return self._sleepers.free() or self._sleepers.added()
 
     def notify(self, n: int = 1) -> None:
         """Wake so many sleepers, those first who have slept longest; whoever is dead does not count."""
         assert self._lock._semlock._is_mine(), "lock is not owned"
-        for seat in sorted((seat for seat in self._sleepers if seat.number), key=lambda seat: seat.number):
+        sleepers = sorted((seat for seat in self._sleepers if seat.number), key=lambda seat: seat.number)
+        is_for_all = n >= len(sleepers)  # then it takes nothing from anybody to wake the dead
+        for seat in sleepers:
             if n <= 0:
                 break
-            if seat.is_alive:
+            if is_for_all or seat.is_alive:
                 seat.semaphore.release()
                 seat.number = 0
                 n -= 1

@@ -64,7 +64,7 @@ class Exception(RuntimeError):  # noqa: A001 - MPI's name for it
     def __init__(self, ierr: int = SUCCESS, /, why: str = "") -> None:
         if not isinstance(ierr, int):
             raise TypeError(f"the code of an error is an integer, not {ierr!r}")
-        code = ierr if ierr in _NAMES or ierr in _added else ERR_UNKNOWN
+        code = ierr if ierr >= 0 else ERR_UNKNOWN
         super().__init__(code)
         self._code, self._why = code, why
 
@@ -74,11 +74,12 @@ class Exception(RuntimeError):  # noqa: A001 - MPI's name for it
 
     def Get_error_class(self) -> int:
         """Give the class of the code."""
-        return Get_error_class(self._code)
+        return self._code if self._code in _NAMES else _added.get(self._code, ERR_UNKNOWN)
 
     def Get_error_string(self) -> str:
         """Give the text of the code, and what was wrong in this case."""
-        text = Get_error_string(self._code)
+        is_known = self._code in _NAMES or self._code in _added
+        text = Get_error_string(self._code if is_known else ERR_UNKNOWN)
         return f"{text}: {self._why}" if self._why else text
 
     error_code = property(Get_error_code, doc="The code.")
@@ -172,6 +173,7 @@ def Remove_error_class(errorclass: int) -> None:
         raise fail(ERR_ARG, f"{errorclass} is a code, not a class")
     if any(known == errorclass and code != errorclass for code, known in _added.items()):
         raise fail(ERR_ARG, f"class {errorclass} has codes still; remove them first")
+    _without_text(errorclass)
     del _added[errorclass]
 
 
@@ -180,6 +182,7 @@ def Remove_error_code(errorcode: int) -> None:
     _own(errorcode)
     if _added[errorcode] == errorcode:
         raise fail(ERR_ARG, f"{errorcode} is a class, not a code")
+    _without_text(errorcode)
     del _added[errorcode]
 
 
@@ -198,6 +201,11 @@ def last_used_code() -> int:
 def _own(code: int) -> None:
     if code not in _added:
         raise fail(ERR_ARG, f"{code} is no code that the program has added")
+
+
+def _without_text(code: int) -> None:
+    if code in _added_texts:
+        raise fail(ERR_ARG, f"{code} has a text still; remove it first")
 
 
 def _next_code() -> int:

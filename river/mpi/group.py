@@ -49,11 +49,11 @@ class Group(Handle):
     rank = property(Get_rank, doc="The rank of this process, or UNDEFINED.")
 
     def Translate_ranks(self, ranks: Sequence[int] | None = None, group: Any = None) -> list[int]:
-        """Give the ranks that the same processes have in another group."""
-        if group is None:
-            raise fail(ERR_GROUP, "no other group is said")
-        theirs = {rank: index for index, rank in enumerate(group.members.ranks)}
+        """Give the ranks that the same processes have in another group, or else in COMM_WORLD."""
         chosen = range(self.Get_size()) if ranks is None else ranks
+        if group is None:
+            return [PROC_NULL if rank == PROC_NULL else self._job_rank(rank) for rank in chosen]
+        theirs = {rank: index for index, rank in enumerate(group.members.ranks)}
         return [PROC_NULL if rank == PROC_NULL else theirs.get(self._job_rank(rank), UNDEFINED) for rank in chosen]
 
     def _job_rank(self, rank: int) -> int:

@@ -195,11 +195,7 @@ def _call(function: Any, a: Any, b: memoryview, count: int, datatype: Kind) -> N
 def _located(is_better: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
     def choose(x: Any, y: Any) -> Any:
         (u, i), (v, j) = x, y
-        if is_better(u, v):
-            return u, i
-        if u == v:
-            return u, (j if j < i else i)
-        return v, j
+        return (u, i) if is_better(u, v) or (u == v and not j < i) else (v, j)
 
     return choose
 

@@ -117,6 +117,25 @@ def test_it_does_what_multiprocessings_does(name):
     assert call(mp.JoinableQueue(size)) == said
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_it_does_the_same_where_the_kernel_has_no_such_sockets(name, monkeypatch):
+    size, call = SCRIPTS[name]
+    said = call(mp.JoinableQueue(size))
+    monkeypatch.setattr(queues, "_HAS_CHUTES", False)
+
+    assert call(mp.JoinableQueue(size)) == said
+
+
+def test_processes_use_it_where_the_kernel_has_no_such_sockets(monkeypatch):
+    monkeypatch.setattr(queues, "_HAS_CHUTES", False)
+    inbox, outbox = mp.Queue(), mp.SimpleQueue()
+    process = start(mp, echo, inbox, outbox)
+    put(inbox, 1, [bytearray(1_000_000)], "end")
+
+    assert [outbox.get(), outbox.get()] == [1, [bytearray(1_000_000)]]
+    end(process)
+
+
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_a_closed_queue_refuses_and_the_others_go_on(context, kind):
     queue_ = getattr(mp, kind)()

@@ -90,7 +90,7 @@ class _Memory:
 
     def __del__(self) -> None:
         global _free_bytes, _open_segments
-        if self.descriptor < 0:
+        if self.descriptor < 0 or _free_bytes is None:  # at the interpreter's end this module may be gone already
             return
         is_kept = self.keeps and self.is_good and self.pid == os.getpid() and _free_bytes + self.size <= MOST_KEPT
         if not is_kept:

@@ -20,6 +20,9 @@ from .memories import Fill
 from .records import Buffer
 from .shm import Landing
 
+_CMSG = socket.CMSG_SPACE(250 * 4) if hasattr(socket, "CMSG_SPACE") else 0
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
 
 class Channel:
     """One line: its socket, what is to be written there, and what is to be sent from there."""
@@ -63,6 +66,20 @@ class Channel:
     def open(self, channels: Any, number: int) -> None:
         """It is one of these channels from now on."""
         self.number = number
+
+    def read(self, into: bytearray) -> tuple[int, list[int]] | None:
+        """What its process has sent: how many bytes, 0 at its end, and the descriptors with them; None: nothing yet."""
+        try:
+            count, ancillary, _, _ = self.sock.recvmsg_into([into], _CMSG, _CLOEXEC)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return 0, []
+        numbers = array.array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+        return count, numbers.tolist()
 
     def take(self, data: memoryview) -> None:
         """Bytes have come for it, which are lent to it until this returns."""

@@ -11,7 +11,6 @@ May import only the standard library and its neighbours: a bare far interpreter 
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
 import os
@@ -19,7 +18,7 @@ import select
 import socket
 import stat
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from .channel import Channel
@@ -32,8 +31,6 @@ from .records import MOST_BYTES, Buffer, Kind, Record
 MOST_WAITING, _FEW_WAITING = 1 << 20, 1 << 18
 # Bytes for one socket that its process has not taken: beyond this the other side is told not to send more of them.
 _MOST_UNSENT = 4 << 20
-_CMSG = socket.CMSG_SPACE(250 * 4) if hasattr(socket, "CMSG_SPACE") else 0
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _CHANNEL = struct.Struct("<I")
 _MACHINE = struct.Struct("<Q")
 
@@ -74,7 +71,7 @@ class Channels:
 
     def __init__(self, loop: Loop, link: Way, is_drivers: bool, owner: Owner) -> None:
         self._loop = loop
-        self._link = link
+        self.link = link
         self._owner = owner
         self._next = 1 + is_drivers  # the two sides number their channels apart
         self._channels: dict[int, Channel] = {}
@@ -118,7 +115,7 @@ class Channels:
             return
         if record.kind == Kind.OPEN:
             self.end(_CHANNEL.unpack(record.payload)[0])
-            self._link.send(Kind.END, record.channel)
+            self.link.send(Kind.END, record.channel)
         self.end(record.channel)
 
     # -- lines between two machines (see `peers`) ----------------------------------------------------------------
@@ -130,30 +127,30 @@ class Channels:
     def allow(self, number: int, how: dict[str, Any]) -> None:
         """In the driver: tell the machine that a channel may go on without us."""
         if number in self._channels:
-            self._link.send(Kind.SPLICE, number, json.dumps(how).encode())
-            self._link.flush()
+            self.link.send(Kind.SPLICE, number, json.dumps(how).encode())
+            self.link.flush()
 
     def relay(self, sock: socket.socket, machine: int) -> None:
         """Carry the bytes of this socket, as a way to (or, from the driver, from) the machine with this epoch."""
         number, self._next = self._next, self._next + 2
-        self._link.send(Kind.RELAY, number, _MACHINE.pack(machine))
+        self.link.send(Kind.RELAY, number, _MACHINE.pack(machine))
         self._add(number, sock)
-        self._link.flush()
+        self.link.flush()
 
     def twin(self, number: int, channel: Channel) -> None:
         """A channel for the process of one of another link.  It reads after `start`, and writes after `release`."""
         twin = self._channels[number] = Channel(number, channel.sock.dup())
         twin.is_held = twin.is_moved = True
-        self._link.send(Kind.SPLICED, number)
-        self._link.flush()
+        self.link.send(Kind.SPLICED, number)
+        self.link.flush()
 
     def move(self, number: int) -> None:
         """Read no more from this process: what follows goes another way."""
         channel = self._channels[number]
         channel.is_moved = True
         channel.pending.append((Kind.MOVED, b""))
-        self._continue(channel)
-        self._link.flush()
+        self.go_on(channel)
+        self.link.flush()
 
     def start(self, number: int) -> None:
         """Of a twin: read from the process from now on."""
@@ -171,8 +168,8 @@ class Channels:
         """End a channel from here."""
         if channel := self._channels.get(number):
             self._forget(channel)
-            self._link.send(Kind.END, number)
-            self._link.flush()
+            self.link.send(Kind.END, number)
+            self.link.flush()
 
     def get(self, number: int) -> Channel | None:
         return self._channels.get(number)
@@ -234,19 +231,19 @@ class Channels:
         events = select.POLLIN * reads | select.POLLOUT * (bool(channel.unsent) and not channel.is_held)
         if events != channel.watched:
             channel.watched = events
-            ready = self._link.guarded(lambda seen: self._channel_ready(channel, seen))
+            ready = self.link.guarded(lambda seen: self._channel_ready(channel, seen))
             self._loop.watch(channel.sock.fileno(), events, ready)
 
     def open_or_close(self) -> None:
         """Read from processes as long as there is a connection that takes what they send."""
-        is_open = self._link.takes(MOST_WAITING if self._is_open else _FEW_WAITING)
+        is_open = self.link.takes(MOST_WAITING if self._is_open else _FEW_WAITING)
         if is_open != self._is_open:
             self._is_open = is_open
             for channel in self._channels.values():
                 self._watch_channel(channel)
             if is_open:
                 # Not at once: memory would take all the room, and the others none.
-                self._loop.call(self._link.guarded(self._go_on))
+                self._loop.call(self.link.guarded(self._all_go_on))
 
     def _channel_ready(self, channel: Channel, events: int) -> None:
         if channel.unsent and events & select.POLLOUT:
@@ -255,39 +252,33 @@ class Channels:
             return
         if events & ~select.POLLOUT and self._is_open and channel.reads:
             self._read(channel)
-            self._link.flush()
+            self.link.flush()
         elif channel.number in self._channels:
             self._watch_channel(channel)
 
     def _read(self, channel: Channel) -> None:
-        try:
-            count, ancillary, _, _ = channel.sock.recvmsg_into([self._scratch], _CMSG, _CLOEXEC)
-        except BlockingIOError:
+        came = channel.read(self._scratch)
+        if came is None:
             return
-        except OSError:
-            count, ancillary = 0, []
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                numbers = array.array("i")
-                numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-                for number in numbers:
-                    try:
-                        self._carry(channel, number)
-                    except OSError:  # no descriptor or address space is left to map it: the line ends
-                        os.close(number)
-                        count = 0
+        count, descriptors = came
+        for number in descriptors:
+            try:
+                self.carry(channel, number)
+            except OSError:  # no descriptor or address space is left to map it: the line ends
+                os.close(number)
+                count = 0
         if not count and channel.partner is not None and channel.partner.has_moved:
             self.move(channel.number)
         elif not count:
             self._forget(channel)
-            self._link.send(Kind.END, channel.number)
+            self.link.send(Kind.END, channel.number)
         elif channel.pending:
             channel.pending.append((Kind.DATA, bytes(memoryview(self._scratch)[:count])))
-            self._continue(channel)
+            self.go_on(channel)
         else:
-            self._link.send(Kind.DATA, channel.number, memoryview(self._scratch)[:count])
+            self.link.send(Kind.DATA, channel.number, memoryview(self._scratch)[:count])
 
-    def _carry(self, channel: Channel, descriptor: int) -> None:
+    def carry(self, channel: Channel, descriptor: int) -> None:
         """A descriptor has come: make it a channel, or have its memory there, before what came with it is sent."""
         facts = os.fstat(descriptor)
         if stat.S_ISSOCK(facts.st_mode):
@@ -304,48 +295,21 @@ class Channels:
             channel.pending.append((Kind.OPEN, _CHANNEL.pack(channel.number) + _CHANNEL.pack(number)))
             channel.pending.append((Kind.END, _CHANNEL.pack(number)))
 
-    def say(self, channel: Channel, pieces: Sequence[Buffer], along: Sequence[int | Channel]) -> None:
-        """Send what a line of this process itself has to say.  along: descriptors, which are used up, and channels of
-        such lines that begin here."""
-        self._link.guarded(self._say)(channel, pieces, along)
-
-    def _say(self, channel: Channel, pieces: Sequence[Buffer], along: Sequence[int | Channel]) -> None:
-        is_whole = True
-        for one in along:
-            try:
-                if isinstance(one, Channel):
-                    self._begin(channel, one)
-                else:
-                    self._carry(channel, one)
-            except OSError:  # no descriptor or address space is left to map it: the line ends
-                if isinstance(one, int):
-                    os.close(one)
-                is_whole = False
-        if not is_whole:
-            self.end(channel.number)
-            return
-        for piece in pieces:
-            view = memoryview(piece).cast("B")
-            while view:
-                channel.pending.append((Kind.DATA, view[:MOST_BYTES]))
-                view = view[MOST_BYTES:]
-        self._continue(channel)
-        self._link.flush()
-
     def finish(self, channel: Channel) -> None:
         """End a channel from here, behind what is still to be sent."""
         channel.pending.append((Kind.END, _CHANNEL.pack(channel.number)))
-        self._link.guarded(self._continue)(channel)
-        self._link.flush()
+        self.link.guarded(self.go_on)(channel)
+        self.link.flush()
 
-    def _begin(self, along: Channel, channel: Channel) -> None:
+    def begin(self, along: Channel, channel: Channel) -> None:
+        """A line of this process itself begins here, with the next bytes of another one."""
         number, self._next = self._next, self._next + 2
         self._channels[number] = channel
         channel.is_announced = False
         along.pending.append((Kind.OPEN, _CHANNEL.pack(along.number) + _CHANNEL.pack(number)))
         channel.open(self, number)
 
-    def _continue(self, channel: Channel) -> None:
+    def go_on(self, channel: Channel) -> None:
         """Send what a channel has pending, as far as there is room."""
         pending = channel.pending
         while pending and self._is_open and channel.speaks:
@@ -357,12 +321,12 @@ class Channels:
             elif kind == Kind.OPEN:
                 self._announce(_CHANNEL.unpack_from(what, 4)[0], what[:4])
             elif kind == Kind.END:
-                self._link.send(kind, _CHANNEL.unpack(what)[0])
+                self.link.send(kind, _CHANNEL.unpack(what)[0])
                 if _CHANNEL.unpack(what)[0] == channel.number:
                     self._forget(channel)
                     return
             else:
-                self._link.send(kind, channel.number, what)
+                self.link.send(kind, channel.number, what)
             pending.popleft()
             if pending and not self._may_go_on():
                 break
@@ -373,13 +337,13 @@ class Channels:
 
     def _announce(self, number: int, along: Buffer) -> None:
         """Tell the other side of a channel; from then on its process is heard."""
-        self._link.send(Kind.OPEN, number, along)
+        self.link.send(Kind.OPEN, number, along)
         channel = self._channels.get(number)
         if channel is None:
-            self._link.send(Kind.END, number)
+            self.link.send(Kind.END, number)
             return
         channel.is_announced = True
-        self._continue(channel)
+        self.go_on(channel)
         if channel.partner is not None:
             partner = self._loop.ends.get(os.fstat(channel.sock.fileno()).st_ino)
             if partner is not None:
@@ -387,17 +351,17 @@ class Channels:
 
     def _may_go_on(self) -> bool:
         """Whether there is room for more of something large."""
-        if self._link.takes(MOST_WAITING):
+        if self.link.takes(MOST_WAITING):
             return True
         self.open_or_close()
         return False
 
-    def _go_on(self) -> None:
+    def _all_go_on(self) -> None:
         """There is room: go on with what is pending."""
         for channel in [c for c in self._channels.values() if c.pending]:
             if self._is_open:
-                self._continue(channel)
-        self._link.flush()
+                self.go_on(channel)
+        self.link.flush()
 
     # -- from the other side to processes here -------------------------------------------------------------------
 
@@ -416,15 +380,15 @@ class Channels:
         self._settle(channel)
         if channel.is_full != (channel.size > (_MOST_UNSENT // 2 if channel.is_full else _MOST_UNSENT)):
             channel.is_full = not channel.is_full
-            self._link.send(Kind.FULL if channel.is_full else Kind.ROOM, channel.number)
-            self._link.flush()
+            self.link.send(Kind.FULL if channel.is_full else Kind.ROOM, channel.number)
+            self.link.flush()
         if self._channels.get(channel.number) is channel:
             self._watch_channel(channel)
 
     def _take_open(self, record: Record) -> None:
         along = self._channels.get(_CHANNEL.unpack(record.payload)[0])
         if along is None:
-            self._link.send(Kind.END, record.channel)
+            self.link.send(Kind.END, record.channel)
             return
         ours, theirs = pair()
         inode = os.fstat(theirs.fileno()).st_ino
@@ -460,7 +424,7 @@ class Channels:
         channel = self._channels.get(record.channel)
         if channel is not None:
             channel.is_paused = record.kind == Kind.FULL
-            self._continue(channel)
+            self.go_on(channel)
 
     _TAKE: dict[int, Callable[[Channels, Record], None]] = {
         Kind.DATA: _take_data,

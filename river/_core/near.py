@@ -20,7 +20,7 @@ from typing import Any
 from .channel import Channel
 from .channels import Channels
 from .loop import Loop
-from .records import MOST_BYTES
+from .records import MOST_BYTES, Kind
 from .shm import Landing
 from .wire import Buffer, Decoder, Frame, ProtocolError, encode
 
@@ -70,7 +70,7 @@ class Near:
             while self._outbox and not self._outbox[0][1] and sum(map(len, pieces)) < MOST_BYTES // 2:
                 pieces += self._outbox.popleft()[0]  # small frames share a record
             if channels is not None:
-                channels.say(self.end, pieces, along)
+                self.end.say(channels, pieces, along)
             else:
                 drop(along)
         if self._is_closed and channels is not None and not self._is_finished:
@@ -135,6 +135,32 @@ class End(Channel):
     def open(self, channels: Any, number: int) -> None:
         self.channels, self.number = channels, number
         self._line.leave()
+
+    def say(self, channels: Channels, pieces: Sequence[Buffer], along: Sequence[int | Channel]) -> None:
+        """Send this.  along: descriptors, which are used up, and ends of lines that begin with it."""
+        channels.link.guarded(self._say)(channels, pieces, along)
+
+    def _say(self, channels: Channels, pieces: Sequence[Buffer], along: Sequence[int | Channel]) -> None:
+        is_whole = True
+        for one in along:
+            try:
+                if isinstance(one, Channel):
+                    channels.begin(self, one)
+                else:
+                    channels.carry(self, one)
+            except OSError:  # no descriptor or address space is left to map it: the line ends
+                drop([one])
+                is_whole = False
+        if not is_whole:
+            channels.end(self.number)
+            return
+        for piece in pieces:
+            view = memoryview(piece).cast("B")
+            while view:
+                self.pending.append((Kind.DATA, view[:MOST_BYTES]))
+                view = view[MOST_BYTES:]
+        channels.go_on(self)
+        channels.link.flush()
 
     def bring(self, landing: Landing) -> None:
         self._brought.extend(self.arriving)  # in their order

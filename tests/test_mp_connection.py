@@ -4,6 +4,7 @@ What a process does is said here by functions of this module; in VMs they are fo
 """
 
 import multiprocessing.connection as standard
+import multiprocessing.resource_sharer as standard_sharer
 import os
 import pickle
 import signal
@@ -221,6 +222,31 @@ def test_an_end_goes_through_a_pipe(context):
         end(process)
         with pytest.raises(EOFError):
             reader.recv()
+
+
+def test_an_end_goes_to_a_fork_and_from_it_though_nobody_finds_forks():
+    context = mp.get_context("fork")
+    ours, theirs = Pipe()
+    process = start(context, send_one, theirs)
+    with ours, theirs, ours.recv() as reader:
+        assert reader.recv() == "from a pipe of the child"
+        ours.send("got it")
+    end(process)
+
+    ours, theirs = Pipe()
+    process = start(context, answer_on, theirs)
+    with ours, theirs:
+        reader, writer = Pipe(duplex=False)
+        with reader, writer:
+            ours.send(writer)
+            assert reader.recv() == "on the one that was sent"
+    end(process)
+    standard_sharer.stop()
+
+
+def answer_on(end):
+    with end, end.recv() as sent:
+        sent.send("on the one that was sent")
 
 
 def put(queue, end):

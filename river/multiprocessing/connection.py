@@ -2,7 +2,8 @@
 
     Pipe(), Listener.accept(), Client()  ---->  Connection: a descriptor, with messages in the standard format
     pickled as a process's argument      ---->  the descriptor goes along; to another machine it is bridged
-    pickled otherwise                    ---->  whoever unpickles it fetches the descriptor from here (`streams`)
+    pickled otherwise                    ---->  whoever unpickles it fetches the descriptor from here (`streams`), or
+                                                where there are forks, whom nobody finds, as the standard library has it
 
 An address that River has made up for a Listener (a path) can be given to a Client on any machine of the program; other
 addresses mean what they always do.  Of an end that is on several machines only one may be read at a time.

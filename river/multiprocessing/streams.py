@@ -15,6 +15,7 @@ import array
 import contextlib
 import importlib
 import itertools
+import multiprocessing.process
 import os
 import pickle
 import socket
@@ -63,8 +64,10 @@ def answer_in_thread(name: str, module: str) -> None:
 
 
 def is_reachable() -> bool:
-    """Whether others of the program find this process: not if it is a fork of a process that was in it."""
-    return not _is_fork or place().up is not None or bool(place().down)
+    """Whether others of the program find this process: not if it is a fork of one, nor do forks of this one."""
+    is_known = not _is_fork or place().up is not None or bool(place().down)
+    children = list(multiprocessing.process._children)  # type: ignore[attr-defined]
+    return is_known and not any(child._popen.method == "fork" for child in children)
 
 
 _is_fork = False

@@ -8,22 +8,35 @@ from __future__ import annotations
 # ruff: noqa: F401 - the names are what it is for
 import time
 
-from . import datatypes, ground, op
+from . import absent, datatypes, ground, op
+from .absent import FILE_NULL, SESSION_NULL, WIN_NULL, File, Session, Win
 from .comm import COMM_NULL, COMM_SELF, COMM_WORLD, Comm, Intracomm
 from .constants import *  # noqa: F403
 from .constants import SUBVERSION, THREAD_MULTIPLE, VERSION
-from .datatypes import Datatype
+from .datatypes import DATATYPE_NULL, Datatype
 from .errhandler import ERRHANDLER_NULL, ERRORS_ABORT, ERRORS_ARE_FATAL, ERRORS_RETURN, Errhandler
-from .errors import Add_error_class, Add_error_code, Add_error_string, Get_error_class, Get_error_string
+from .errors import (
+    Add_error_class,
+    Add_error_code,
+    Add_error_string,
+    Get_error_class,
+    Get_error_string,
+    Remove_error_class,
+    Remove_error_code,
+    Remove_error_string,
+)
 from .errors import Exception as Exception  # noqa: A004, PLC0414 - MPI's name for it
 from .group import GROUP_EMPTY, GROUP_NULL, Group
-from .info import INFO_NULL, Info
+from .info import INFO_ENV, INFO_NULL, Info
+from .memories import Get_address
 from .op import OP_NULL, Op
+from .raw import Aint_add, Aint_diff, Alloc_mem, Free_mem, buffer
+from .raw import buffer as memory
 from .request import REQUEST_NULL, Request
 from .status import Status
 
 globals().update(op.predefined)
-globals().update(datatypes._all())
+globals().update({**datatypes.predefined, **absent.functions})
 
 
 def Get_version() -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 from . import constants as c
 from .constants import ERR_ARG
 from .errors import fail
-from .layouts import Layout, bounded
+from .layouts import Layout
 
 
 def subarray(layout: Layout, sizes: list[int], subsizes: list[int], starts: list[int], order: int) -> Layout:
@@ -33,7 +33,7 @@ def _chosen(layout: Layout, sizes: list[int], chosen: list[list[tuple[int, int]]
     stride = layout.extent
     made = layout
     for size, ranges in reversed(dimensions) if order == c.ORDER_C else dimensions:
-        made = bounded([(stride * first, many, made) for first, many in ranges], 0, stride * size)
+        made = Layout([(stride * first, many, made) for first, many in ranges], 0, stride * size)
         stride *= size
     made.is_resized = True
     return made
@@ -97,10 +97,10 @@ def typestr(layout: Layout) -> str:
 
 def code_of(datatype: Any) -> str:
     """The code by which `fromcode` finds it."""
-    code: str = datatype.layout.typecode
+    code: str = datatype.layout.typecode if datatype else ""
     if not code or code == "V":
         raise ValueError(f"{datatype.Get_name() or 'a datatype that was made'} has no code")
-    return str(datatype.typestr) if code == "p" else code
+    return code
 
 
 # How each combiner's contents are the arguments of the method that made it: names, and where each is taken from;

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 
-from .layouts import Layout, basic, bounded
+from .layouts import Layout, basic
 
 _LONG_DOUBLE = ctypes.sizeof(ctypes.c_longdouble)
 _ALIGNED = ctypes.alignment(ctypes.c_longdouble)
@@ -137,7 +137,7 @@ def predefined() -> dict[str, Layout]:
             made[name] = basic("", bytes_each, code, aligned)
     for name, of in PAIRS.items():
         value = made[of]
-        pair = made[name] = bounded([(0, 1, value), (value.size, 1, made["INT"])], padded=True)
+        pair = made[name] = Layout([(0, 1, value), (value.size, 1, made["INT"])], padded=True)
         pair.typecode = "V"
     for name, layout in made.items():
         layout.name = f"MPI_{_LONG_NAMES.get(name, name)}"

@@ -6,6 +6,7 @@ May not: know communicators.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from . import constants as c
 from .constants import ERR_ARG, ERR_TYPE
 from .errors import fail
 from .kinds import Kind, by_code
-from .layouts import Layout, bounded
+from .layouts import Layout
 
 
 class Datatype(Kind):
@@ -25,7 +26,7 @@ class Datatype(Kind):
     def Dup(self) -> Any:
         """Make another that is equal in all but identity."""
         old = self.layout
-        made = bounded([(0, 1, old)], old.lb, old.ub)
+        made = Layout([(0, 1, old)], old.lb, old.ub)
         made.is_resized, made.typecode = old.is_resized, old.typecode
         self._copy_attributes(made)
         return self._made(made, c.COMBINER_DUP, types=[old])
@@ -35,7 +36,7 @@ class Datatype(Kind):
     def Create_contiguous(self, count: int) -> Any:
         """Make one of so many elements side by side."""
         _check(count)
-        return self._made(bounded([(0, count, self.layout)]), c.COMBINER_CONTIGUOUS, [count])
+        return self._made(Layout([(0, count, self.layout)]), c.COMBINER_CONTIGUOUS, [count])
 
     def Create_vector(self, count: int, blocklength: int, stride: int) -> Any:
         """Make one of blocks with equal distances, in elements."""
@@ -48,7 +49,7 @@ class Datatype(Kind):
 
     def _strided(self, count: int, blocklength: int, stride: int) -> Layout:
         _check(count, blocklength)
-        return bounded((index * stride, blocklength, self.layout) for index in range(count))
+        return Layout((index * stride, blocklength, self.layout) for index in range(count))
 
     def Create_indexed(self, blocklengths: Sequence[int], displacements: Sequence[int]) -> Any:
         """Make one of blocks of any lengths at any places, in elements."""
@@ -77,7 +78,7 @@ class Datatype(Kind):
     def _placed(self, lengths: list[int], places: list[int]) -> Layout:
         _check(*lengths)
         layout = self.layout
-        return bounded((place, length, layout) for length, place in zip(lengths, places, strict=True))
+        return Layout((place, length, layout) for length, place in zip(lengths, places, strict=True))
 
     @classmethod
     def Create_struct(
@@ -89,7 +90,7 @@ class Datatype(Kind):
         if len(layouts) != len(lengths):
             raise ValueError(f"{len(lengths)} lengths of blocks, but {len(layouts)} datatypes")
         _check(*lengths)
-        made = bounded(zip(places, lengths, layouts, strict=True), padded=True)
+        made = Layout(zip(places, lengths, layouts, strict=True), padded=True)
         return cls._new(made, c.COMBINER_STRUCT, [len(lengths), *lengths], places, layouts)
 
     def Create_subarray(
@@ -119,7 +120,7 @@ class Datatype(Kind):
 
     def Create_resized(self, lb: int, extent: int) -> Any:
         """Make one with other bounds."""
-        made = bounded([(0, 1, self.layout)], lb, lb + extent)
+        made = Layout([(0, 1, self.layout)], lb, lb + extent)
         return self._made(made, c.COMBINER_RESIZED, [], [lb, extent])
 
     Resized = Create_resized
@@ -127,11 +128,9 @@ class Datatype(Kind):
     @classmethod
     def Get_value_index(cls, value: Datatype, index: Datatype) -> Any:
         """Give the predefined pair of a value and an index, or null."""
-        for name in basics.PAIRS:
-            pair = predefined[name].layout
-            if [piece.basic for piece in pair.pieces] == [value.layout, index.layout]:
-                return predefined[name]
-            if (pair.size, value.layout, index.layout) == (8, pair.pieces[0].basic, pair.pieces[0].basic):
+        wanted = value.layout, index.layout
+        for name, of in basics.PAIRS.items():
+            if wanted == (predefined[of].layout, predefined["INT"].layout):
                 return predefined[name]
         return DATATYPE_NULL
 
@@ -159,7 +158,7 @@ class Datatype(Kind):
         key = combiner, *numbers
         if key not in _fortran_layouts:
             old = base.layout
-            made = bounded([(0, 1, old)])
+            made = Layout([(0, 1, old)])
             made.typecode = old.typecode
             made.combiner, made.made = combiner, (numbers, [], [], [])
             _fortran_layouts[key] = made
@@ -189,7 +188,7 @@ class Datatype(Kind):
 
     def _reduced(self) -> Any:
         base, how, arguments = self.decode()
-        return _rebuilt, (type(self), base, how, arguments)
+        return _rebuilt, (type(self), None if how.startswith("F90") else base, how, arguments)
 
     def Pack(self, inbuf: Any, outbuf: Any, position: int, comm: Any) -> int:
         """Put elements in a buffer, one after the other; gives the position after them."""
@@ -273,6 +272,7 @@ def _paired(lengths: Sequence[int], places: Sequence[int]) -> tuple[list[int], l
     return both
 
 
+@functools.cache
 def _all() -> dict[str, Datatype]:
     made: dict[str, Datatype] = {}
     for name, layout in basics.predefined().items():

@@ -141,9 +141,9 @@ def _of_interface(obj: Any) -> tuple[memoryview, str]:
         raise TypeError(f"the type of elements is a text, not {typestr!r}")
     if said.get("mask") is not None:
         raise BufferError("an array with a mask cannot be sent")
-    order, code = (typestr[:1], typestr[1:]) if typestr[:1] in "<>=|" else ("", typestr)
-    if order == (">" if sys.byteorder == "little" else "<"):
-        raise BufferError("the elements have the other byte order than this machine")
+    order, code = typestr[:1], typestr[1:]
+    if order not in ("|", "<" if sys.byteorder == "little" else ">"):
+        raise BufferError(f"the elements have another byte order than this machine: {typestr!r}")
     size = int(code[1:]) * (4 if code[:1] == "U" else 1)
     count = _counted([int(length) for length in shape], said.get("strides"), size)
     memory = _reached(address or 0, count * size, False, obj)

@@ -112,7 +112,10 @@ class Kind(Attributes, Handle):
     @classmethod
     def fromcode(cls, code: str) -> Any:
         """Find the predefined datatype of a code."""
-        return from_code(code)
+        try:
+            return from_code(code)
+        except KeyError:
+            raise ValueError(f"no datatype has the code {code!r}; codes are as numpy's, 'i' or 'f8'") from None
 
 
 _NAMED = (c.COMBINER_NAMED, c.COMBINER_F90_INTEGER, c.COMBINER_F90_REAL, c.COMBINER_F90_COMPLEX)

@@ -11,11 +11,14 @@ May not: know handles or buffers' shapes.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 # From so many runs on, numpy moves them if it is there; below, its preparation costs more than it saves.
 _MANY = 32
+
+
+Block = tuple[int, int, "Layout"]
 
 
 class Piece(NamedTuple):
@@ -25,63 +28,105 @@ class Piece(NamedTuple):
 
 
 class Layout:
-    """typecode: of a basic one, as `array` and `struct` know it.  made: how; see `Datatype.Get_contents`."""
+    """From blocks (displacement, how many side by side, layout).
+
+    lb, ub: bounds that are said, not found.  padded: the end is moved up so that what follows is aligned, as a C
+    compiler does it for a struct.  typecode: of a basic one, as numpy knows it.  made: how; see `Datatype.Get_contents`.
+    Where the bytes lie is found out when it is asked for: most datatypes are made to make others.
+    """
 
     __slots__ = (
         "__weakref__",
+        "_blocks",
+        "_is_dense",
+        "_pieces",
+        "_runs",
         "alignment",
         "attributes",
         "combiner",
         "extent",
-        "is_dense",
         "is_resized",
         "lb",
         "made",
         "name",
-        "pieces",
         "size",
-        "true_lb",
-        "true_ub",
         "typecode",
-        "_runs",
     )
 
-    def __init__(self, pieces: Sequence[Piece], lb: int | None = None, ub: int | None = None) -> None:
-        self.pieces = pieces
-        self.size: int = sum(piece.basic.size * piece.many for piece in pieces)
-        self.true_lb = min((piece.offset for piece in pieces), default=0)
-        self.true_ub = max((piece.offset + piece.basic.size * piece.many for piece in pieces), default=0)
-        self.lb = self.true_lb if lb is None else lb
-        self.extent = (self.true_ub if ub is None else ub) - self.lb
-        self.alignment: int = max((piece.basic.alignment for piece in pieces), default=1)
-        self.is_resized = False
+    def __init__(
+        self, blocks: Iterable[Block], lb: int | None = None, ub: int | None = None, padded: bool = False
+    ) -> None:
+        self._blocks = [block for block in blocks if block[1] > 0]
+        self._pieces: list[Piece] | None = None
+        self._runs: list[tuple[int, int]] | None = None
+        self._is_dense: bool | None = None
         self.name = self.typecode = ""
         self.combiner: int = 0
         self.made: tuple[list[int], list[int], list[int], list[Any]] = ([], [], [], [])
         self.attributes: dict[int, Any] = {}
-        self._runs: list[tuple[int, int]] | None = None
-        self._look()
+        self.is_resized, self.alignment, self.size = lb is not None, 1, 0
+        self.lb, high = self._bounds()
+        if padded and not self.is_resized:
+            high += -(high - self.lb) % self.alignment
+        self.lb = self.lb if lb is None else lb
+        self.extent = (high if ub is None else ub) - self.lb
 
-    def _look(self) -> None:
-        """Whether elements side by side lie without gaps, as they would when packed."""
-        self.is_dense = self.lb == self.true_lb == 0 and self.extent == self.size and len(self.runs) <= 1
+    def _bounds(self) -> tuple[int, int]:
+        low = high = None
+        for displacement, count, layout in self._blocks:
+            last = displacement + (count - 1) * layout.extent
+            first, last = (displacement, last) if displacement <= last else (last, displacement)
+            first, last = first + layout.lb, last + layout.lb + layout.extent
+            low = first if low is None or first < low else low
+            high = last if high is None or last > high else high
+            self.size += count * layout.size
+            if layout.alignment > self.alignment:
+                self.alignment = layout.alignment
+            self.is_resized = self.is_resized or layout.is_resized
+        return low or 0, high or 0
 
     @property
     def ub(self) -> int:
         return self.lb + self.extent
 
     @property
+    def pieces(self) -> list[Piece]:
+        """The basic elements, in the order in which they are sent."""
+        if self._pieces is None:
+            self._pieces = []
+            for block in self._blocks:
+                _add(self._pieces, *block)
+            self._blocks = []
+        return self._pieces
+
+    @property
     def runs(self) -> list[tuple[int, int]]:
         """The pieces as (offset, bytes), those that touch in one."""
         if self._runs is None:
             self._runs = []
-            for offset, basic, count in self.pieces:
-                length = basic.size * count
+            for offset, basic, many in self.pieces:
+                length = basic.size * many
                 if self._runs and sum(self._runs[-1]) == offset:
                     offset, before = self._runs.pop()
                     length += before
                 self._runs.append((offset, length))
         return self._runs
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether elements side by side lie without gaps, as they would when packed."""
+        if self._is_dense is None:
+            fits = not self.lb and self.extent == self.size
+            self._is_dense = fits and self.runs in ([], [(0, self.size)])
+        return self._is_dense
+
+    @property
+    def true_lb(self) -> int:
+        return min((offset for offset, _ in self.runs), default=0)
+
+    @property
+    def true_ub(self) -> int:
+        return max((offset + length for offset, length in self.runs), default=0)
 
     @property
     def elements(self) -> int:
@@ -92,39 +137,10 @@ class Layout:
 def basic(name: str, size: int, typecode: str, alignment: int = 0) -> Layout:
     """A layout of one element that is its own piece."""
     self = Layout(())
-    self.size = self.extent = self.true_ub = size
+    self.size = self.extent = size
     self.name, self.typecode, self.alignment = name, typecode, alignment or min(size, 16)
-    self.pieces = (Piece(0, self, 1),)
-    self._runs = None
-    self._look()
+    self._pieces = [Piece(0, self, 1)]
     return self
-
-
-def bounded(
-    placed: Iterable[tuple[int, int, Layout]], lb: int | None = None, ub: int | None = None, padded: bool = False
-) -> Layout:
-    """From blocks (displacement, how many side by side, layout).
-
-    padded: the end is moved up so that what follows is aligned, as a C compiler does it for a struct.
-    """
-    pieces: list[Piece] = []
-    lows, highs = [], []
-    is_resized, alignment = False, 1
-    for displacement, count, layout in placed:
-        if count <= 0:
-            continue
-        last = displacement + (count - 1) * layout.extent
-        lows.append(min(displacement, last) + layout.lb)
-        highs.append(max(displacement, last) + layout.ub)
-        is_resized, alignment = is_resized or layout.is_resized, max(alignment, layout.alignment)
-        _add(pieces, displacement, count, layout)
-    low, high = min(lows, default=0), max(highs, default=0)
-    if padded and not is_resized:
-        high += -(high - low) % alignment
-    made = Layout(pieces, low if lb is None else lb, high if ub is None else ub)
-    made.is_resized = is_resized or lb is not None
-    made.alignment = alignment
-    return made
 
 
 def _add(pieces: list[Piece], displacement: int, count: int, layout: Layout) -> None:

@@ -31,7 +31,7 @@ class Layout:
     """From blocks (displacement, how many side by side, layout).
 
     lb, ub: bounds that are said, not found.  padded: the end is moved up so that what follows is aligned, as a C
-    compiler does it for a struct.  typecode: of a basic one, as numpy knows it.  made: how; see `Datatype.Get_contents`.
+    compiler does it for a struct.  typecode: of a basic one, as numpy knows it.  made: how, as `Get_contents` gives it.
     Where the bytes lie is found out when it is asked for: most datatypes are made to make others.
     """
 

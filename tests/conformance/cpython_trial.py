@@ -22,7 +22,7 @@ import unittest
 from pathlib import Path
 
 OF_STDLIB = os.environ.get("RIVER_CONFORMANCE_OF") == "stdlib"
-METHOD = os.environ.get("RIVER_CONFORMANCE_METHODS", "spawn").split()[0]
+METHOD = os.environ.get("RIVER_CONFORMANCE_START", "spawn")
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 LONG = 30  # seconds, less than the test is given; CPython has 5 minutes

@@ -4,7 +4,6 @@ They run in a process of their own, in which `multiprocessing` is River: see cpy
 Each is a test here; those which River does not pass are listed in docs/conformance.md, and must fail.
 """
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -13,9 +12,6 @@ import pytest
 from conformance_table import MULTIPROCESSING, row_for, rows_of
 from cpython_harness import PYTHON, STDLIB, WHOSE, cpython_modules
 from cpython_trials import FAILED, PASSED, SECONDS, SKIPPED
-
-pytestmark = pytest.mark.skipif(WHOSE != STDLIB and not importlib.util.find_spec("river.multiprocessing.alias"),
-                                reason="river.multiprocessing is not there yet")
 
 modules, reason = cpython_modules(cpython_trials.SUITE)
 TESTS = cpython_trials.all_tests(modules[0]) if modules else []
@@ -49,6 +45,7 @@ def as_item(test):
     return pytest.param(test, id=test.name, marks=marks)
 
 
+@pytest.mark.skipif(not TESTS, reason=reason)
 @pytest.mark.timeout(SECONDS * 3)  # those that hang are given up sooner
 @pytest.mark.parametrize("test", [as_item(test) for test in TESTS])
 def test_river_passes_what_cpython_asks_of_multiprocessing(results, test):

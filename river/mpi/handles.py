@@ -126,7 +126,7 @@ class Handle:
     @property
     def handle(self) -> int:
         """The number that stands for what this names."""
-        return self.toint()
+        return Handle.toint(self)
 
     @classmethod
     def fromhandle(cls, handle: int) -> Any:

@@ -158,9 +158,8 @@ class Info(Handle):
 
     def clear(self) -> None:
         """Delete all keys."""
-        if not self:
-            raise KeyError("the null info has no keys")
-        self.hints.clear()
+        if self:
+            self.hints.clear()
 
     def _reduced(self) -> Any:
         return _remade, (type(self), dict(self.hints))

@@ -179,7 +179,9 @@ class PointToPoint(Handle):
         status: Status | None = None,
     ) -> None:
         """Send from memory and receive into memory."""
-        coming, going = self.Irecv(recvbuf, source, recvtag), self.Isend(sendbuf, dest, sendtag)
+        buffer = simple(sendbuf, False)  # looked at first, as an error is not to leave a receive behind
+        coming = self.Irecv(recvbuf, source, recvtag)
+        going = Request._of(self._start_send((buffer.bytes(),), buffer.size, dest, sendtag, False))
         coming.Wait(_or_null(status, source))
         going.Wait()
 

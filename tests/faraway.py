@@ -65,6 +65,10 @@ def send_to(pipe, number):
     pipe.send(number)
 
 
+def detach(kept):
+    return kept.detach()
+
+
 def prefix():
     return sys.prefix
 

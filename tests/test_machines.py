@@ -18,6 +18,7 @@ import pytest
 from faraway import (
     MEGABYTE,
     chatter,
+    detach,
     drive,
     echo,
     ends_of,
@@ -175,7 +176,7 @@ class Mapped:
         self.descriptor = descriptor
 
     def __reduce__(self):
-        return str, (multiprocessing.reduction.DupFd(self.descriptor),)
+        return detach, (multiprocessing.reduction.DupFd(self.descriptor),)
 
 
 @contextlib.contextmanager

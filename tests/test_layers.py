@@ -99,7 +99,7 @@ LAYERS = [
     ["river.multiprocessing.managers"],
     ["river.multiprocessing.context"],
     ["river.multiprocessing"],
-    ["river.mpi.engine", "river.mpi.engine.matching", "river.mpi.engine.ring"],
+    ["river.mpi.engine", "river.mpi.engine.matching", "river.mpi.engine.ring", "river.mpi.engine.requests"],
     ["river.mpi.engine.engine", "river.mpi.engine.stream"],
     ["river.mpi.near", "river.mpi.control", "river.mpi.places"],
     ["river.mpi.rank"],
@@ -234,10 +234,7 @@ def is_package(name, modules):
 
 def sources():
     """The source of every module of River, by its full name."""
-    return {
-        name_of(file): file.read_text()
-        for file in sorted(RIVER.rglob("*.py"))
-    }
+    return {name_of(file): file.read_text() for file in sorted(RIVER.rglob("*.py"))}
 
 
 def name_of(file):

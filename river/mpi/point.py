@@ -14,7 +14,7 @@ from typing import Any
 from . import ground, request
 from .buffers import Buffer, simple
 from .constants import ANY_SOURCE, ANY_TAG, ERR_COMM, ERR_RANK, ERR_TAG, PROC_NULL
-from .engine.engine import Receiving
+from .engine.requests import Receiving
 from .errors import fail
 from .ground import Ground
 from .handles import Handle

@@ -22,8 +22,8 @@ from .constants import (
     SUCCESS,
     UNDEFINED,
 )
-from .engine.engine import Receiving
-from .engine.engine import Request as Work
+from .engine.requests import Receiving
+from .engine.requests import Request as Work
 from .errors import Exception as Error
 from .errors import fail
 from .handles import Handle

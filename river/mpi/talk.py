@@ -19,7 +19,7 @@ from typing import Any
 
 from . import ground as ground_
 from .constants import ERR_OTHER, ERR_PROC_FAILED
-from .engine.engine import Receiving, Sending
+from .engine.requests import Receiving, Sending
 from .errors import fail
 from .ground import Ground
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .matching import ANY, Envelope, Matcher
+from .requests import Receiving, Request, Sending, cut
 
 EAGER = CHUNK = 128 << 10
 MESSAGE, CALL, GO, DATA, MET = range(5)
@@ -36,60 +37,6 @@ _LOOKS, _FEW_LOOKS, _YIELDS = 400, 20, 8
 _NAP, _LONGEST_NAP = 0.002, 0.05
 # Seconds that a wait takes before it is told of.
 _LONG = 0.1
-
-
-class Lost(Exception):
-    """The other side has ended, or its communicator was given up; see `mpi.errors`."""
-
-
-class Request:
-    """Something under way.  error: what has become of it instead, if it is done."""
-
-    __slots__ = ("error", "is_done")
-
-    def __init__(self) -> None:
-        self.is_done = False
-        self.error: BaseException | None = None
-
-
-class Sending(Request):
-    __slots__ = ("context", "dest", "number", "offset", "parts", "size", "tag", "to")
-
-    def __init__(self, dest: int, context: int, tag: int, parts: Sequence[Any], size: int) -> None:
-        super().__init__()
-        self.dest, self.context, self.tag, self.parts, self.size = dest, context, tag, parts, size
-        self.number = self.offset = self.to = 0
-
-
-class Receiving(Request):
-    """target: memory that it goes to; None: it is kept as bytes, in `data`.
-
-    Once it is matched: source, tag, size (in bytes, of the message, which may be more than there is room for)."""
-
-    __slots__ = (
-        "context",
-        "data",
-        "got",
-        "is_cancelled",
-        "is_matched",
-        "is_object",
-        "memory",
-        "size",
-        "source",
-        "tag",
-        "target",
-        "was",
-    )
-
-    def __init__(self, context: int, source: int, tag: int, target: memoryview | None) -> None:
-        super().__init__()
-        self.context, self.source, self.tag = context, source, tag
-        self.was = source, tag  # as it was asked for
-        self.target = target
-        self.memory: Any = None
-        self.data: Any = b""
-        self.size = self.got = 0
-        self.is_object = self.is_cancelled = self.is_matched = False
 
 
 class Engine:
@@ -239,7 +186,7 @@ class Engine:
         """The next part of a message that was asked for."""
         start = request.offset
         size = min(CHUNK, request.size - start)
-        parts = _cut(request.parts, start, size)
+        parts = cut(request.parts, start, size)
         if not way.write(DATA, 0, self.rank, 0, 0, start, request.to, parts, size):
             return False
         request.offset = start + size
@@ -493,18 +440,3 @@ def _wake(bell: int) -> None:
         os.write(bell, b"!")
     except BlockingIOError:
         pass  # it has been rung more often than anybody has looked
-
-
-def _cut(parts: Sequence[Any], start: int, size: int) -> list[Any]:
-    """So many bytes of these parts, from there on."""
-    found = []
-    for part in parts:
-        length = len(part)
-        if start < length and size:
-            piece = memoryview(part)[start : start + size]
-            found.append(piece)
-            size -= len(piece)
-            start = 0
-        else:
-            start -= min(start, length)
-    return found

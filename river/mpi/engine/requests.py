@@ -1,0 +1,74 @@
+"""What is under way: messages that are sent, and receives that wait for one.
+
+May not: move a byte, or decide what is matched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Request:
+    """Something under way.  error: what has become of it instead, if it is done."""
+
+    __slots__ = ("error", "is_done")
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.error: BaseException | None = None
+
+
+class Sending(Request):
+    __slots__ = ("context", "dest", "number", "offset", "parts", "size", "tag", "to")
+
+    def __init__(self, dest: int, context: int, tag: int, parts: Sequence[Any], size: int) -> None:
+        super().__init__()
+        self.dest, self.context, self.tag, self.parts, self.size = dest, context, tag, parts, size
+        self.number = self.offset = self.to = 0
+
+
+class Receiving(Request):
+    """target: memory that it goes to; None: it is kept as bytes, in `data`.
+
+    Once it is matched: source, tag, size (in bytes, of the message, which may be more than there is room for)."""
+
+    __slots__ = (
+        "context",
+        "data",
+        "got",
+        "is_cancelled",
+        "is_matched",
+        "is_object",
+        "memory",
+        "size",
+        "source",
+        "tag",
+        "target",
+        "was",
+    )
+
+    def __init__(self, context: int, source: int, tag: int, target: memoryview | None) -> None:
+        super().__init__()
+        self.context, self.source, self.tag = context, source, tag
+        self.was = source, tag  # as it was asked for
+        self.target = target
+        self.memory: Any = None
+        self.data: Any = b""
+        self.size = self.got = 0
+        self.is_object = self.is_cancelled = self.is_matched = False
+
+
+def cut(parts: Sequence[Any], start: int, size: int) -> list[Any]:
+    """So many bytes of these parts, from there on."""
+    found = []
+    for part in parts:
+        length = len(part)
+        if start < length and size:
+            piece = memoryview(part)[start : start + size]
+            found.append(piece)
+            size -= len(piece)
+            start = 0
+        else:
+            start -= min(start, length)
+    return found

@@ -276,6 +276,19 @@ def test_who_is_killed_releases_and_the_next_is_told(context, name):
     assert not lock.recovered
 
 
+@pytest.mark.parametrize("name", LOCKS)
+def test_what_a_forked_process_holds_is_not_taken_for_its_parents(name):
+    context, lock = mp.get_context("fork"), getattr(synchronize, name)()
+    for _ in range(2):
+        assert acquired(lock)
+        lock.release()
+        kill(holder(context, lock))
+
+        assert acquired(lock)
+        assert lock.recovered
+        lock.release()
+
+
 def test_who_ends_without_a_release_has_released():
     context, lock = mp.get_context("fork"), synchronize.Lock()
     end(start(context, acquired, lock))

@@ -19,7 +19,7 @@ from .kinds import Kind, from_code
 from .layouts import gather, scatter
 from .memories import memory_of
 
-_NOTHING = memoryview(b"")
+_NOTHING = memoryview(bytearray())
 _Types = (Kind, str)
 
 
@@ -122,6 +122,8 @@ def vector(spec: Any, is_writable: bool, blocks: int) -> VectorBuffer:
         buf, counts, displs, datatype = spec, None, None, None
     memory, found = memory_of(buf, is_writable)
     kind = _kind(buf, found, datatype)
+    if not kind and (memory is not None or counts):
+        raise ValueError("the datatype is null, so the elements have no size")
     if counts is None:
         total = 0 if memory is None else _fitting(len(memory), kind)
         if total % blocks:
@@ -130,7 +132,7 @@ def vector(spec: Any, is_writable: bool, blocks: int) -> VectorBuffer:
     many = _numbers(counts, blocks, "counts")
     if displs is None:
         places = _running(many)
-    elif hasattr(displs, "__index__"):
+    elif _is_number(displs):
         places = [index * displs for index in range(blocks)]
     else:
         places = _numbers(displs, blocks, "displacements")
@@ -232,20 +234,25 @@ def _split_vector(spec: Any) -> tuple[Any, Any, Any, Any]:
         (buf,) = spec
     else:
         raise ValueError(f"a buffer is said by 2 to 4 items, not {len(spec)}")
-    if displs is None and isinstance(counts, tuple) and len(counts) == 2 and not hasattr(counts[0], "__index__"):
+    if displs is None and isinstance(counts, tuple) and len(counts) == 2:
         counts, displs = counts
     return buf, counts, displs, datatype
 
 
+def _is_number(value: Any) -> bool:
+    """An array of numpy's has __index__ whatever is in it."""
+    return hasattr(value, "__index__") and not getattr(value, "shape", ())
+
+
 def _number(value: Any) -> int:
-    if not hasattr(value, "__index__"):
+    if not _is_number(value):
         raise TypeError(f"an integer is expected, not {value!r}")
     return int(value.__index__())
 
 
 def _numbers(values: Any, blocks: int, what: str) -> list[int]:
     """One for each block; one number stands for as many."""
-    if hasattr(values, "__index__") and not getattr(values, "shape", ()):
+    if _is_number(values):
         return [_number(values)] * blocks
     numbers = [_number(value) for value in values]
     if len(numbers) != blocks:

@@ -139,6 +139,8 @@ def _of_interface(obj: Any) -> tuple[memoryview, str]:
     typestr, shape = said["typestr"], said["shape"]
     if not isinstance(typestr, str):
         raise TypeError(f"the type of elements is a text, not {typestr!r}")
+    if not isinstance(said.get("descr"), (list, type(None))):
+        raise TypeError(f"the description of elements is a list, not {said['descr']!r}")
     if said.get("mask") is not None:
         raise BufferError("an array with a mask cannot be sent")
     order, code = typestr[:1], typestr[1:]

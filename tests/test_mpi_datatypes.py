@@ -6,6 +6,7 @@ import array
 import copy
 import pickle
 import struct
+import sys
 
 import pytest
 
@@ -86,6 +87,7 @@ def test_nothing_is_received_in_what_cannot_be_written_to():
         ([NUMBERS, 2], [[0, 1], [2, 3], [4, 5]]),
         ([NUMBERS, [1, 2, 3]], [[0], [1, 2], [3, 4, 5]]),
         ([NUMBERS, (1, 2, 3)], [[0], [1, 2], [3, 4, 5]]),
+        ([NUMBERS, (1, [3, 2, 1])], [[3], [2], [1]]),
         ([NUMBERS, ([1, 2, 3], [9, 4, 0]), "d"], [[9], [4, 5], [0, 1, 2]]),
         ([NUMBERS, ([1, 2, 3], None), "d"], [[0], [1, 2], [3, 4, 5]]),
         ([NUMBERS, 1, 4, DOUBLE], [[0], [4], [8]]),
@@ -114,6 +116,57 @@ def test_what_is_received_goes_where_the_datatype_says_and_nowhere_else():
 
     assert taken == 24
     assert list(target) == [5, -1, -1, -1, 6, -1, -1, -1, 7, -1, -1, -1]
+
+
+@pytest.mark.parametrize("spec", [[None, 0, "B"], [BOTTOM, "B"], bytearray(), [array.array("d", [1]), 0]])
+def test_nothing_can_be_received_where_there_is_no_room(spec):
+    buffer = simple(spec, True)
+
+    assert buffer.data is not None and not buffer.data.readonly
+    assert buffer.unpack(b"") == 0
+
+
+class Foreign:
+    """Shows its memory as a device would, though it is the processor's."""
+
+    def __init__(self, numbers, address, **said):
+        self.numbers = numbers
+        self.__cuda_array_interface__ = {
+            "data": (address, False),
+            "typestr": "<i4" if sys.byteorder == "little" else ">i4",
+            "shape": (len(numbers),),
+            **said,
+        }
+
+
+def test_memory_is_found_by_address_as_well():
+    numbers = array.array("i", [1, 2, 3])
+    foreign = Foreign(numbers, Get_address(numbers))
+
+    assert simple(foreign, False).datatype == datatypes.predefined["INT32_T"]
+    assert simple(foreign, True).unpack(struct.pack("3i", 7, 8, 9)) == 12
+    assert list(numbers) == [7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    "said", [{"strides": (8,)}, {"mask": 1}, {"typestr": "#i4"}, {"shape": (-1,)}, {"data": (8, False)}]
+)
+def test_memory_that_cannot_be_reached_is_refused_and_not_touched(said):
+    numbers = array.array("i", [1, 2, 3])
+
+    with pytest.raises(BufferError):
+        simple(Foreign(numbers, Get_address(numbers), **said), False)
+
+
+def test_a_fortran_array_is_sent_as_it_lies_and_a_slice_with_gaps_is_refused():
+    numpy = pytest.importorskip("numpy")
+    matrix = numpy.arange(6.0).reshape(2, 3)
+
+    assert doubles(simple(matrix.T, False).bytes()) == list(range(6))
+    with pytest.raises(BufferError, match="side by side"):
+        simple(matrix[:, 0], False)
+    with pytest.raises(BufferError, match="datatype"):
+        simple(matrix.astype(matrix.dtype.newbyteorder()), False)
 
 
 def test_a_message_that_is_larger_than_the_buffer_is_an_error_and_a_smaller_one_is_not():

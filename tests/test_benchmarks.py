@@ -160,6 +160,47 @@ def test_a_target_of_another_way_is_judged_by_that_way_and_speed_is_shown_as_meg
     assert (judged["text"], judged["shown"]) == (">= 450 MB/s (session)", "500 MB/s")
 
 
+# ---- river.multiprocessing
+
+
+@pytest.fixture(scope="module")
+def of_processes(tmp_path_factory):
+    """A smoke run of those works: its folder, and what it found."""
+    folder = tmp_path_factory.mktemp("processes")
+    done = benchmarks("--quick", "--only", "mp_", "--json", folder / "found.json")
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads((folder / "found.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.timeout(240)
+def test_a_quick_run_of_processes_measures_every_work_for_both_modules_and_leaves_nothing(of_processes, part):
+    works = part("processes").WORKS
+
+    assert list(of_processes[1]["works"]) == list(works)
+    for name, work in of_processes[1]["works"].items():
+        assert set(work["peers"]) == set(works[name].only), name
+        for peer, record in work["peers"].items():
+            assert not {"error", "left behind"} & record.keys(), (name, peer, record)
+            assert all(figure["median"] > 0 for figure in record["figures"].values()), (name, peer)
+        assert all(target["met"] in (True, False) for target in work["targets"]), name
+
+
+@pytest.mark.timeout(240)
+def test_their_table_has_each_start_method_of_the_standard_module_and_no_column_of_pools(of_processes, part, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(MARKERS)
+    stored(of_processes[1], tmp_path, edited=False)
+    done = benchmarks("--from", tmp_path / "found.json", "--readme", page)
+    lines = page.read_text(encoding="utf-8").splitlines()
+    row = next(line for line in lines if line.startswith("| Process: start and join |"))
+
+    assert done.returncode == 0, done.stderr
+    assert "| | River | multiprocessing |" in lines
+    assert "(forkserver: " in row and ", spawn: " in row
+    assert sum(line.startswith("| ") for line in lines) == 1 + len(list(part("report").shown_figures(of_processes[1])))
+    assert not (tmp_path / "docs").exists()
+
+
 # ---- the README
 
 

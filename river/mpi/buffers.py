@@ -15,7 +15,7 @@ from typing import Any
 
 from .constants import BOTTOM, ERR_TRUNCATE
 from .errors import fail
-from .kinds import Kind, from_code
+from .kinds import Kind, by_code, from_code
 from .layouts import gather, scatter
 from .memories import memory_of
 
@@ -89,6 +89,8 @@ def simple(spec: Any, is_writable: bool, blocks: int = 1) -> Buffer:
     """blocks: in how many the elements are to be, if no count is said; the Buffer is all of them, as one.
 
     If a count is said it is that of one block."""
+    if blocks == 1 and (whole := _whole(spec, is_writable)) is not None:
+        return whole
     if isinstance(spec, (list, tuple)):
         buf, count, displ, datatype = _split_simple(spec)
     else:
@@ -112,6 +114,28 @@ def simple(spec: Any, is_writable: bool, blocks: int = 1) -> Buffer:
             raise ValueError(f"{total} elements cannot be divided among {blocks} ranks; say a count")
     _check_room(memory, start, total, kind)
     return Buffer(memory, start, total, kind)
+
+
+def _whole(spec: Any, is_writable: bool) -> Buffer | None:
+    """The short way for what is most common: an array, or [array, datatype], from its first element to its last."""
+    said = None
+    if type(spec) is list and len(spec) == 2 and isinstance(spec[1], Kind):
+        spec, said = spec
+    try:
+        view = memoryview(spec)
+    except TypeError:
+        return None
+    kind = said if said is not None else by_code.get(view.format)
+    size = view.nbytes
+    if not kind or not size or not view.c_contiguous or (is_writable and view.readonly):
+        return None
+    layout = kind._named
+    if not layout.is_dense or not layout.size or size % layout.size:
+        return None
+    made = Buffer.__new__(Buffer)
+    made.memory = made.data = view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    made.start, made.count, made.datatype, made.size = 0, size // layout.size, kind, size
+    return made
 
 
 def vector(spec: Any, is_writable: bool, blocks: int) -> VectorBuffer:

@@ -136,7 +136,7 @@ def decode(datatype: Any) -> tuple[Any, str, dict[str, Any]]:
     if how == "STRUCT":
         n = integers[0]
         arguments = {"blocklengths": integers[1 : n + 1], "displacements": addresses, "datatypes": types}
-        return type(datatype), how, arguments
+        return type(datatype)(), how, arguments  # of no single datatype
     return types[0], how, _arguments(how, integers, addresses)
 
 

@@ -31,10 +31,11 @@ class Errhandler(Handle):
     _named: Way | None
 
     def Free(self) -> None:
-        """Name nothing from now on."""
+        """Name nothing from now on, unless this is predefined."""
         if self._named is None:
             raise fail(ERR_ERRHANDLER, "the null error handler cannot be freed")
-        super().Free()
+        if not self._constant:
+            super().Free()
 
 
 ERRHANDLER_NULL: Errhandler = Errhandler._predefine("ERRHANDLER_NULL")

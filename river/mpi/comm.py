@@ -12,8 +12,9 @@ from typing import Any
 from . import ground
 from .attributes import Attributes
 from .collectives import Collectives
-from .constants import COMM_TYPE_SHARED, CONGRUENT, IDENT, SIMILAR, UNDEFINED, UNEQUAL
+from .constants import COMM_TYPE_SHARED, CONGRUENT, ERR_COMM, ERR_ERRHANDLER, IDENT, SIMILAR, UNDEFINED, UNEQUAL
 from .errhandler import ERRORS_RETURN, Errhandler
+from .errors import fail
 from .ground import Ground
 from .group import Group, Members
 from .op import MAX
@@ -74,11 +75,13 @@ class Comm(Attributes, Collectives):
 
     def Get_errhandler(self) -> Errhandler:
         """Give the error handler."""
-        return self.ground.errhandler or ERRORS_RETURN
+        return Errhandler(self.ground.errhandler or ERRORS_RETURN)  # type: ignore[no-any-return]
 
     def Set_errhandler(self, errhandler: Errhandler) -> None:
         """Set the error handler."""
-        self.ground.errhandler = errhandler
+        if not errhandler:
+            raise fail(ERR_ERRHANDLER, "the null error handler handles nothing")
+        self.ground.errhandler = Errhandler(errhandler)  # which stays when the caller frees his
 
     def Abort(self, errorcode: int = 0) -> Any:
         """End all ranks of the job."""
@@ -87,6 +90,8 @@ class Comm(Attributes, Collectives):
     def Free(self) -> None:
         """Name nothing from now on."""
         self.ground  # noqa: B018 - raises for the null communicator
+        if self.is_predefined:
+            raise fail(ERR_COMM, f"{self!r} is not to be freed")
         self._delete_attributes()
         super().Free()
 

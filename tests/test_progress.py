@@ -214,7 +214,7 @@ def test_a_function_is_called_with_items_done_and_total(kind):
 BAD = [1, "yes", 2.5, object(), [print], {}, set(), lambda: None, lambda done: None]
 
 
-@pytest.mark.parametrize("bad", BAD, ids=repr)
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: repr(bad).partition(" at 0x")[0])
 def test_anything_else_is_a_type_error_that_names_it(bad):
     with pytest.raises(TypeError, match="progress must be .*, not ") as caught:
         make(bad, 10)

@@ -1173,6 +1173,8 @@ def test_plain_data_arrives_without_any_of_this(values):
     assert here(values) == values
 
 
-@pytest.mark.parametrize("values", [[[]], [object()], [1, (2,)], [type("Int", (int,), {})(1)]], ids=["list", "object", "tuple", "Int"])
+@pytest.mark.parametrize(
+    "values", [[[]], [object()], [1, (2,)], [type("Int", (int,), {})(1)]], ids=["list", "object", "tuple", "Int"]
+)
 def test_what_could_hold_something_is_not_plain(values):
     assert not is_plain(values)

@@ -1,4 +1,4 @@
-"""Perfect numbers, by workers that are fed through a queue: a program for `multiprocessing` that has never heard of River.
+"""Perfect numbers, by workers fed through a queue: a program for `multiprocessing` that has never heard of River.
 
     python examples/port.py                                the standard module
     river run examples/port.py                             the same on River

@@ -36,8 +36,8 @@ def main(argv=None):
         write(options.svg, picture.picture(data))
     if options.readme:
         report.rewrite_readme(options.readme, data)
-        if not report.kind_of(data):
-            write(options.readme.parent / "docs" / "benchmarks.svg", picture.picture(report.of_pools(data)))
+        shown = data if report.kind_of(data) else report.of_pools(data)
+        write(report.picture_for(options.readme, data), picture.picture(shown))
     return 0
 
 

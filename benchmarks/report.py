@@ -226,7 +226,13 @@ def rewrite_readme(path, data):
     start, end = text.find(BEGIN), text.find(END)
     if start < 0 or end < start:
         raise ValueError(f"{path} has no place for the table: add the lines {BEGIN} and {END} to it")
-    path.write_text(f"{text[:start]}{BEGIN}\n{readme_part(data)}\n{text[end:]}", encoding="utf-8")
+    part = readme_part(data, picture_for(path, data).relative_to(path.parent).as_posix())
+    path.write_text(f"{text[:start]}{BEGIN}\n{part}\n{text[end:]}", encoding="utf-8")
+
+
+def picture_for(path, data):
+    """Where the picture is that this file shows."""
+    return path.with_suffix(".svg") if kind_of(data) else path.parent / "docs" / "benchmarks.svg"
 
 
 def kind_of(data):
@@ -241,9 +247,9 @@ def of_pools(data):
     return {**data, "works": {name: work for name, work in data["works"].items() if name.split("_")[0] not in KINDS}}
 
 
-def readme_part(data):
-    is_of_pools = not kind_of(data)
-    data = of_pools(data) if is_of_pools else data
+def readme_part(data, picture):
+    kind = kind_of(data)
+    data = data if kind else of_pools(data)
     run = data["run"]
     missed = [
         f"{data['works'][name]['title']} ({target['text']}: {target['shown']})"
@@ -251,10 +257,10 @@ def readme_part(data):
         for target in data["works"][name]["targets"]
         if target["met"] is False
     ]
-    more = " (for memory: how many times as much it needs)", f", {run['workers']} workers each"
-    memory, workers = more if is_of_pools else ("", "")
+    memory = "" if kind else " (for memory: how many times as much it needs)"
+    workers = "" if kind else f", {run['workers']} workers each"
     parts = [
-        "![River beside its peers](docs/benchmarks.svg)" if is_of_pools else "",
+        f"![{KINDS.get(kind, 'River beside its peers')}]({picture})",
         table(data),
         f"How many times as long as River each package takes{memory}:"
         f" the median of up to {run['rounds']} rounds in which all took turns{workers}."

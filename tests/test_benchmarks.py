@@ -198,6 +198,7 @@ def test_their_table_has_each_start_method_of_the_standard_module_and_no_column_
     assert "| | River | multiprocessing |" in lines
     assert "(forkserver: " in row and ", spawn: " in row
     assert sum(line.startswith("| ") for line in lines) == 1 + len(list(part("report").shown_figures(of_processes[1])))
+    assert "![river.multiprocessing beside multiprocessing](page.svg)" in lines and (tmp_path / "page.svg").exists()
     assert not (tmp_path / "docs").exists()
 
 

@@ -67,7 +67,11 @@ def nothing_left_behind(warmed_up):
 def left_in_the_end(before, mark, temporary, others):
     """Descriptions of what was not there `before` and still is when patience has run out."""
     deadline = time.monotonic() + PATIENCE
-    while left := {pair for pair in everything(mark, temporary, others) - before if is_of_test(*pair, mark)}:
+    while left := {
+        pair
+        for pair in everything(mark, temporary, others) - before
+        if is_of_test(*pair, mark) and not is_spare(*pair, before)
+    }:
         if time.monotonic() > deadline:
             return sorted(DESCRIBE[kind](thing) for kind, thing in left)
         shm.forget_free()  # memory kept to be filled again is no leak
@@ -149,6 +153,13 @@ def is_of_test(kind, thing, mark):
             if mapped and process.pid != os.getpid():
                 return is_ours(process, mark)
     return True
+
+
+def is_spare(kind, thing, before):
+    """True for a process that waits to be a VM of a supervisor that was there before, with which it ends."""
+    with contextlib.suppress(psutil.Error):  # gone by now
+        return kind == "process" and thing.name() == "river-spare" and ("process", thing.parent()) in before
+    return False
 
 
 def describe_process(process):

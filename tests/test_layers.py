@@ -43,7 +43,7 @@ LAYERS = [
     ["river._core.box", "river._core.store", "river._core.introductions"],
     ["river._core.answers"],
     ["river._core.worker"],
-    ["river._core.vm"],
+    ["river._core.vm", "river._core.child"],
     ["river._core.supervisor"],
     ["river._core.agent"],
     ["river.launchers", "river.launchers.local", "river.batches"],
@@ -146,6 +146,7 @@ BOOT = {
     *(f"river._core.{name}" for name in ("modules", "serial", "answers", "process", "worker", "vm", "supervisor")),
     *(f"river._core.{name}" for name in ("homes", "packet", "letters", "remote", "envelope", "post", "box", "store")),
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions", "bridge", "structures")),
+    "river._core.child",
     "river.errors",  # which has nothing but the standard library's
     *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
     *(f"river._core.{name}" for name in ("direct", "logs", "output", "records", "loop", "listener", "way")),

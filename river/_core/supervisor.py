@@ -12,8 +12,8 @@ May import only the standard library and its neighbours; may not block, except w
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import mmap
 import os
 import pickle
 import select
@@ -22,11 +22,12 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
-from . import memory, output, worker
+from . import memory, output
 from . import vm as vm_
+from .child import Child, Spare, Start
 from .connection import Connection
 from .wire import Kind
 
@@ -57,20 +58,6 @@ class Lines(Protocol):
         """In the VM: this is its supervisor's."""
 
 
-class _VM:
-    """What the supervisor keeps of a VM that it started."""
-
-    def __init__(
-        self, name: str, pid: int, cell: mmap.mmap, streams: Sequence[output.Stream], limit: int | None
-    ) -> None:
-        self.name = name
-        self.pid = pid
-        self.cell = cell
-        self.streams = streams
-        self.limit = limit
-        self.over: int | None = None  # bytes it occupied when it was killed for its memory
-
-
 class Supervisor:
     """All VMs of one driver on one machine.
 
@@ -90,6 +77,7 @@ class Supervisor:
         is_far: bool = False,
     ) -> None:
         self._is_far = is_far
+        self._streams_read = (1, 2) if is_far else (2,)
         self._is_closing = False
         self._line = connection
         self._driver = driver
@@ -98,9 +86,10 @@ class Supervisor:
         self._lines = lines
         self._handed: dict[str, int] = {}  # what came from `lines`, by VM; perhaps before its START
         self._forgotten: set[str] = set()  # VMs that were given up before their lines had come
-        # STARTs that wait for room or for a line: name, options, buffers, descriptors.
-        self._wanted: deque[tuple[str, dict[str, Any], list[Any], list[int]]] = deque()
-        self._vms: dict[int, _VM] = {}  # by pid
+        self._wanted: deque[Start] = deque()  # STARTs that wait for room or for a line
+        self._vms: dict[int, Child] = {}  # by pid
+        self._spare: Spare | None = None
+        self._has_hired = False  # a VM for one call
         self._sink = output.Sink()
         self._ooms = memory.oom_kills()
         self._wake_in, self._wake_out = os.pipe()
@@ -123,14 +112,12 @@ class Supervisor:
             while self._serve():
                 pass
         finally:
-            for vm in self._vms.values():
-                _kill_group(vm.pid, signal.SIGKILL)
-            for vm in self._vms.values():  # whoever waits for our end may rely on theirs
-                try:
-                    os.waitpid(vm.pid, 0)
-                except ChildProcessError:
-                    pass
-                self._read_all(vm)
+            for child in self._children():
+                child.kill()
+            for child in self._children():  # whoever waits for our end may rely on theirs
+                child.end()
+                self._read_all(child)
+                child.close()
             if self._is_closing:
                 self._line.finish(_PATIENCE)
 
@@ -169,6 +156,9 @@ class Supervisor:
         self._start_wanted()
         return not self._is_closing
 
+    def _children(self) -> list[Child]:
+        return [*self._vms.values(), *filter(None, [self._spare])]
+
     def _streams(self) -> list[output.Stream]:
         """Those that VMs may still write to."""
         return [stream for vm in self._vms.values() for stream in vm.streams if stream.number >= 0]
@@ -201,7 +191,7 @@ class Supervisor:
             elif frame.kind == Kind.SIGNAL:
                 for vm in self._vms.values():
                     if vm.name == message[0]:
-                        _kill_group(vm.pid, message[1])
+                        vm.kill(message[1])
                 self._forget_wanted(*message)
             elif frame.kind == Kind.CLOSE:
                 self._is_closing = True
@@ -230,24 +220,63 @@ class Supervisor:
                 descriptors.append(self._handed.pop(name))
             if descriptors:
                 self._wanted.remove(start)
-                self._start(*start)
+                self._start(start)
 
-    def _start(self, name: str, options: dict[str, Any], buffers: list[Any], descriptors: list[int]) -> None:
-        line, *others = descriptors
-        cell = mmap.mmap(-1, worker.CELL_SIZE)  # shared with the child, and readable after its death
-        streams = [output.Stream(which) for which in ((1, 2) if self._is_far else (2,))]
+    def _start(self, start: Start) -> None:
+        name, options, _, descriptors = start
+        is_hired = options.get("is_hired", False)
+        vm = self._told_spare(start) if is_hired else None
+        if vm is None:
+            vm = Child(self._streams_read)
+            self._fork(vm, lambda: start)
+        for number in descriptors:
+            os.close(number)
+        vm.name, vm.limit = name, options.get("hard_memory")
+        self._vms[vm.pid] = vm
+        self._send(Kind.STARTED, (name, vm.pid))
+        # Who has started two processes, one after the other or not, will start more; many programs start one.
+        if is_hired and self._has_hired and self._spare is None and Spare.is_possible:
+            self._prepare_spare()
+        self._has_hired = self._has_hired or is_hired
+
+    def _told_spare(self, start: Start) -> Child | None:
+        """The spare, if there is one and it can be that VM."""
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        try:
+            if spare.tell(start):
+                return spare
+            self._spare = spare
+        except OSError:  # it has been killed
+            spare.end()
+            spare.close()
+        return None
+
+    def _prepare_spare(self) -> None:
+        with contextlib.suppress(OSError):  # no room for another process: one that is wanted has its own error
+            spare = Spare(self._streams_read)
+            self._fork(spare, spare.wait)
+            self._spare = spare
+
+    def _fork(self, vm: Child, told: Callable[[], Start | None]) -> None:
+        """`told`, in the child, says which VM it is; or None: none at all."""
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            vm.let_go()
+            vm.close()
+            raise
         if pid == 0:
             code = 1
             try:
-                self._become_vm(parent, streams)
-                initialize = self._inherited or vm_.load_initializer(options, buffers, others)
-                opened = self._lines.open(name, line) if self._lines else Connection(socket.socket(fileno=line))
-                code = vm_.main(opened, cell, options, initialize)
+                self._become_vm(parent, vm)
+                start = told()
+                code = self._be(vm.cell, start) if start is not None else 0
             except SystemExit as error:
                 code = error.code if isinstance(error.code, int) else 1
             except BaseException:  # noqa: BLE001 - a fault in River; the driver gets these lines with WorkerLost
@@ -256,16 +285,16 @@ class Supervisor:
                 traceback.print_exc()
             finally:
                 os._exit(code)
-        try:
-            os.setpgid(pid, pid)  # the child does it too: whoever comes first
-        except OSError:
-            pass
-        for number in (*descriptors, *(stream.theirs for stream in streams)):
-            os.close(number)
-        self._vms[pid] = _VM(name, pid, cell, streams, options.get("hard_memory"))
-        self._send(Kind.STARTED, (name, pid))
+        vm.forked(pid)
 
-    def _become_vm(self, parent: int, streams: Sequence[output.Stream]) -> None:
+    def _be(self, cell: Any, start: Start) -> int:
+        """In the child: be that VM; returns its exit code."""
+        name, options, buffers, (line, *others) = start
+        initialize = self._inherited or vm_.load_initializer(options, buffers, others)
+        opened = self._lines.open(name, line) if self._lines else Connection(socket.socket(fileno=line))
+        return vm_.main(opened, cell, options, initialize)
+
+    def _become_vm(self, parent: int, vm: Child) -> None:
         os.setpgid(0, 0)
         if self._libc is not None:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -279,19 +308,10 @@ class Supervisor:
             os.close(number)
         if self._lines is not None:
             self._lines.close()
-        for stream in self._streams():
-            stream.close()
+        for child in self._children():
+            child.close()
         self._line.close()
-        for stream in streams:
-            stream.close()
-            stream.become()
-        # What this process has as sys.stderr may lead elsewhere (a test's capture); here it leads to the driver.
-        sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
-        if self._is_far:
-            sys.stdout = open(1, "w", buffering=1, errors="backslashreplace", closefd=False)
-        import faulthandler
-
-        faulthandler.enable(2)  # a segmentation fault then tells where
+        vm.become()
 
     def _reap(self) -> None:
         """Report every VM that has ended."""
@@ -305,27 +325,16 @@ class Supervisor:
             if seen is None:
                 continue
             if seen.si_code != os.CLD_EXITED or seen.si_status:
-                _kill_group(pid, signal.SIGKILL)  # what its task had started; the zombie still guards the number
+                self._vms[pid].kill()  # what its task had started; the zombie still guards the number
             _, status, usage = os.wait4(pid, 0)
             self._report(self._vms.pop(pid), os.waitstatus_to_exitcode(status), usage.ru_maxrss)
 
-    def _report(self, vm: _VM, code: int, peak: int) -> None:
+    def _report(self, vm: Child, code: int, peak: int) -> None:
         self._read_all(vm)
-        number, index = worker.CELL.unpack_from(vm.cell, 0)
         may_be_oom = code == -signal.SIGKILL and vm.over is None
         ooms = memory.oom_kills() if may_be_oom else self._ooms
-        facts = {
-            "pid": vm.pid,
-            "code": code,
-            "running": number - 1 if number else None,
-            "index": index,
-            "peak": peak if sys.platform == "darwin" else peak * 1024,
-            "oom": ooms > self._ooms,
-            "over": vm.over,
-            "tail": vm.streams[-1].tail.decode(errors="replace"),
-        }
+        facts = vm.facts(code, peak) | {"oom": ooms > self._ooms}
         self._ooms = ooms
-        vm.cell.close()
         self._send(Kind.EXITED, (vm.name, facts))
 
     def _send(self, kind: int, message: Any) -> None:
@@ -333,7 +342,7 @@ class Supervisor:
 
     # -- output and memory --------------------------------------------------------------------------------------
 
-    def _read_output(self, vm: _VM, stream: output.Stream) -> bool:
+    def _read_output(self, vm: Child, stream: output.Stream) -> bool:
         """Pass on what has come; False when there was nothing."""
         data = stream.read()
         if data is None:
@@ -344,12 +353,12 @@ class Supervisor:
             self._sink.write(data)
         return bool(data)
 
-    def _forward(self, vm: _VM, stream: output.Stream, data: bytes, is_last: bool) -> None:
+    def _forward(self, vm: Child, stream: output.Stream, data: bytes, is_last: bool) -> None:
         lines, dropped = stream.lines.take(data, time.monotonic(), is_last)
         if lines or dropped:
             self._send(Kind.OUTPUT, (vm.name, (stream.which, lines, dropped)))
 
-    def _read_all(self, vm: _VM) -> None:
+    def _read_all(self, vm: Child) -> None:
         """It has ended: pass on the rest; what its children may write yet is nobody's."""
         for stream in vm.streams:
             while self._read_output(vm, stream):
@@ -364,17 +373,7 @@ class Supervisor:
                 used = memory.of_tree(vm.pid)
                 if used > vm.limit:
                     vm.over = used
-                    _kill_group(vm.pid, signal.SIGKILL)
-
-
-def _kill_group(pid: int, number: int) -> None:
-    try:
-        os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        try:
-            os.kill(pid, number)
-        except OSError:
-            pass
+                    vm.kill()
 
 
 def _open_process(pid: int) -> int:

@@ -4,12 +4,14 @@ Nor does an end: neither a tunnel's, nor a line's, nor a VM's.
 """
 
 import contextlib
+import functools
 import pickle
 import random
 import socket
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from served import Driver, next_frames, own_home, serving  # noqa: F401 - a fixture
@@ -19,7 +21,7 @@ from river import servers
 from river._core.carrier import Carrier
 from river._core.connection import Connection, pair
 from river._core.wire import Kind
-from river.machine import RemoteVM
+from river.machine import Machine, RemoteVM
 from river.reader import Reader
 
 DATA = random.Random(7).randbytes(64 << 20)
@@ -181,7 +183,7 @@ class Books:
 
 def test_what_a_vm_elsewhere_has_sent_is_taken_though_the_news_of_its_end_came_first():
     books = Books()
-    reader, vm = Reader(books), RemoteVM("a", None, {})
+    reader, vm = Reader(books), RemoteVM("a", SimpleNamespace(new_line=functools.partial(Machine.new_line, None)), {})
     with contextlib.closing(Connection(vm.far_end)) as far, contextlib.closing(vm.line), contextlib.closing(reader):
         draining = threading.Thread(target=reader.drain, args=(vm, 60))
         draining.start()

@@ -344,7 +344,9 @@ def test_pools_of_any_size_are_on_as_many_hosts_as_they_have_processes(tmp_path,
             return river.current().vm.partition("/")[0]
         for size in (1, 2, 5, None):
             with mp.Pool(size) as pool:
-                print(size, pool._processes and len(pool._pool), len(pool.machines))
+                if pool._cluster.machines is not None:
+                    pool._cluster.machines.wait_for_all()
+                print(size, pool._max_workers, len(pool.machines))
     """
     total = 2 * len(os.sched_getaffinity(0))
 

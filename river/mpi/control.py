@@ -46,6 +46,9 @@ class Line:
         self._lock = threading.Lock()
         self._handlers = handlers
         self._thread = threading.Thread(target=self._listen, name="river-mpi", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen; the handlers may be called from now on."""
         self._thread.start()
 
     def tell(self, what: str, *values: Any) -> None:

@@ -64,6 +64,7 @@ class World:
             self.engine.arrived(rank, way)
         handlers: dict[str, Callable[..., None]] = {"where": self._tell_where, "lost": self._lost}
         self.line = Line(order.starter, order.job, order.rank, handlers)
+        self.line.start()
 
     def _made(self, near: Near) -> Engine:
         mine = self.neighbours.index(self.rank)

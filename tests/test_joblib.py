@@ -187,7 +187,8 @@ def test_a_large_array_goes_to_a_vm_once_for_all_calls_and_is_read_only_there(ma
         (again,) = parallel([delayed(look_at)(array, other=array, number=7)])
 
     assert [answer[:2] for answer in answers] == [(x, times > 1) for x in range(20)]
-    assert len({number for *_, number in answers}) == times
+    arrays = len({number for *_, number in answers})
+    assert arrays == 1 if times == 1 else 1 < arrays <= times  # calls that travel together have one
     assert again[0] == 0
 
 

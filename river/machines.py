@@ -148,6 +148,8 @@ class Machines:
 
                 def make() -> None:
                     try:
+                        if self._is_closed:  # nobody would close it
+                            raise RuntimeError("the pool ends while its machines are started")
                         self._door = authority, Door(self._loop, papers, self._met, entrance())
                     except Exception as error:  # noqa: BLE001 - it is for whoever has asked, not for who turns the loop
                         failures.append(error)

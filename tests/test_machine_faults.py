@@ -443,6 +443,7 @@ def test_what_ran_on_a_machine_that_stays_frozen_runs_elsewhere(testbed, notes, 
         futures = [pool.submit(notes.waiting(), number) for number in range(2)]
         ran_on(node1, notes)
         ran_on(node2, notes)
+        before = {process.pid for process in node1.processes()}
         node1.freeze()
         notes.open()
 
@@ -450,6 +451,7 @@ def test_what_ran_on_a_machine_that_stays_frozen_runs_elsewhere(testbed, notes, 
         assert sorted(map(int, notes.on(node2))) == [0, 1]
         node1.thaw()
         wait_until(lambda: states(pool)["node1"] == "ok", what="the return of node1")
+        wait_until(lambda: before.isdisjoint(p.pid for p in node1.processes()), what="the end of all that was there")
 
 
 def test_a_machine_that_is_switched_off_and_on_again_loses_its_tasks_to_the_others_and_is_used_again(

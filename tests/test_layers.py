@@ -22,7 +22,7 @@ LAYERS = [
     ["river._core.wire", "river._core.instructions", "river._core.namespaces", "river._core.shm"],
     ["river._core.process", "river._core.modules", "river._core.way", "river._core.memories", "river._core.listener"],
     ["river._core.channel"],
-    ["river._core.homes", "river._core.packet", "river._core.remote", "river._core.waiting"],
+    ["river._core.ends", "river._core.homes", "river._core.packet", "river._core.remote", "river._core.waiting"],
     ["river._core.letters"],
     ["river._core.crew"],
     ["river._core.scheduler"],
@@ -150,7 +150,7 @@ BOOT = {
     "river.errors",  # which has nothing but the standard library's
     *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
     *(f"river._core.{name}" for name in ("direct", "logs", "output", "records", "loop", "listener", "way")),
-    *(f"river._core.{name}" for name in ("memories", "channel", "channels", "link", "peers", "agent")),
+    *(f"river._core.{name}" for name in ("memories", "channel", "ends", "channels", "link", "peers", "agent")),
 }
 # What they may import besides, but inside a function only: by then it has come over, or they can do without.
 LAZY = {

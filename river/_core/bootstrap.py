@@ -39,7 +39,7 @@ MODULES = (
     "river.errors",
     *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
     *(f"river._core.{name}" for name in ("direct", "logs", "modules", "output", "records", "loop", "listener", "way")),
-    *(f"river._core.{name}" for name in ("memories", "channel", "channels", "link", "peers", "agent")),
+    *(f"river._core.{name}" for name in ("memories", "channel", "ends", "channels", "link", "peers", "agent")),
 )
 _CLOUDPICKLE = ("cloudpickle", "cloudpickle.cloudpickle", "cloudpickle.cloudpickle_fast")  # the last is not in all
 VERSION = sys.version_info[:2]

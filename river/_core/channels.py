@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from .channel import Channel
 from .connection import pair
+from .ends import Ends
 from .loop import Loop
 from .memories import Fill, Memories
 from .records import MOST_BYTES, Buffer, Kind, Record
@@ -79,7 +80,7 @@ class Channels:
         self._is_open = True  # whether processes are read from
         self._is_closed = False
         self._scratch = bytearray(MOST_BYTES)
-        self._theirs: dict[int, int] = {}  # of channels: the inode of the end that was passed on
+        self._ends = Ends(loop, self)
         self.spliced: set[int] = set()  # that the other machine is ready for, before we are
 
     def open(self, first: socket.socket | Channel) -> None:
@@ -173,18 +174,6 @@ class Channels:
 
     def get(self, number: int) -> Channel | None:
         return self._channels.get(number)
-
-    def _find_partner(self, channel: Channel, inode: int) -> tuple[Channels, Channel] | None:
-        """Whose other end this is, if it is that of a channel of this process."""
-        found = self._loop.ends.get(inode)
-        if found is None:
-            return None
-        channels, number = found
-        partner = channels.get(number)
-        if partner is None:
-            return None
-        channel.partner, partner.partner = partner, channel
-        return channels, partner
 
     def _take_splice(self, record: Record) -> None:
         channel = self._channels.get(record.channel)
@@ -285,7 +274,7 @@ class Channels:
             number, self._next = self._next, self._next + 2
             carried = self._channels[number] = Channel(number, socket.socket(fileno=descriptor))
             carried.is_announced = False
-            self._find_partner(carried, facts.st_ino)
+            self._ends.join(carried)
             channel.pending.append((Kind.OPEN, _CHANNEL.pack(channel.number) + _CHANNEL.pack(number)))
         elif stat.S_ISREG(facts.st_mode):
             channel.pending += self.memories.carry(descriptor, facts)
@@ -344,10 +333,8 @@ class Channels:
             return
         channel.is_announced = True
         self.go_on(channel)
-        if channel.partner is not None:
-            partner = self._loop.ends.get(os.fstat(channel.sock.fileno()).st_ino)
-            if partner is not None:
-                self._owner.joined(number, *partner)
+        if channel.partner is not None and (partner := self._ends.other(channel)) is not None:
+            self._owner.joined(number, *partner)
 
     def _may_go_on(self) -> bool:
         """Whether there is room for more of something large."""
@@ -391,9 +378,7 @@ class Channels:
             self.link.send(Kind.END, record.channel)
             return
         ours, theirs = pair()
-        inode = os.fstat(theirs.fileno()).st_ino
-        self._theirs[record.channel] = inode
-        self._loop.ends[inode] = self, record.channel
+        self._ends.pass_on(record.channel, theirs)
         self._add(record.channel, ours)
         along.arriving.append(theirs.detach())
 
@@ -445,7 +430,7 @@ class Channels:
         if self._channels.pop(channel.number, None) is None:
             return
         self._loop.forget(channel.descriptor)
-        self._loop.ends.pop(self._theirs.pop(channel.number, -1), None)
+        self._ends.forget(channel.number)
         on_end = channel.on_end
         unannounced = [what[4:] for kind, what in channel.pending if kind == Kind.OPEN and isinstance(what, bytes)]
         if not (channel.is_moved and channel.has_moved):  # else a twin goes on with its socket

@@ -47,7 +47,7 @@ class Loop:
         self._timed: list[Timed] = []
         self._due = 0.0
         self.turned_at = clock()  # until when what is silent was listened to
-        self.ends: dict[int, Any] = {}  # what links keep in common: whose channel's other end a socket is, by inode
+        self.ends: dict[int, tuple[Any, int]] = {}  # what its links keep in common (see `ends`)
         self._bell, self._rope = os.pipe()
         for end in (self._bell, self._rope):
             os.set_blocking(end, False)

@@ -31,7 +31,7 @@ _LOCAL = "local"  # the name of this machine
 
 
 class Plan:
-    """How VMs are made, and what each is told at its start.
+    """How VMs are made, and what all of them are told at their start.
 
     start: 'auto', 'fork' or 'exec' (see `launchers.local`). initialize: a function and its arguments, or None.
     memory: (soft, hard) limits in bytes for a VM, or None. env: variables for VMs. limits: others, that hold for this
@@ -60,7 +60,6 @@ class Plan:
             "is_fresh": not self.is_forked,
             "main_file": getattr(main, "__file__", None),
             "main_package": getattr(main, "__package__", None),
-            "facts": facts_of_driver(),
             "env": {**limits, **env},  # known to the supervisor that `launch` starts, but to no other
             "user_env": env,
         }
@@ -76,13 +75,13 @@ class Plan:
 
     def vm(self, machine: Machine) -> RemoteVM:
         """Our end of a VM that has no process yet."""
-        vm = RemoteVM(f"{machine.name}/{next_number()}", machine, self._options["facts"])
+        vm = RemoteVM(f"{machine.name}/{next_number()}", machine, facts_of_driver())
         if modules.installed() is not None:  # we are a VM on another machine ourselves: what has come to us may go on
             vm.supply = Supply(Sources())
         return vm
 
     def start(self, vm: RemoteVM, call: serial.Pickled | None = None) -> None:
-        vm.machine.start(vm, self._options, call or self._pickled)
+        vm.machine.start(vm, {**self._options, "facts": vm.facts}, call or self._pickled)
 
     def forget(self) -> None:
         """Let go of what is the user's."""

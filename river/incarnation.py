@@ -29,7 +29,7 @@ from ._core.peers import FIRST_LINE
 from ._core.way import Transport
 from .certificates import Authority
 from .hosts import Host
-from .machine import Elsewhere, Machine, RemoteVM, facts_of_driver
+from .machine import Elsewhere, Machine, RemoteVM
 from .sources import Sources, Supply
 
 _AGAIN = 30.0  # seconds between two attempts at a direct connection
@@ -88,7 +88,7 @@ class FarMachine(Machine):
         vm.line.shares = self._shares
         vm.supply = Supply(self.keeper.sources, self.keeper.host.modules)
         facts = {name: value for name, value in options["facts"].items() if name != "path"}
-        vm._facts = facts_of_driver() | {"modules": vm.supply.names()}
+        vm.facts = vm.facts | {"modules": vm.supply.names()}
         level = logging.getLogger().getEffectiveLevel()
         far = {"is_far": True, "host": self.name, "facts": facts, "log_level": level, "env": options["user_env"]}
         super().start(vm, {**options, **far}, initialize)

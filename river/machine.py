@@ -5,6 +5,7 @@ May not: decide what goes where, or read a line.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -145,7 +146,7 @@ class RemoteVM:
         self._lock = threading.Lock()  # keeps a function's definition before the calls that name it
         self._functions: OrderedDict[int, None] = OrderedDict()
         self._data: set[int] = set()
-        self._facts = facts
+        self.facts = facts  # it has been told these; see `facts_of_driver`
         self.supply: Supply | None = None  # of a VM on another machine
         self.loans: set[int] = set()  # of our shared memory, to it
         self.released: deque[int] = deque()  # of its shared memory, to us, that have ended
@@ -215,11 +216,11 @@ class RemoteVM:
         self._functions[function.number] = None
         facts = facts_of_driver()
         if self.supply is not None:
-            facts["modules"] = self._facts.get("modules")  # it is told of changes otherwise
-        if facts == self._facts:
+            facts["modules"] = self.facts.get("modules")  # it is told of changes otherwise
+        if facts == self.facts:
             facts = {}
         else:
-            self._facts = facts
+            self.facts = facts
         buffers: list[Any] = []
         descriptors: list[int] = []
         specs = self._lend(function.pickled, buffers, descriptors)
@@ -260,7 +261,12 @@ class RemoteVM:
 
 def facts_of_driver() -> dict[str, Any]:
     """What a VM must know to import what this process can, and to talk to its managers."""
-    facts: dict[str, Any] = {"path": tuple(p if p else os.getcwd() for p in sys.path if isinstance(p, str))}
+    places = [place_ for place_ in sys.path if isinstance(place_, str)]
+    if "" in places:
+        with contextlib.suppress(OSError):  # the working directory has been removed
+            here = os.getcwd()
+            places = [place_ or here for place_ in places]
+    facts: dict[str, Any] = {"path": tuple(places)}
     # Another thread may be in the middle of importing it.
     current = getattr(sys.modules.get("multiprocessing.process"), "current_process", None)
     if current is not None:

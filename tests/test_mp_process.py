@@ -66,6 +66,26 @@ def test_a_child_sees_what_globals_hold_when_it_starts(tmp_path):
     assert said.splitlines() == ["[0] 0 True", "[0, 1] 1 True", "[0, 1, 2] 2 True"]
 
 
+def test_a_child_finds_modules_where_its_parent_does_when_it_starts(tmp_path):
+    said = run(
+        tmp_path,
+        """
+        for name in ("first", "second"):
+            os.mkdir(name)
+            with open(os.path.join(name, f"of_{name}.py"), "w") as file:
+                file.write(f"def say(): print({name!r}, flush=True)")
+            sys.path.append(os.path.abspath(name))
+            for method in ("forkserver", "spawn"):
+                process = mp.get_context(method).Process(target=__import__(f"of_{name}").say)
+                process.start()
+                process.join()
+    """,
+        cwd=tmp_path,
+    )
+
+    assert said.split() == ["first", "first", "second", "second"]
+
+
 def test_what_cannot_be_sent_is_there_as_it_was_when_the_first_process_started(tmp_path):
     said = run(
         tmp_path,

@@ -4,6 +4,7 @@ Both ends of the link are in this process; the tests turn the loops.
 """
 
 import contextlib
+import mmap
 import os
 import random
 import socket
@@ -204,8 +205,9 @@ LOAN = 7
 
 
 def send(both, data):
-    """As a VM sends a large result: in memory of its own.  Returns where that is in the frame."""
+    """As a VM sends a large result: in memory of its own, whole pages of it.  Returns where that is in the frame."""
     descriptor = os.memfd_create("foreign")
+    os.ftruncate(descriptor, -(-len(data) // mmap.PAGESIZE) * mmap.PAGESIZE)
     os.write(descriptor, data)
     both.far.send(Kind.RESULT, b"", (), [descriptor])
     os.close(descriptor)
@@ -244,6 +246,15 @@ def test_a_result_stays_as_it_is_when_others_come(both):
         result(both, os.urandom(LARGE))
 
     assert bytes(view) == first[100:200]
+
+
+@pytest.mark.parametrize("most", [0, shm.MOST_SEGMENTS])
+def test_a_result_has_the_size_that_was_sent_whatever_else_its_memory_holds(both, monkeypatch, most):
+    monkeypatch.setattr(shm, "MOST_SEGMENTS", most)
+    for size in (LARGE, LARGE - 1, shm.SHARE_FROM + 1):
+        here, _ = result(both, os.urandom(size))
+
+        assert memoryview(here).nbytes == size
 
 
 def test_without_a_descriptor_for_it_a_large_result_comes_all_the_same(both, monkeypatch):

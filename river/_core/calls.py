@@ -46,7 +46,7 @@ def place(
         found = descriptors[index]
         if isinstance(found, shm.Landing):  # it is here, and the other side may have its own back
             released.append(loan)
-            return memoryview(found.attach())[:size]  # the memory may have held something larger before
+            return found.attach(size)
         return shm.attach(found, size, loan, released, shared)
 
     return [one(*spec) for spec in specs]

@@ -252,24 +252,26 @@ class Landing:
         if self._memory is not None and not self._keeps:
             return os.dup(self._memory.descriptor)
         copy = _Memory(self.size, keeps=False)
-        copy.fill(memoryview(self.attach()))
+        copy.fill(memoryview(self.attach(self.size)))
         return os.dup(copy.descriptor)
 
-    def attach(self) -> Buffer:
-        """It, as a buffer; nothing is filled into it as long as that is in use."""
+    def attach(self, size: int) -> Buffer:
+        """So many bytes of it, as a buffer; nothing is filled into it as long as that is in use.
+
+        size: memory crosses in whole pages, so only whoever has put something into it knows how much that is."""
         global _live_mappings
         if self._memory is None:
             assert self._data is not None
-            return self._data
+            return memoryview(self._data)[:size]
         if _live_mappings < MOST_SEGMENTS:
             _live_mappings += 1
             try:
-                mapping = _Mapping(self._memory.descriptor, self.size)
+                mapping = _Mapping(self._memory.descriptor, size)
                 mapping.forks, mapping.memory = _forks, self._memory
                 return memoryview(mapping)
             except OSError:  # no address space left for a mapping
                 pass
-        return _copied(self._memory.descriptor, self.size)
+        return _copied(self._memory.descriptor, size)
 
 
 def attach(descriptor: int, size: int, number: int, released: deque[int], shared: bool) -> Buffer:

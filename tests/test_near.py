@@ -172,6 +172,31 @@ def test_a_line_that_is_closed_before_it_began_ends_there_all_the_same(both):
         assert both.ends(far)
 
 
+def test_a_line_that_should_begin_over_one_that_has_ended_has_ended_too_with_all_that_it_was_sent(both):
+    both.until(lambda: both.links[0].is_connected, "the link")
+    both.far.close()
+    assert both.ends(both.near)
+    line, (reading, writing) = Near(both.loops[0]), os.pipe()
+    line.send(Kind.CALL, b"to nobody", (), [writing])
+    os.close(writing)
+    both.near.send(Kind.START, b"begin", (), [line.end])
+
+    assert both.ends(line)
+    assert os.read(reading, 1) == b"", "the descriptor that should have gone along is still open"
+    os.close(reading)
+
+
+def test_small_frames_that_leave_together_share_a_record(apart):
+    sent = [str(number).encode() for number in range(1000)]
+    for payload in sent:
+        apart.near.send(Kind.CALL, payload, [payload])
+    apart.open()
+    apart.connect()
+
+    assert payloads(apart.receive(apart.far, len(sent))) == sent
+    assert apart.links[0]._flow._sent < 10
+
+
 def test_the_end_comes_behind_what_was_sent(both):
     both.far.send(Kind.RESULT, b"last")
     both.until(lambda: both.links[0].is_connected, "the link")

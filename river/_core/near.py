@@ -64,18 +64,20 @@ class Near:
     def leave(self) -> None:
         """Pass on what was sent; in the loop's thread only."""
         self._is_called = False  # first: what is sent from now on may come too late for this time
-        channels = self.end.channels
-        while self._outbox and (channels is not None or self._is_ended):
+        while self._outbox and (self.end.channels is not None or self._is_ended):
             pieces, along = self._outbox.popleft()
-            while self._outbox and not self._outbox[0][1] and sum(map(len, pieces)) < MOST_BYTES // 2:
-                pieces += self._outbox.popleft()[0]  # small frames share a record
-            if channels is not None:
-                self.end.say(channels, pieces, along)
-            else:
+            if self.end.channels is None:
                 drop(along)
-        if self._is_closed and channels is not None and not self._is_finished:
+                continue
+            size = _size(pieces)
+            while self._outbox and not self._outbox[0][1] and size < MOST_BYTES // 2:
+                more, _ = self._outbox.popleft()
+                pieces += more
+                size += _size(more)
+            self.end.say(self.end.channels, pieces if size > MOST_BYTES else [b"".join(pieces)], along)
+        if self._is_closed and self.end.channels is not None and not self._is_finished:
             self._is_finished = True
-            channels.finish(self.end)
+            self.end.channels.finish(self.end)
 
     def flush(self) -> bool:
         return True
@@ -197,8 +199,14 @@ class End(Channel):
         self._brought.clear()
 
 
+def _size(pieces: Iterable[Buffer]) -> int:
+    return sum(memoryview(piece).nbytes for piece in pieces)
+
+
 def drop(along: Iterable[Any]) -> None:
-    """Let go of what should have gone along."""
+    """Let go of what should have gone along; a line that should have begun has ended."""
     for one in along:
         if isinstance(one, int):
             os.close(one)
+        elif isinstance(one, Channel):
+            one.hang_up()

@@ -13,6 +13,7 @@ May not: know communicators, datatypes or what a message means.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
@@ -64,6 +65,7 @@ class Engine:
         self.matcher = Matcher()
         self._in = list(ways_in.items())
         self._out = ways_out
+        self._dialed: list[Any] = []  # streams of those; they may have taken less than was written
         self._dial = dial
         self._bell = bell
         self._bells = bells
@@ -137,6 +139,7 @@ class Engine:
         way = self._out.get(dest)
         if way is None:
             way = self._out[dest] = self._dial(dest)
+            self._dialed.append(way)
         return way
 
     def _write(self, dest: int, frame: tuple[Any, ...]) -> bool:
@@ -162,9 +165,10 @@ class Engine:
         was_busy = False
         for dest in list(self._queues):
             queue, way = self._queues[dest], self._way(dest)
-            while queue and self._write_next(way, queue):
+            if self._write_next(way, queue):
                 was_busy = True
-            if was_busy:
+                while queue and self._write_next(way, queue):
+                    pass
                 self._ring(dest, _FOR_MESSAGES)
             if not queue:
                 del self._queues[dest]
@@ -278,11 +282,15 @@ class Engine:
             while self._arrived:
                 self._in.append(self._arrived.popleft())
             for source, way in self._in:
-                while way.has_frame():
+                if way.has_frame():
                     was_busy = True
                     self._take(source, way)
-                if was_busy:
+                    while way.has_frame():
+                        self._take(source, way)
                     self._ring(source, _FOR_ROOM)
+            for way in self._dialed:
+                if way.is_held_up and way.flush():
+                    was_busy = True
             if self._queues:
                 was_busy = self._flush() or was_busy
         return was_busy
@@ -379,15 +387,17 @@ class Engine:
             return _NAP
         poller = select.poll()
         poller.register(self._bell, select.POLLIN)
-        for _, way in self._in:
-            if hasattr(way, "sock") and not way.is_ended:
-                poller.register(way.sock, select.POLLIN)
-        for dest in self._queues:
-            if hasattr(self._out.get(dest), "sock"):
-                poller.register(self._out[dest].sock, select.POLLOUT)
+        with self._lock:
+            for _, way in self._in:
+                if hasattr(way, "sock") and not way.is_ended:
+                    poller.register(way.sock, select.POLLIN)
+            for way in self._dialed:
+                if way.is_held_up:
+                    poller.register(way.sock, select.POLLOUT)
         for number, _ in poller.poll(nap * 1000):
             if number == self._bell:
-                os.read(number, 4096)
+                with contextlib.suppress(BlockingIOError):  # another thread has slept here, too, and was quicker
+                    os.read(number, 4096)
                 nap = _NAP / 2
         self._asleep[0] = _AWAKE
         return min(2 * nap, _LONGEST_NAP)
@@ -400,8 +410,7 @@ class Engine:
     @property
     def is_quiet(self) -> bool:
         """Whether all that was sent has left, and all that was announced has been asked for and sent."""
-        streams = [way for way in self._out.values() if hasattr(way, "sock")]
-        return not self._queues and not self._asked and all(way.flush() for way in streams)
+        return not self._queues and not self._asked and not any(way.is_held_up for way in self._dialed)
 
     # -- ends ---------------------------------------------------------------------------------------------------
 
@@ -410,7 +419,10 @@ class Engine:
         with self._lock:
             self._gone[rank] = error
             self._in = [(source, way) for source, way in self._in if source != rank]
-            self._queues.pop(rank, None)
+            for item in self._queues.pop(rank, ()):
+                request = item if isinstance(item, Sending) else item[-1]
+                if request is not None:
+                    self._fail(request, error)
             for receive in self.matcher.receives():
                 if receive.source in (rank, ANY):
                     self.matcher.cancel(receive)

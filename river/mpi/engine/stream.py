@@ -55,15 +55,12 @@ class Stream:
 
     def flush(self) -> bool:
         """Write what is left; True when nothing is."""
-        while self._unsent:
-            sent = self._send(list(self._unsent))
-            if not sent:
-                return self.is_ended
+        while self._unsent and (sent := self._send(list(self._unsent))):
             while self._unsent and sent >= len(self._unsent[0]):
                 sent -= len(self._unsent.popleft())
-            if sent:
+            if self._unsent:
                 self._unsent[0] = self._unsent[0][sent:]
-        return True
+        return not self._unsent
 
     def _send(self, buffers: list[memoryview]) -> int:
         try:

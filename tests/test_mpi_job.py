@@ -89,16 +89,19 @@ def test_a_rank_that_is_killed_or_exits_ends_the_job_and_is_named(tmp_path):
             if world.rank == 2:
                 how()
             world.engine.wait(world.engine.receive(0, 2, 0))
-        for how in (lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os._exit(4), lambda: sys.exit(5)):
+        for how in (
+            lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os._exit(4), lambda: sys.exit(5), lambda: os._exit(0)
+        ):
             try:
                 run(end, how, n=3)
             except RankFailed as failed:
-                print(failed.rank, str(failed).splitlines()[0])
+                print(failed.rank, failed.code, str(failed).splitlines()[0])
     """,
     )
 
     assert said.splitlines() == [
-        "2 rank 2 was killed by signal 9",
-        "2 rank 2 has ended with exit code 4",
-        "2 rank 2 has ended with exit code 5",
+        "2 137 rank 2 was killed by signal 9",
+        "2 4 rank 2 has ended with exit code 4",
+        "2 5 rank 2 has ended with exit code 5",
+        "2 1 rank 2 has ended with exit code 0",
     ]

@@ -3,13 +3,14 @@
     with Job(4, cluster) as job:  results = job.run(program)
 
 The first rank that fails ends the job: its traceback comes first, then a line for each other rank that says where it
-was.  A rank that dies ends it, too, unless `survives` is asked for: then the others hear of it.
+was.  A rank that ends without a result does so, too, whatever its exit code.
 
 May not: know what ranks say to each other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.connection
 import os
 import signal
@@ -73,8 +74,9 @@ class Job:
             line.close()
         if self._near is not None:
             self._near.close()
-        self._wake_in.close()
-        self._wake_out.close()
+        with self._lock:  # whoever reads may be about to wake us
+            self._wake_in.close()
+            self._wake_out.close()
 
     def run(self, program: Any) -> list[Any]:
         """Run it, and return what each rank returned.  Raises RankFailed."""
@@ -88,7 +90,8 @@ class Job:
                 elif rank in self._lines:
                     self._hear(rank, self._lines[rank])
         for line in self._lines.values():
-            line.send(("end",))
+            with contextlib.suppress(OSError):  # it has ended by itself, and its result is here
+                line.send(("end",))
         return [serial.loads(self._results[rank]) for rank in range(self.ranks)]
 
     def _wait(self, lines: Mapping[int, control.Connection], timeout: float | None = None) -> list[int]:
@@ -165,14 +168,14 @@ class Job:
 
     def _check_ends(self) -> None:
         for rank, facts in list(self._ended.items()):
-            if rank not in self._results and facts["code"] != 0:
+            if rank not in self._results:
                 line = self._lines.get(rank)
                 while line is not None and rank in self._lines and line.poll(0.2):
                     self._hear(rank, line)  # what it still said counts more than how it ended
                 if rank not in self._results:
                     code = facts["code"]
                     report = self._report(f"rank {rank} {_cause(facts)}", rank)
-                    raise RankFailed(rank, report, code if code > 0 else 128 - code)
+                    raise RankFailed(rank, report, 128 - code if code < 0 else code or 1)
 
     def _told_of(self, rank: int) -> str:
         if rank in self._results:
@@ -182,12 +185,11 @@ class Job:
     def _report(self, first: str, but_for: int) -> str:
         """What happened first, then where each other rank was."""
         self._where = {}
-        others = {rank: line for rank, line in self._lines.items() if rank != but_for and rank not in self._results}
+        lines = list(self._lines.items())  # ranks that are late add theirs
+        others = {rank: line for rank, line in lines if rank != but_for and rank not in self._results}
         for line in others.values():
-            try:
+            with contextlib.suppress(OSError):
                 line.send(("where",))
-            except OSError:
-                pass
         deadline = time.monotonic() + _PATIENCE
         while others.keys() - self._where.keys() and (left := deadline - time.monotonic()) > 0:
             for rank in self._wait(others, left):
@@ -201,9 +203,8 @@ class Job:
                 else:
                     if what == "where":
                         self._where[rank] = values[0]
-        lines = [first]
-        lines += [f"  rank {rank} {self._told_of(rank)}" for rank in range(self.ranks) if rank != but_for]
-        return "\n".join(lines)
+        rest = [f"  rank {rank} {self._told_of(rank)}" for rank in range(self.ranks) if rank != but_for]
+        return "\n".join([first, *rest])
 
 
 def _cause(facts: dict[str, Any]) -> str:

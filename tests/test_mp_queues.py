@@ -659,6 +659,24 @@ def test_join_waits_as_long_as_anybody_who_lives_has_an_item():
     assert joined == [ConsumerLost]
 
 
+@pytest.mark.parametrize("size", [0, 3])
+def test_join_does_not_wait_for_what_an_interrupt_kept_from_being_put(size, monkeypatch):
+    queue_ = mp.JoinableQueue(size)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(chute, "_write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            queue_.put(bytes(1_000_000))
+    queue_.join()
+    queue_.put(1)
+    queue_.get()
+    queue_.task_done()
+    queue_.join()
+
+
 def work(queue_):
     while queue_.get() is not None:
         queue_.task_done()

@@ -25,6 +25,7 @@ import select
 import socket
 import termios
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -128,16 +129,20 @@ class Chute:
 
     def _pass_on(self, item: Item) -> None:
         """(under the lock) Send it, or keep it until there is room in the socket."""
+        has_put = False
         if self.is_counted:
             self.ledger.begin(PUT)
-        if (self._backlog and not self._flush()) or not self._send(item):
-            self._backlog.append(_kept(item))
-            if self._ledger is not None:
-                self._ledger.set_backlog(len(self._backlog))
-            if self._feeder is None:
-                self._feed_later()
-        if self.is_counted:
-            self.ledger.end(PUT)
+        try:
+            if (self._backlog and not self._flush()) or not self._send(item):
+                self._backlog.append(_kept(item))
+                if self._ledger is not None:
+                    self._ledger.set_backlog(len(self._backlog))
+                if self._feeder is None:
+                    self._feed_later()
+            has_put = True
+        finally:  # Ctrl-C, or no memory for a large item
+            if self.is_counted:
+                self.ledger.end(PUT, has_put)
 
     def _send(self, item: Item) -> bool:
         """Whether the socket has taken it."""
@@ -197,7 +202,7 @@ class Chute:
                     self._feeder = None
                     return
             if len(self._backlog) == before:
-                threading.Event().wait(_REST)
+                time.sleep(_REST)
 
     def _flush_counted(self) -> bool:
         if not self.size:

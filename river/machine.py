@@ -20,7 +20,7 @@ from ._core import calls, serial, shm
 from ._core.connection import Connection, pair
 from ._core.homes import place
 from ._core.instructions import Task
-from ._core.process import preparations
+from ._core.process import preparations, tracker
 from ._core.wire import Kind
 from .functions import MOST_FUNCTIONS, Function
 
@@ -260,7 +260,7 @@ class RemoteVM:
 
 
 def facts_of_driver() -> dict[str, Any]:
-    """What a VM must know to import what this process can, and to talk to its managers."""
+    """What a VM must know to import what this process can, to talk to its managers, and to share its memory."""
     places = [place_ for place_ in sys.path if isinstance(place_, str)]
     if "" in places:
         with contextlib.suppress(OSError):  # the working directory has been removed
@@ -271,6 +271,8 @@ def facts_of_driver() -> dict[str, Any]:
     current = getattr(sys.modules.get("multiprocessing.process"), "current_process", None)
     if current is not None:
         facts["authkey"] = bytes(current().authkey)
+    if (ours := tracker()) is not None:
+        facts["tracker"] = ours
     if preparations:
         facts["preparations"] = tuple(preparations)
     return facts

@@ -358,6 +358,48 @@ def test_memory_is_there_when_the_process_has_ended_that_made_it(context):
     theirs.close()
 
 
+OPENED_IN_A_POOL = """
+import os, sys
+from multiprocessing import resource_tracker
+from multiprocessing.shared_memory import SharedMemory
+from river import RiverPool
+
+def tracker():
+    return os.fstat(resource_tracker._resource_tracker._fd).st_ino
+
+def add_one(name):
+    memory = SharedMemory(name)
+    memory.buf[0] += 1
+    memory.close()
+    return tracker()
+
+def make():
+    made.append(SharedMemory(create=True, size=16))
+
+made = []
+start, is_first = sys.argv[1], sys.argv[2] == "True"
+if is_first:
+    make()
+with RiverPool(1, mp_context=start) as pool:
+    pool.apply(os.getpid)
+    if not is_first:
+        make()
+    theirs = pool.apply(add_one, (made[0].name,))
+    pool.close()
+    pool.join()  # each VM ends by itself, and so would a tracker of its own, a little later
+SharedMemory(made[0].name).close()
+print(made[0].buf[0], theirs == tracker())
+made[0].close()
+made[0].unlink()
+"""
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["made before the pool", "made after it"])
+@tools.both_starts
+def test_the_standard_modules_memory_is_there_when_a_pool_has_ended_that_opened_it(start, is_first, tmp_path):
+    assert tools.python(tools.script(tmp_path, OPENED_IN_A_POOL), start, is_first) == "1 True\n"
+
+
 SCRIPT = """
 import os, signal, sys
 import river.multiprocessing as mp

@@ -26,7 +26,7 @@ def without_us(error: BaseException) -> BaseException:
 
 
 def learn(facts: dict[str, Any]) -> None:
-    """Take over what has changed in the driver: places to import from, multiprocessing's key.
+    """Take over what has changed in the driver: places to import from, multiprocessing's key and resource tracker.
 
     Who is told of the driver's modules is on another machine, where its places mean nothing."""
     for place_ in reversed(facts.get("path", ()) if "modules" not in facts else ()):
@@ -36,6 +36,34 @@ def learn(facts: dict[str, Any]) -> None:
         import multiprocessing.process
 
         multiprocessing.process.current_process().authkey = facts["authkey"]
+    if "tracker" in facts:
+        _share_tracker(*facts["tracker"])
+
+
+def tracker() -> tuple[int, int, int] | None:
+    """Where another process of this machine finds the resource tracker that this one has; None if it has none."""
+    # Another thread may be in the middle of importing it.
+    found = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    number = getattr(found, "_fd", None)
+    try:
+        return None if number is None else (os.getpid(), number, os.fstat(number).st_ino)
+    except OSError:  # it has been closed
+        return None
+
+
+def _share_tracker(pid: int, number: int, inode: int) -> None:
+    """Tell the driver's resource tracker of shared memory that has a name.  One of this process would remove, when it
+    ends, what this process has only opened."""
+    from multiprocessing import resource_tracker
+
+    tracker: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+    path = f"/proc/{pid}/fd/{number}"
+    try:
+        # A VM has it by fork, or one of its own that knows already what it has made; a pid may be another machine's.
+        if tracker._fd is None and os.stat(path).st_ino == inode:
+            tracker._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        pass  # the driver has ended, or its processes cannot be seen
 
 
 def occupied() -> int:

@@ -181,8 +181,7 @@ def surroundings(is_far: bool) -> dict[str, Any]:
         facts["environ"] = dict(os.environ)
         tracker = sys.modules.get("multiprocessing.resource_tracker")
         if tracker is not None and "multiprocessing.shared_memory" in sys.modules:
-            tracker.ensure_running()  # what the process makes may be for its parent
-        facts["tracker"] = tracker and tracker._resource_tracker._fd
+            tracker.ensure_running()  # what the process makes may be for its parent; see `facts_of_driver`
         try:
             facts["directory"] = os.getcwd()
         except OSError:  # it has been removed
@@ -201,8 +200,6 @@ def live(context: Any, process: Any, facts: dict[str, Any]) -> NoReturn:
             _become(os.environ, facts["environ"])
         if "directory" in facts:
             os.chdir(facts["directory"])
-        if facts.get("tracker") is not None:
-            _share_tracker(facts["parent"], facts["tracker"])
         util = multiprocessing.util
         if "level" in facts:
             util.get_logger().setLevel(facts["level"])
@@ -231,16 +228,6 @@ def _become(here: Any, there: dict[str, str]) -> None:
     for name, value in there.items():
         if here.get(name) != value:
             here[name] = value
-
-
-def _share_tracker(parent: int, descriptor: int) -> None:
-    """Whom the standard library's shared memory is told to.  One of this process would remove, when it ends, what this
-    process has only opened."""
-    from multiprocessing import resource_tracker
-
-    with contextlib.suppress(OSError):  # the parent has ended, or its processes cannot be seen
-        there = os.open(f"/proc/{parent}/fd/{descriptor}", os.O_WRONLY | os.O_CLOEXEC)
-        resource_tracker._resource_tracker._fd = there  # type: ignore[attr-defined]
 
 
 def _watch(pid: int, is_here: bool) -> int:

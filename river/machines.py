@@ -148,7 +148,7 @@ class Machines:
 
                 def make() -> None:
                     try:
-                        if self._is_closed:  # nobody would close it
+                        if self._is_closed:  # else `_leave_loop` is still to come, and closes it
                             raise RuntimeError("the pool ends while its machines are started")
                         self._door = authority, Door(self._loop, papers, self._met, entrance())
                     except Exception as error:  # noqa: BLE001 - it is for whoever has asked, not for who turns the loop
@@ -289,14 +289,14 @@ class Machines:
         for keeper in list(self._keepers.values()):
             if keeper.thread is not threading.current_thread():
                 keeper.join(10)
-        if self._door is not None:
-            self._loop.call(self._door[1].close)
-        self._loop.call(self._publish_no_more)
+        self._loop.call(self._leave_loop)
         if self._thread is not None:
             self._loop.close()
             self._thread.join()
 
-    def _publish_no_more(self) -> None:
+    def _leave_loop(self) -> None:
+        if self._door is not None:
+            self._door[1].close()
         self._loop.remove(self._publisher)
         self._publisher.close()
 

@@ -1,4 +1,4 @@
-"""One incarnation of a machine: whoever turns its loop waits for nothing."""
+"""One incarnation of a machine, and what all have in common: whoever turns the loop waits for nothing."""
 
 import os
 import socket
@@ -8,6 +8,8 @@ import types
 import pytest
 from tasks import wait_until
 
+from river import machines
+from river._core.listener import entrance
 from river._core.loop import Loop
 from river._core.near import Near
 from river._core.way import Pipes
@@ -62,3 +64,38 @@ def test_lines_to_a_machine_and_its_vms_take_no_socket_of_the_driver(loop):
 
     assert (line.loop, line.end) == (loop, end)
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_the_door_of_a_pool_that_ends_while_it_is_opened_is_closed(monkeypatch, is_late):
+    loops, opened, failures = [], [], []
+    reader = types.SimpleNamespace(turn_along=lambda loop: loops.append(loop) or True)
+    all_of_them = machines.Machines(types.SimpleNamespace(reader=reader), [])
+
+    def end():
+        all_of_them.end()
+        all_of_them.close()
+
+    def entrance_of_one_that_ends():
+        opened.append(entrance())
+        end()
+        return opened[0]
+
+    def ask():
+        try:
+            all_of_them.door()
+        except RuntimeError as error:
+            failures.append(str(error))
+
+    monkeypatch.setattr(machines, "entrance", entrance_of_one_that_ends)
+    (loop,) = loops
+    asking = threading.Thread(target=ask)
+    if is_late:
+        end()
+    asking.start()
+    wait_until(lambda: loop.turn(0.01) or not asking.is_alive(), what="the door")
+    loop.turn(0)
+    loop.release()
+
+    assert [sock.fileno() for sock in opened] == [-1] * (not is_late)
+    assert failures == ["the pool ends while its machines are started"] * is_late

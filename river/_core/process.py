@@ -56,7 +56,7 @@ def _share_tracker(pid: int, number: int, inode: int) -> None:
     ends, what this process has only opened."""
     from multiprocessing import resource_tracker
 
-    tracker: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+    tracker: Any = resource_tracker._resource_tracker
     path = f"/proc/{pid}/fd/{number}"
     try:
         # A VM has it by fork, or one of its own that knows already what it has made; a pid may be another machine's.

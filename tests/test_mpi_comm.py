@@ -171,6 +171,25 @@ def test_the_exit_code_of_a_rank_is_that_of_the_job(tmp_path):
     assert code == 7 and shown.startswith("rank 1 has ended with exit code 7\n")
 
 
+def test_abort_ends_the_job_from_any_thread_and_nothing_holds_it_up(tmp_path):
+    code, shown = failed(
+        tmp_path,
+        """
+        import threading
+        def abort():
+            try:
+                comm.Abort(3)
+            finally:
+                print("still here", file=__import__("sys").stderr)
+        if comm.rank == 1:
+            threading.Thread(target=abort).start()
+        comm.recv(source=0)
+    """,
+    )
+
+    assert code == 3 and shown.startswith("rank 1 has ended with exit code 3\n")
+
+
 def test_a_program_for_mpi4py_is_not_touched(tmp_path):
     path = tools.script(
         tmp_path, "from mpi4py import MPI\nprint(MPI.get_vendor()[0], MPI.COMM_WORLD.size, flush=True)\n"

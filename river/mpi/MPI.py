@@ -6,9 +6,10 @@ May not: do anything itself.
 from __future__ import annotations
 
 # ruff: noqa: F401 - the names are what it is for
+import socket
 import time
 
-from . import absent, datatypes, ground, op
+from . import absent, datatypes, op
 from .absent import FILE_NULL, SESSION_NULL, WIN_NULL, File, Session, Win
 from .comm import COMM_NULL, COMM_SELF, COMM_WORLD, Comm, Intracomm
 from .constants import *  # noqa: F403
@@ -62,7 +63,7 @@ def get_vendor() -> tuple[str, tuple[int, int, int]]:
 
 def Get_processor_name() -> str:
     """Give the name of this machine."""
-    return ground.processor()
+    return socket.gethostname()
 
 
 def Init() -> None:

@@ -6,10 +6,10 @@ May not: know what ranks do.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
+from .._core import cpus
 from ..errors import RiverError
 from .job import Job, RankFailed
 from .places import cluster_of
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a program; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m river.mpi", description="Run a Python program as ranks of MPI.")
     add = parser.add_argument
-    add("-n", type=int, default=os.cpu_count() or 1, metavar="N", help="so many ranks (default: one for each core)")
+    add("-n", type=int, default=cpus.cpu_count(), metavar="N", help="so many ranks (default: one for each core)")
     add("--hosts", metavar="A,B", help="on these machines, over SSH: see `river hosts --help`")
     add("--mpi4py", action="store_true", help="`from mpi4py import MPI` means River in the program")
     add("-m", action="store_true", dest="is_module", help="the program is the name of a module")

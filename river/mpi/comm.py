@@ -7,7 +7,8 @@ May not: know how anything is sent.
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+from typing import Any, NoReturn
 
 from . import ground
 from .attributes import Attributes
@@ -83,9 +84,9 @@ class Comm(Attributes, Collectives):
             raise fail(ERR_ERRHANDLER, "the null error handler handles nothing")
         self.ground.errhandler = Errhandler(errhandler)  # which stays when the caller frees his
 
-    def Abort(self, errorcode: int = 0) -> Any:
+    def Abort(self, errorcode: int = 0) -> NoReturn:
         """End all ranks of the job."""
-        raise SystemExit(errorcode or 1)
+        ground.abort(errorcode or 1)
 
     def Free(self) -> None:
         """Name nothing from now on."""
@@ -126,8 +127,9 @@ class Intracomm(Comm):
 
     def Split_type(self, split_type: int, key: int = 0, info: Any = None) -> Any:
         """Make one for each machine (COMM_TYPE_SHARED)."""
-        machines = sorted(set(self.allgather(ground.processor())))
-        color = machines.index(ground.processor()) if split_type == COMM_TYPE_SHARED else UNDEFINED
+        here = socket.gethostname()
+        machines = sorted(set(self.allgather(here)))
+        color = machines.index(here) if split_type == COMM_TYPE_SHARED else UNDEFINED
         return self.Split(color, key)
 
     def Create(self, group: Any) -> Any:

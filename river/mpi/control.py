@@ -1,6 +1,6 @@
 """The line between a rank and the one who has started it: small pickles, both ways.
 
-    rank -> starter    result, failed, waits, runs, where, abort        starter -> rank    where, lost, end
+    rank -> starter    result, exit, failed, where        starter -> rank    where, end
 
 May not: decide anything.
 """

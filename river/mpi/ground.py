@@ -12,11 +12,10 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 from . import rank as rank_
 from .engine.engine import Engine
-from .near import Near
 
 WORLD, SELF = 0, 1
 
@@ -26,11 +25,10 @@ def engine() -> Engine:
     """What this process sends with."""
     if rank_.is_rank():
         return rank_.the_world().engine
-    near = Near(1)
-    (bell, waker) = near.bells()[0]
-    alone = Engine(0, 1, {}, {}, _nobody, bell, {0: waker}, near.sleepers, True)
-    alone.near = near  # type: ignore[attr-defined]  # lives as long as it does
-    return alone
+    bell, waker = os.pipe()
+    os.set_blocking(bell, False)
+    os.set_blocking(waker, False)
+    return Engine(0, 1, {}, {}, _nobody, bell, {0: waker}, memoryview(bytearray(1)), True)
 
 
 def _nobody(rank: int) -> Any:
@@ -91,5 +89,8 @@ def alone() -> Ground:
     return Ground(SELF, (engine().rank,), 0, "MPI_COMM_SELF")
 
 
-def processor() -> str:
-    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+def abort(code: int) -> NoReturn:
+    """End all ranks of the job, from whatever thread and whatever an `except` around it catches."""
+    if rank_.is_rank():
+        rank_.the_world().exit(code)
+    raise SystemExit(code)

@@ -185,26 +185,34 @@ class Job:
     def _report(self, first: str, but_for: int) -> str:
         """What happened first, then where each other rank was."""
         self._where = {}
-        lines = list(self._lines.items())  # ranks that are late add theirs
-        others = {rank: line for rank, line in lines if rank != but_for and rank not in self._results}
-        for line in others.values():
-            with contextlib.suppress(OSError):
-                line.send(("where",))
+        asked: set[int] = set()
         deadline = time.monotonic() + _PATIENCE
-        while others.keys() - self._where.keys() and (left := deadline - time.monotonic()) > 0:
-            for rank in self._wait(others, left):
+        while missing := self._silent() - {but_for}:
+            lines = {rank: line for rank, line in list(self._lines.items()) if rank in missing}
+            for rank in lines.keys() - asked:  # a rank that starts late is asked when it is there
+                asked.add(rank)
+                with contextlib.suppress(OSError):
+                    lines[rank].send(("where",))
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            for rank in self._wait(lines, left):
                 if rank < 0:
                     self._wake_in.recv_bytes()
                     continue
                 try:
-                    what, *values = others[rank].recv()
+                    what, *values = lines[rank].recv()
                 except (EOFError, OSError):
-                    del others[rank]
+                    self._lines.pop(rank).close()
                 else:
                     if what == "where":
                         self._where[rank] = values[0]
         rest = [f"  rank {rank} {self._told_of(rank)}" for rank in range(self.ranks) if rank != but_for]
         return "\n".join([first, *rest])
+
+    def _silent(self) -> set[int]:
+        """The ranks that run and have not said yet where they are."""
+        return set(range(self.ranks)) - self._results.keys() - self._ended.keys() - self._where.keys()
 
 
 def _cause(facts: dict[str, Any]) -> str:

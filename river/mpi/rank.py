@@ -11,16 +11,18 @@ import os
 import pickle
 import runpy
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from .._core import homes, serial
+from .._core import cpus, homes, serial
 from .._core.process import flush_output, without_us
 from ..multiprocessing import streams
 from .control import Line
 from .engine.engine import Engine
+from .engine.ring import is_ordered
 from .engine.stream import Stream
 from .near import Near
 
@@ -51,6 +53,7 @@ class World:
         self.rank, self.size = order.rank, order.size
         self.is_over = False
         self.neighbours = [rank for rank, place in enumerate(order.places) if place == order.places[order.rank]]
+        self._lock = threading.Lock()
         self._early: list[tuple[int, Stream]] = []  # ways that came before there was an engine
         self._near: Near | None = None
         self._engine: Engine | None = None
@@ -59,16 +62,18 @@ class World:
             self._near = Near(len(self.neighbours))
             streams.answer(_NEAR, self._hand_over)
         homes.place().attend_now()
-        self.engine = self._engine = self._made(order.near or self._near or self._fetched())
-        for rank, way in self._early:
-            self.engine.arrived(rank, way)
+        self.engine = self._made(order.near or self._near or self._fetched())
+        with self._lock:
+            self._engine = self.engine
+            for rank, way in self._early:
+                self.engine.arrived(rank, way)
         handlers: dict[str, Callable[..., None]] = {"where": self._tell_where, "lost": self._lost}
         self.line = Line(order.starter, order.job, order.rank, handlers)
         self.line.start()
 
     def _made(self, near: Near) -> Engine:
         mine = self.neighbours.index(self.rank)
-        others = [(index, rank) for index, rank in enumerate(self.neighbours) if rank != self.rank]
+        others = [(index, rank) for index, rank in enumerate(self.neighbours) if rank != self.rank and is_ordered]
         bells = near.bells()
         return Engine(
             self.rank,
@@ -79,7 +84,7 @@ class World:
             bells[mine][0],
             {rank: bells[index][1] for index, rank in enumerate(self.neighbours)},
             near.sleepers,
-            len(self.neighbours) <= (os.cpu_count() or 1),
+            len(self.neighbours) <= cpus.cpu_count(),
         )
 
     def _fetched(self) -> Near:
@@ -98,16 +103,24 @@ class World:
     def _arrived(self, sock: Any, is_carried: bool, job: str, rank: int) -> None:
         if job != self.order.job:
             sock.close()
-        elif self._engine is None:
-            self._early.append((rank, Stream(sock)))
-        else:
-            self._engine.arrived(rank, Stream(sock))
+            return
+        with self._lock:
+            if self._engine is None:
+                self._early.append((rank, Stream(sock)))
+            else:
+                self._engine.arrived(rank, Stream(sock))
 
     def _tell_where(self) -> None:
         self.line.tell("where", where_is_main())
 
     def _lost(self, rank: int, why: str) -> None:
         self.engine.lost(rank, ConnectionResetError(why))
+
+    def exit(self, code: int) -> NoReturn:
+        """End the job, with this exit code."""
+        flush_output()
+        self.line.tell("exit", code)
+        self.line.wait_for_end()
 
     def finalize(self) -> None:
         """Let all leave that was sent."""
@@ -153,9 +166,7 @@ def _perform(order: Order) -> None:
         if end.code not in (None, 0):
             if not isinstance(end.code, int):
                 sys.stderr.write(f"{end.code}\n")
-            flush_output()
-            world.line.tell("exit", end.code if isinstance(end.code, int) else 1)
-            world.line.wait_for_end()
+            world.exit(end.code if isinstance(end.code, int) else 1)
         result = None
     except BaseException as error:  # noqa: BLE001 - whatever it is, the job hears of it
         flush_output()
@@ -193,10 +204,8 @@ def script(path: str, arguments: Sequence[str] = ()) -> tuple[Any, ...]:
 
 def where_is_main() -> str:
     """Where the main thread of this process is, in the user's words: file, line, function."""
-    import threading
-
     frame: Any = sys._current_frames().get(threading.main_thread().ident or 0)
-    river = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    river = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
     called = ""
     while frame is not None:
         name = frame.f_code.co_filename

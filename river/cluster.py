@@ -82,7 +82,7 @@ class Cluster:
         self._callbacks = Callbacks()
         self.screen = Screen()
         self.is_local = local  # whether VMs are started on this machine
-        self._is_closed = False
+        self.is_closed = False
         self.is_open = True  # False: submitting raises; `check_open` says why
         self.unfed: set[Any] = set()  # maps of lists that have more items
         self.hungry: set[Any] = set()  # jobs that wait until there is room for more tasks
@@ -148,7 +148,7 @@ class Cluster:
         """Raise what `submit` would: RuntimeError when closed, BrokenProcessPool when broken."""
         if self.is_orphan:
             raise RuntimeError("this pool belongs to the parent process; make another one after fork()")
-        if self._is_closed:
+        if self.is_closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if self.failure is not None:
             raise self.failure_copy()
@@ -188,10 +188,6 @@ class Cluster:
 
     def room(self) -> int:
         return self.scheduler.room()
-
-    @property
-    def is_closed(self) -> bool:
-        return self._is_closed
 
     def vms(self) -> list[RemoteVM]:
         return self.fleet.vms()
@@ -234,11 +230,8 @@ class Cluster:
     def lost_machine(self, machine: Machine) -> None:
         """The supervisor is gone; its VMs with it.  That is no task's fault."""
         vms = self.fleet.lost(machine)
-        cause = machine.why_lost()
-        for vm in vms:
-            if vm.on_end is not None:
-                vm.on_end({"code": -signal.SIGKILL, "cause": cause})
-        if self._is_closed:
+        self.hired.lost(vms, {"cause": machine.why_lost()})
+        if self.is_closed:
             return
         if machine.is_ours:
             if self.fleet.launches > PATIENCE:
@@ -309,10 +302,11 @@ class Cluster:
 
     def _do_start(self, start: instructions.Start, facts: Any) -> None:
         for _ in range(start.vms):
-            vm = self.fleet.enlist() if not self._is_closed else None
+            with self._lock:  # whoever sees it in the fleet may give it tasks, and the scheduler has to know it by then
+                vm = self.fleet.enlist() if not self.is_closed else None
+                todo = self.scheduler.started(vm.name, 0.0, vm.machine.distance) if vm is not None else []
             if vm is None:
                 return
-            todo = self.decide(self.scheduler.started, vm.name, 0.0, vm.machine.distance)
             self.fleet.start(vm)
             self.act(todo)
             if self.fleet.is_stranded(vm):
@@ -389,7 +383,7 @@ class Cluster:
 
     def stop(self, timeout: float = 5.0) -> None:
         """Let all VMs end in order (no task may be left), then close.  What has not ended in time is killed."""
-        if self._is_closed:
+        if self.is_closed:
             return
         with self._lock:
             self.scheduler.wanted = 0
@@ -408,9 +402,9 @@ class Cluster:
         if self.is_orphan:
             return
         with self._lock:
-            if self._is_closed:
+            if self.is_closed:
                 return
-            self._is_closed = True
+            self.is_closed = True
             self.is_open = False
             self.scheduler.wanted = 0
             left = list(self.scheduler.tasks.values())
@@ -437,7 +431,7 @@ class Cluster:
 
     def _forget_in_child(self) -> None:
         """After a fork of this process: the VMs are the parent's."""
-        self.is_orphan = self._is_closed = True
+        self.is_orphan = self.is_closed = True
         self.is_open = False
         self.reader.forget_in_child()
 

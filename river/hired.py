@@ -10,7 +10,7 @@ May not: know what a call is for.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from . import failures
@@ -77,12 +77,16 @@ class Hired:
     def _begin(self, vm: RemoteVM, call: serial.Pickled) -> None:
         fleet = self._books.fleet
         fleet.start(vm, call)
-        if fleet.is_stranded(vm) and vm.on_end is not None:
+        if fleet.is_stranded(vm):
             fleet.remove(vm)
-            vm.on_end({"code": -signal.SIGKILL, "cause": vm.machine.why_lost()})
+            self.lost([vm], {"cause": vm.machine.why_lost()})
+
+    def lost(self, vms: Iterable[RemoteVM], facts: dict[str, Any]) -> None:
+        """Those of these VMs that were hired have been killed with their machine, or by us."""
+        for vm in vms:
+            if vm.on_end is not None:
+                vm.on_end({"code": -signal.SIGKILL, **facts})
 
     def forget(self) -> None:
         """All VMs of the cluster have been ended: who was not told yet is told now."""
-        for vm in self._books.fleet.vms():
-            if vm.on_end is not None:
-                vm.on_end({"code": -signal.SIGKILL})
+        self.lost(self._books.fleet.vms(), {})

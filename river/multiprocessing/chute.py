@@ -249,8 +249,9 @@ class Chute:
             except BlockingIOError:
                 if not self._backlog:
                     return None
-            with self._lock:
-                if self._flush_counted() and not self._waiting():
+            with self._lock:  # what waits here is this process's to get, too
+                self._flush_counted()
+                if not self._waiting():
                     return None
 
     def _get_counted(self) -> Item:
@@ -266,7 +267,10 @@ class Chute:
 
     def _receive(self, flags: int = 0) -> Item:
         """Without _NOW it waits, and the kernel wakes one of those who do."""
-        message, ancillary, _, _ = self._reader.recvmsg(_MOST + _UNIT, _RIGHTS, _CLOEXEC | flags)
+        message, ancillary, said, _ = self._reader.recvmsg(_MOST + _UNIT, _RIGHTS, _CLOEXEC | flags)
+        if said & socket.MSG_CTRUNC:
+            why = "a large item is lost: no descriptor was free to receive it; close files, or raise ulimit -n"
+            raise OSError(errno.EMFILE, why)
         return _large(message, ancillary) if ancillary else (message, ())
 
     def put_back(self, item: Item) -> None:

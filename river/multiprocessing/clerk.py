@@ -201,7 +201,7 @@ class Clerk:
                         return
                     for serve in (self._serve_gets, self._serve_puts, self._serve_joins):
                         serve(chute)
-                    wanted = [bell.descriptor, *([chute.descriptors[0]] if self._gets else [])]
+                    wanted = [bell.descriptor, *self._told_by(chute)]
                     timeout = LOOK if self._puts or self._joins else None
                     del chute
                 _poll(wanted, timeout)
@@ -209,26 +209,42 @@ class Clerk:
         finally:
             bell.close()
 
+    def _told_by(self, chute: Chute) -> list[int]:
+        """Descriptors that become readable when somebody who waits may have what he waits for."""
+        items = [chute.descriptors[0]] if self._gets else []
+        room = [chute.ledger.taken.descriptor] if self._puts else []
+        done = [chute.ledger.finished.descriptor] if self._joins else []
+        return items + room + done
+
     def _serve_gets(self, chute: Chute) -> None:
         while self._gets and (item := chute.get_now()) is not None:
             self._lend(self._gets.popitem(last=False)[1], item)
 
     def _serve_puts(self, chute: Chute) -> None:
+        if not self._puts:
+            return
+        chute.ledger.taken.hush()  # first: room that comes from now on is told again
         with contextlib.suppress(Full):
             while self._puts:
                 key, (reply, item) = next(iter(self._puts.items()))
                 chute.put(item, False)
                 del self._puts[key]
                 reply.answer(OK)
+            chute.ledger.taken.ring()  # others may have been told by the same ring
 
     def _serve_joins(self, chute: Chute) -> None:
-        left = chute.unfinished() if self._joins else 1
+        if not self._joins:
+            return
+        chute.ledger.finished.hush()
+        left = chute.unfinished()
         while left <= 0 and self._joins:
             _, reply = self._joins.popitem()
             if left:
                 reply.answer(CONSUMER_LOST, ({"items": -left}, {}))
             else:
                 reply.answer(OK)
+        if left <= 0:
+            chute.ledger.finished.ring()
 
     def close(self) -> None:
         """The queue is gone: whoever waits is told so."""

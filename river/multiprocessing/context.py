@@ -243,6 +243,11 @@ class SpawnProcess(Process):
 class ForkProcess(Process):
     _start_method = "fork"
 
+    @staticmethod
+    def _after_fork() -> None:
+        """The standard module's: it is a fork of the program itself."""
+        multiprocessing.process.BaseProcess._after_fork()  # type: ignore[attr-defined]
+
     def _bootstrap(self, *args: Any, **kwargs: Any) -> Any:
         """The child's whole life."""
         self._context.adopt()

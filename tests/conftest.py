@@ -34,6 +34,12 @@ PATIENCE = float(os.environ.get("RIVER_TEST_PATIENCE", 5.0))
 MARK = "RIVER_TEST_MARK"
 
 
+def pytest_collection_finish():
+    """What all tests are made of is a great many objects, which no collection of garbage need look at after each."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def warmed_up(tmp_path_factory):
     """Brings into being what a Python process makes once and keeps, so that no test is blamed for it."""

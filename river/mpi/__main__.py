@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         with (
             cluster_of(options.hosts) as cluster,
-            Job(options.n, cluster, {"prepare": options.mpi4py and "river.mpi.alias"}) as job,
+            Job(options.n, cluster, {"prepare": ["river.mpi.alias"] * options.mpi4py}) as job,
         ):
             job.run(program)
     except RankFailed as failed:

@@ -27,12 +27,14 @@ from .engine.stream import Stream
 from .near import Near
 
 _WAY, _NEAR = "mpi-way", "mpi-near"
+# What is to be done when the text of a program has run, with its namespace: `classic` runs the class that is in it.
+afterwards: list[Callable[[dict[str, Any]], None]] = []
 
 
 class Order(NamedTuple):
     """What a rank is told.  homes, places: of all ranks, the UUIDs of their processes and the names of their machines.
-    near: what those on the machine where it was started share. program: see `run_program`. options: "prepare", a module
-    whose `install` is called before."""
+    near: what those on the machine where it was started share. program: see `run_program`. options: "prepare", modules
+    whose `install` is called before, each."""
 
     job: str
     rank: int
@@ -159,8 +161,8 @@ def live(order: Order) -> NoReturn:
 def _perform(order: Order) -> None:
     world = the_world()
     try:
-        if order.options.get("prepare"):
-            importlib.import_module(order.options["prepare"]).install()
+        for name in order.options.get("prepare", ()):
+            importlib.import_module(name).install()
         result = run_program(order.program)
     except SystemExit as end:
         if end.code not in (None, 0):
@@ -185,15 +187,23 @@ def run_program(program: Any) -> Any:
         args, keywords = rest
         return what(*args, **keywords)
     sys.argv[:] = [what, *rest[0]]
-    if kind == "module":
-        sys.path.insert(0, os.getcwd())
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-        return None
-    main = sys.modules["__main__"] = ModuleType("__main__")  # the text has come along: the file may be elsewhere only
-    main.__file__ = what
-    sys.path.insert(0, os.path.dirname(what))
-    exec(compile(rest[1], what, "exec", dont_inherit=True), main.__dict__)
+    namespace = _run_module(what) if kind == "module" else _run_script(what, rest[1])
+    for act in afterwards:
+        act(namespace)
     return None
+
+
+def _run_module(name: str) -> dict[str, Any]:
+    sys.path.insert(0, os.getcwd())
+    return runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _run_script(path: str, text: str) -> dict[str, Any]:
+    main = sys.modules["__main__"] = ModuleType("__main__")  # the text has come along: the file may be elsewhere only
+    main.__file__ = path
+    sys.path.insert(0, os.path.dirname(path))
+    exec(compile(text, path, "exec", dont_inherit=True), main.__dict__)
+    return main.__dict__
 
 
 def script(path: str, arguments: Sequence[str] = ()) -> tuple[Any, ...]:

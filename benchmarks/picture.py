@@ -160,7 +160,7 @@ def power_of_ten(value):
 
 def short(name):
     """Fits into the margin of a card."""
-    return name.replace("multiprocessing.", "mp.").replace("ProcessPoolExecutor (", "Executor (")
+    return name.replace("multiprocessing", "mp").replace("ProcessPoolExecutor (", "Executor (")
 
 
 def label(x, y, text, kind=""):

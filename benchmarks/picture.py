@@ -4,6 +4,7 @@ Rule: nothing is computed here that is not a position; figures, ratios and words
 """
 
 import math
+import re
 from html import escape
 
 from .report import KINDS, ME, kind_of, machine_text, quantity, shown_figures, times, title
@@ -160,7 +161,7 @@ def power_of_ten(value):
 
 def short(name):
     """Fits into the margin of a card."""
-    return name.replace("multiprocessing", "mp").replace("ProcessPoolExecutor (", "Executor (")
+    return re.sub("multiprocessing(?=[. ])", "mp", name).replace("ProcessPoolExecutor (", "Executor (")
 
 
 def label(x, y, text, kind=""):

@@ -8,12 +8,15 @@ hosts that are named.
 
 A class of VirtualResource that the script defines and does not run itself is its program, and is run at the end.
 
-May not: know how VMs are started, or what a script does.
+A script that is for MPI (it imports MPI from `river.mpi`, or `mpi`; with --mpi4py, any) is run as so many ranks.
+
+May not: know how VMs are started, or what a script or a rank does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import sys
@@ -30,6 +33,7 @@ _PATIENCE = 1.0
 _USAGE = """\
 usage: {name} [-n N] [--hosts A,B | --lan] [--quiet] script.py [arguments of the script ...]
        {name} [-n N] [--hosts A,B | --lan] [--quiet] -m module [arguments ...]
+       {name} [-n N] [--hosts A,B] [--mpi4py] [--tag-output] program.py      for a program that is for MPI
        {name} run ...            the same, for a script called hosts, vm, status, key or run
        river hosts | vm | status | key  [--help]
        river --help | --version
@@ -37,13 +41,16 @@ usage: {name} [-n N] [--hosts A,B | --lan] [--quiet] script.py [arguments of the
 Run a Python script with VMs at hand: those of `connect()` and `discover()`; its `multiprocessing` is River's.
 `river vm start` makes VMs that stay, which all programs of yours find; `river status` shows them; `river key` is what
 they are protected by.  `river hosts` says whether machines can be used over SSH.
-  -n N       so many VMs (default: those that stay, or else one for each usable core)
+A script that imports MPI from river.mpi, or mpi, is run as so many ranks.
+  -n N       so many VMs, or ranks (default: those that stay, or else one for each usable core)
   --hosts H  VMs and processes on these machines, over SSH: node1,alice@node2,lab (a name of river.toml), local (this
              one); default: [clusters.default] of river.toml, or this one
   --min-hosts K           how many of them must come up (default: all)
   --connect-timeout S     seconds that each of them has for it
   --lan      look for VMs that stay on other machines of the local network, too
   --quiet    do not say how many VMs were found
+  --mpi4py   run the script as ranks, and `from mpi4py import MPI` means River in it
+  --tag-output, --trace FILE, --on-failure return, --engine native     see `python -m river.mpi --help`
 """
 
 
@@ -56,6 +63,7 @@ class _Order(NamedTuple):
     connect_timeout: float | None
     lan: bool
     quiet: bool
+    ranks: list[str]  # what is said of these
     is_module: bool
     argv: list[str]
 
@@ -105,6 +113,10 @@ def _read(given: list[str]) -> _Order | str:
             return f"river {__version__}"
         if option in _FLAGS:
             said[_FLAGS[option]] = True
+        elif (word := option.partition("=")[0]) in _OF_RANKS:
+            said.setdefault("ranks", []).append(option)
+            if _OF_RANKS[word] and word == option and given:
+                said["ranks"].append(given.pop(0))
         elif option == "-m":
             if not given:
                 raise _Misuse("-m needs the name of a module")
@@ -136,7 +148,7 @@ def _ordered(said: dict[str, Any], is_module: bool, argv: list[str]) -> _Order:
     if "hosts" in said and "lan" in said:
         raise _Misuse("--lan looks for VMs on the network, and --hosts says where to start some; give one of them")
     nothing = dict.fromkeys(("vms", "hosts", "min_hosts", "connect_timeout"))
-    return _Order(**{**nothing, "lan": False, "quiet": False, **said}, is_module=is_module, argv=argv)
+    return _Order(**{**nothing, "lan": False, "quiet": False, "ranks": [], **said}, is_module=is_module, argv=argv)
 
 
 def _count(option: str, text: str) -> int:
@@ -162,6 +174,8 @@ def _names(option: str, text: str) -> str:
 
 
 _FLAGS = {"--lan": "lan", "-q": "quiet", "--quiet": "quiet"}
+# What goes on to `python -m river.mpi` as it is, and whether a value belongs to it.
+_OF_RANKS = {"--mpi4py": False, "--tag-output": False, "--on-failure": True, "--trace": True}
 _VALUES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "-n": ("vms", _count),
     "--hosts": ("hosts", _names),
@@ -183,12 +197,14 @@ def _run(order: _Order, name: str) -> int:
     except SyntaxError as error:
         _tell(error.with_traceback(None))
         return 1
+    sys.path.append(str(Path(__file__).with_name("names")))
+    if order.ranks or _is_for_ranks(code):
+        return _run_ranks(order, name)
     from . import exits, session
     from .multiprocessing import alias
 
     alias.hosts, alias.terms = order.hosts, (order.min_hosts, order.connect_timeout)
     alias.install()
-    sys.path.append(str(Path(__file__).with_name("names")))
     sys.argv[:] = [module.__file__ or "" if order.is_module else order.argv[0], *order.argv[1:]]
     sys.modules["__main__"] = module
     try:
@@ -197,6 +213,46 @@ def _run(order: _Order, name: str) -> int:
     finally:
         session.disconnect()
         exits.run()
+
+
+def _is_for_ranks(code: Any) -> bool:
+    """Whether a script imports MPI, or `mpi` as it was in 2006; what a function of it imports does not count."""
+    if {"mpi", "river.mpi", "river.mpi.MPI"}.isdisjoint(code.co_names):
+        return False
+    import dis  # few scripts need it
+
+    imported, asked = set(), ""
+    for step in dis.get_instructions(code):
+        if step.opname == "IMPORT_NAME":
+            asked = step.argval
+            imported.add(asked)
+        elif step.opname == "IMPORT_FROM":
+            imported.add(f"{asked}.{step.argval}")
+        elif step.opname == "IMPORT_STAR" or step.argrepr == "INTRINSIC_IMPORT_STAR":
+            imported.add(f"{asked}.*")
+    if "river.mpi.run" in imported:  # it starts its ranks itself
+        return False
+    return not imported.isdisjoint({"river.mpi.MPI", "river.mpi.*"}) or ("mpi" in imported and _is_ours("mpi"))
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a module of this name is the one of 2006, and not one of the program's."""
+    found = importlib.util.find_spec(name)
+    return found is not None and found.origin == str(Path(__file__).with_name("names") / f"{name}.py")
+
+
+def _run_ranks(order: _Order, name: str) -> int:
+    """Run the script as ranks; returns its exit code."""
+    from .mpi.__main__ import main as run
+
+    if order.lan or order.min_hosts is not None or order.connect_timeout is not None:
+        what = "--lan is" if order.lan else "--min-hosts and --connect-timeout are"
+        print(f"{name}: {what} not for ranks: they start on all of the hosts that --hosts names", file=sys.stderr)
+        return 2
+    words = list(order.ranks)
+    words += [] if order.vms is None else ["-n", str(order.vms)]
+    words += [] if order.hosts is None else ["--hosts", order.hosts]
+    return run([*words, *(["-m"] if order.is_module else []), *order.argv], name)
 
 
 def _load(order: _Order) -> tuple[types.ModuleType, Any]:

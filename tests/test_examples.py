@@ -37,6 +37,16 @@ def run(name, *arguments, cwd=None):
     return done.stdout, done.stderr
 
 
+def mpi_run(name, ranks, *arguments):
+    """Run an example for MPI by the command; returns its stdout."""
+    command = [sys.executable, "-W", "error", "-m", "river", "-n", ranks, EXAMPLES / name, *arguments]
+    paths = [str(Path(river.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, encoding="utf-8", env=env, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def table(printed):
     """The rows of 'what ran where', as {(vm, pid): [the columns after that]}."""
     _, _, rest = printed.partition("\nVM ")
@@ -239,3 +249,64 @@ def test_sweep_draws_busy_time_as_blocks_and_idle_time_as_gaps():
     lane = runpy.run_path(str(EXAMPLES / "sweep.py"))["lane"]
 
     assert lane([(5, 8), (0, 2), (2, 4)], 10, 10) == "██▒▒ ███  "
+
+
+def test_mpi_hello_prints_what_it_printed_in_2006():
+    lines = mpi_run("mpi_hello.py", 3).splitlines()
+
+    assert [line for line in lines if line.startswith("From")] == ["From rank 1: 100.000000", "From rank 2: 200.000000"]
+    assert {"Hello from rank 0", "Hello from rank 2", "Rank 1 sending 100.000000"} < set(lines) and len(lines) == 7
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_mpi_ring_hands_the_token_on_in_order(ranks):
+    been, right = mpi_run("mpi_ring.py", ranks).splitlines()
+
+    assert been.endswith(f"at {3 * ranks} ranks: " + " ".join(map(str, 3 * list(range(ranks)))))
+    assert right == "in the right order: True"
+
+
+def test_mpi_pi_is_pi_and_the_same_for_every_number_of_ranks():
+    alone, three = mpi_run("mpi_pi.py", 1, 20), mpi_run("mpi_pi.py", 3, 20)
+
+    assert alone == three
+    assert float(re.search(r"about ([\d.]+)", alone)[1]) == pytest.approx(math.pi, abs=0.02)
+
+
+def test_mpi_mandelbrot_is_the_same_picture_and_no_row_is_made_twice():
+    (*alone, last), (*three, rows) = (mpi_run("mpi_mandelbrot.py", ranks).splitlines() for ranks in (1, 3))
+
+    assert alone == three and len(alone) == 31
+    assert alone[15][50] == "@" and alone[15][:10] == "  " + alone[15][2:10]  # the cardioid, and far outside
+    assert alone == [line for line in alone[::-1]]  # it is symmetric
+    assert last == "rows by rank: 31"
+    assert sum(map(int, rows.partition(": ")[2].split())) == 31
+
+
+def test_mpi_cannon_has_the_product_on_any_number_of_ranks():
+    pytest.importorskip("numpy", reason="numpy is not installed")
+    alone, five = mpi_run("mpi_cannon.py", 1, 31), mpi_run("mpi_cannon.py", 5, 31)  # 2 x 2, and one too many
+
+    assert alone == five and alone.endswith("as numpy has it: True\n")
+
+
+def test_mpi_life_lives_as_it_does_without_ranks():
+    alone, four = mpi_run("mpi_life.py", 1, 40), mpi_run("mpi_life.py", 4, 40)
+
+    alive = {(20, 32), (20, 33), (21, 31), (21, 32), (22, 32)}
+    for _ in range(40):
+        near = [((y + i) % 40, (x + j) % 64) for y, x in alive for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
+        alive = {cell for cell in near if near.count(cell) == 3 or (near.count(cell) == 2 and cell in alive)}
+    assert alone == four
+    assert alone.endswith(f"generation 40: {len(alive)} cells live\n")
+    halves = ("\N{UPPER HALF BLOCK}\N{FULL BLOCK}", "\N{LOWER HALF BLOCK}\N{FULL BLOCK}")
+    drawn = [(y, x, cell) for y, line in enumerate(alone.splitlines()[:-1]) for x, cell in enumerate(line)]
+    assert alive == {(2 * y + half, x) for y, x, cell in drawn for half in (0, 1) if cell in halves[half]}
+
+
+def test_mpi_cg_verifies_and_has_the_same_last_bit_for_every_number_of_ranks():
+    pytest.importorskip("numpy", reason="numpy is not installed")
+    alone, three = mpi_run("mpi_cg.py", 1), mpi_run("mpi_cg.py", 3)
+
+    assert alone == three
+    assert alone.endswith("zeta is 8.5971775078648; verified: True\n")

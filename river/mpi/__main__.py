@@ -1,4 +1,4 @@
-"""`python -m river.mpi -n 4 program.py`: run a program as so many ranks.
+"""`python -m river.mpi -n 4 program.py`: run a program as so many ranks.  `river -n 4 program.py` is the same.
 
 May not: know what ranks do.
 """
@@ -15,39 +15,58 @@ from .job import Job, RankFailed
 from .places import cluster_of
 from .rank import script
 
+# What prepares ranks: always, and by option.
+_ALWAYS = "river.names"
+_BY_OPTION = {"mpi4py": "river.mpi.alias", "tag_output": "river.mpi.tagged"}
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a program; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m river.mpi", description="Run a Python program as ranks of MPI.")
+
+def main(argv: Sequence[str] | None = None, name: str = "river.mpi") -> int:
+    """Run a program; returns the exit code.  name: of the command that was given."""
+    command = "python -m river.mpi" if name == "river.mpi" else name
+    parser = argparse.ArgumentParser(command, description="Run a Python program as ranks of MPI.", allow_abbrev=False)
     add = parser.add_argument
     add("-n", type=int, default=cpus.cpu_count(), metavar="N", help="so many ranks (default: one for each core)")
     add("--hosts", metavar="A,B", help="on these machines, over SSH: see `river hosts --help`")
     add("--mpi4py", action="store_true", help="`from mpi4py import MPI` means River in the program")
+    add("--tag-output", action="store_true", help="each line that a rank prints begins with its number: [2] ...")
+    how = "of a rank: the job ends, or others get an error"
+    add("--on-failure", choices=("end", "return"), default="end", help=how)
+    add("--trace", metavar="OUT.HTML", help="write a picture of who waited for whom, with all messages")
     add("-m", action="store_true", dest="is_module", help="the program is the name of a module")
     add("program", help="a file")
     add("arguments", nargs=argparse.REMAINDER, help="of the program")
     options = parser.parse_args(argv)
     if options.n < 1:
         parser.error(f"-n takes a number of ranks, not {options.n}")
+    prepare = [_ALWAYS, *(module for option, module in _BY_OPTION.items() if getattr(options, option))]
     try:
         program = (
             ("module", options.program, options.arguments)
             if options.is_module
             else script(options.program, options.arguments)
         )
-        with (
-            cluster_of(options.hosts) as cluster,
-            Job(options.n, cluster, {"prepare": ["river.mpi.alias"] * options.mpi4py}) as job,
-        ):
-            job.run(program)
+        told = {"prepare": prepare, "trace": options.trace is not None}
+        with cluster_of(options.hosts) as cluster, Job(options.n, cluster, told, options.on_failure) as job:
+            try:
+                job.run(program)
+            finally:
+                if options.trace is not None:
+                    _write_trace(job, options.trace, options.program)
     except RankFailed as failed:
         sys.stdout.flush()
         print(failed.report, file=sys.stderr)
         return failed.code
     except (RiverError, OSError, ValueError) as error:
-        print(f"river.mpi: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _write_trace(job: Job, path: str, program: str) -> None:
+    from .timeline import page  # most jobs have none
+
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(page(job.traces, f"{program}, {job.ranks} ranks"))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import tasks
 from tools import python, script
 
 import river
-from river import sources
+from river import parts, sources
 from river._core import bootstrap, calls, homes
 from river._core.connection import Connection, pair
 from river._core.relay import Poller
@@ -275,7 +275,7 @@ def test_modules_in_a_zip_file_come_one_by_one(far, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("limit", ["_MOST_MODULES", "_MOST_BYTES", "_MOST_LOOKED_AT"])
 def test_of_a_large_package_comes_what_is_imported(far, monkeypatch, limit):
-    monkeypatch.setattr(sources, limit, 2)
+    monkeypatch.setattr(parts, limit, 2)
     vm = far({"large/__init__.py": "", "large/a.py": "def f(): return 1", "large/b.py": "", "large/c.py": ""})
 
     assert vm.call("large.a:f") == 1

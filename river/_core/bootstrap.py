@@ -36,6 +36,7 @@ MODULES = (
     *(f"river._core.{name}" for name in ("serial", "structures", "answers", "process", "worker", "vm", "supervisor")),
     *(f"river._core.{name}" for name in ("homes", "packet", "letters", "remote", "envelope", "post", "box", "store")),
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions", "bridge", "child")),
+    "river._core.supplier",
     "river.errors",
     *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
     *(f"river._core.{name}" for name in ("direct", "logs", "modules", "output", "records", "loop", "listener", "way")),

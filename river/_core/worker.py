@@ -44,6 +44,7 @@ from .calls import (
 from .connection import Connection
 from .process import flush_output, learn, leave_twin, occupied, without_us
 from .relay import Poller, Relay
+from .supplier import Supplier
 from .wire import Kind
 
 # Beyond so many bytes that the driver has not taken, the next task has to wait.
@@ -137,13 +138,10 @@ class Worker:
         self._relay = Relay(self._turn, self._poller.ring, "river-reader", interruptible=False)
         self._place = homes.place()
         self._place.settle(options["uuid"], options["driver"], self._ask_for_introduction, options.get("level", 1))
-        self._supplied: dict[int, Any] = {}  # of the driver's modules, if it is on another machine
-        self._asked = itertools.count()
-        self._editions: list[tuple[set[str], frozenset[str]]] = []  # what has been edited there
-        self._edition = 0  # so many of them have been taken note of
+        self._supplier = Supplier(connection, self._relay, self._poller.ring)  # of modules, from another machine
         names = options.get("facts", {}).get("modules")
         if names is not None:
-            modules.install(self._ask_for_source, options.get("host") or socket.gethostname(), names)
+            modules.install(self._supplier.ask, options.get("host") or socket.gethostname(), names)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -196,7 +194,7 @@ class Worker:
             namespaces.release(number)
 
     def _call(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
-        functions, edition = self._functions, len(self._editions)
+        functions, edition = self._functions, self._supplier.edition
         for call in payload:
             specs = call[5]
             placed = place(specs, buffers, descriptors, self._released, shared=True) if specs else ()
@@ -221,26 +219,12 @@ class Worker:
             self._poller.ring()
 
     def _source(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
-        number, answer = payload
-        self._supplied[number] = answer
+        self._supplier.answered(*payload)
 
     def _edited(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         if payload[0]:
             self._functions.clear()  # they come again; tasks that were sent before keep theirs
-        self._editions.append(payload)
-
-    def _ask_for_source(self, name: str, file: str | None) -> Any:
-        """What the driver answers (any thread); see `modules`."""
-        if self._is_twin or self._relay.is_mine:
-            where = "in a child process that a task has forked" if self._is_twin else "while its VM reads"
-            raise ImportError(f"{name!r} cannot be fetched from the driver {where}: import it before", name=name)
-        number = next(self._asked)
-        self._line.send(Kind.NEED, pickle.dumps((number, name, file), 5))
-        if self._line.waiting:
-            self._poller.ring()
-        if not self._relay.wait(lambda: number in self._supplied):
-            raise ImportError(f"{name!r} cannot be fetched from the driver: its VM is about to end", name=name)
-        return self._supplied.pop(number)
+        self._supplier.edited(*payload)
 
     def _stop(self, payload: Any, buffers: list[Any], descriptors: list[int]) -> None:
         self._is_stopping = True
@@ -312,9 +296,7 @@ class Worker:
                     if self._is_stopping:
                         return
                     continue
-                if edition != self._edition:
-                    modules.forget(self._editions[self._edition : edition])
-                    self._edition = edition
+                self._supplier.note(edition)
                 self._execute(call, definition, buffers)
                 self._was_asked_early = False
                 del call, definition, buffers

@@ -9,6 +9,8 @@ import pytest
 import tasks
 
 from river.mpi.engine.engine import EAGER, Engine
+from river.mpi.engine.matching import ANY
+from river.mpi.engine.requests import Gone, Revoked
 from river.mpi.engine.stream import Stream
 
 DEADLINE = 30
@@ -104,10 +106,89 @@ def test_several_threads_of_a_rank_may_wait_at_once(two):
     waiting = [zero.receive(0, 1, tag) for tag in range(4)]
     ends = [beside(lambda request=request: zero.wait(request)) for request in waiting]
     for _ in range(100):
-        tasks.wait_until(lambda: zero._asleep[0], what="sleep")
-        os.write(zero._bells[0], b"!")  # as a rank of this machine would: one of those who sleep hears it first
+        tasks.wait_until(lambda: zero.rest._asleep[0], what="sleep")
+        os.write(zero.rest._bells[0], b"!")  # as a rank of this machine would: one of those who sleep hears it first
     for tag in range(4):
         one.wait(one.send(0, 0, tag, (b"x",), 1))
 
     for end in ends:
         end()
+
+
+def test_what_a_rank_had_sent_before_it_was_lost_is_received_still_and_then_no_more(two):
+    (zero, one), _ = two
+    one.send(0, 4, 7, (b"before",), 6)
+    one.send(0, 4, 8, (bytes(EAGER + 1),), EAGER + 1)  # only announced: its bytes went with it
+    zero.progress()
+
+    zero.lost(1, Gone("gone"))
+    received, announced, later = (zero.receive(4, 1, tag) for tag in (7, 8, 9))
+
+    assert (received.data, received.error) == (b"before", None)
+    assert [str(request.error) for request in (announced, later, zero.send(1, 4, 7, (b"",), 0))] == ["gone"] * 3
+
+
+def test_a_receive_from_anybody_is_an_error_where_a_rank_was_lost_until_that_is_known(two):
+    (zero, _), _ = two
+    there, elsewhere = zero.receive(4, ANY, 7), zero.receive(6, ANY, 7)
+
+    zero.lost(1, Gone("gone"), lambda context: context == 4)
+    zero.is_unheard(4, Gone("gone"))
+
+    assert there.is_done and not elsewhere.is_done
+    assert zero.receive(4, ANY, 7).is_done
+    with pytest.raises(Gone):
+        zero.probe(4, ANY, 7)
+    zero.is_unheard(4, None)
+    assert not zero.receive(4, ANY, 7).is_done
+    assert zero.probe(4, ANY, 7) is None
+
+
+def test_what_was_given_up_half_way_is_dropped_when_the_rest_of_it_comes(two):
+    (zero, one), _ = two
+    size = 4 * EAGER
+    sending, receive = zero.send(1, 4, 7, (bytes(size),), size), one.receive(4, 0, 7)
+    tasks.wait_until(lambda: zero.progress() or one.progress() or receive.got, what="the first part")
+
+    one.give_up([4], Revoked("revoked"))
+    beside(lambda: zero.wait(sending))
+    tasks.wait_until(lambda: one.progress() or sending.is_done, what="the end of it")
+
+    assert isinstance(receive.error, Revoked) and sending.error is None
+    assert isinstance(one.receive(4, 0, 7).error, Revoked)
+
+
+def test_a_wait_that_takes_long_is_told_of_with_what_it_is_for_and_again_when_it_has_ended(two):
+    (zero, one), _ = two
+    said = []
+    zero.rest.told = lambda: said.append([wait.about for wait in zero.rest.waits])
+    receive = zero.receive(4, 1, 7)
+    end = beside(lambda: zero.wait(receive))
+    tasks.wait_until(lambda: said, what="news of the wait")
+    news = zero.traffic()[0]
+
+    one.wait(one.send(0, 4, 7, (b"x",), 1))
+    end()
+
+    assert said == [[(receive,)], []]
+    assert zero.traffic()[0] > news
+
+
+def test_steps_are_taken_along_with_progress_until_they_are_done(two):
+    class Task:
+        is_done = False
+        steps = 0
+
+        def advance(self):
+            self.steps += 1
+            self.is_done = self.steps == 3
+            return True
+
+    (zero, _), _ = two
+    task = Task()
+    zero.take_along(task)
+
+    for _ in range(5):
+        zero.progress()
+
+    assert task.steps == 3

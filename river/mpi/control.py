@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing.connection
 import os
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -71,4 +72,7 @@ class Line:
                 os._exit(1)  # whoever has started us is gone, or has ended the job
             if what == "end":
                 os._exit(0)
-            self._handlers[what](*values)
+            try:
+                self._handlers[what](*values)
+            except Exception:  # noqa: BLE001 - a fault in River, or in what a program has combined: still it can be ended
+                traceback.print_exc()

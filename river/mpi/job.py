@@ -3,7 +3,9 @@
     with Job(4, cluster) as job:  results = job.run(program)
 
 The first rank that fails ends the job: its traceback comes first, then a line for each other rank that says where it
-was.  A rank that ends without a result does so, too, whatever its exit code.
+was.  A rank that ends without a result does so, too, whatever its exit code.  Ranks that wait for each other for ever
+end it as well (`watch`).  If `on_failure` is "return", or all other ranks have said so, a rank that fails does not end
+the job: the others are told, and go on (`agreements`).
 
 May not: know what ranks say to each other.
 """
@@ -14,9 +16,10 @@ import contextlib
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import errors, failures
@@ -24,10 +27,15 @@ from .._core import homes, serial
 from ..cluster import Cluster
 from ..machine import RemoteVM
 from . import control
+from .agreements import Agreed, Agreements
+from .look import Look
 from .near import Near
 from .rank import Order, live
+from .trace import Trace
+from .watch import Watch, report
 
-_PATIENCE = 0.3  # seconds for ranks to say where they are
+# Seconds for ranks to say where they are, and for those that are at their end to say what they have done.
+_PATIENCE, _LONG_PATIENCE = 0.3, 10.0
 
 
 class RankFailed(errors.RiverError):
@@ -40,11 +48,19 @@ class RankFailed(errors.RiverError):
         self.rank, self.report, self.code = rank, report, code
 
 
-class Job:
-    """ranks: how many. options: for the ranks, see `Order`."""
+class Deadlock(RankFailed):
+    """Ranks wait for each other for ever.  rank: the first of them."""
 
-    def __init__(self, ranks: int, cluster: Cluster, options: dict[str, Any] | None = None) -> None:
+
+class Job:
+    """ranks: how many. options: for the ranks, see `Order`. on_failure: "end" or "return"."""
+
+    def __init__(
+        self, ranks: int, cluster: Cluster, options: dict[str, Any] | None = None, on_failure: str = "end"
+    ) -> None:
         self.ranks = ranks
+        if on_failure not in ("end", "return"):
+            raise ValueError(f"on_failure is 'end' or 'return', not {on_failure!r}")
         self._cluster = cluster
         self._options = options or {}
         self._name = os.urandom(8).hex()
@@ -56,6 +72,14 @@ class Job:
         self._vms: list[RemoteVM] = []
         self._near: Near | None = None
         self._where: dict[int, str] = {}
+        self.traces: dict[int, Trace] = {}  # by rank, in the end, if the options have asked for them
+        self._watch = Watch(ranks)
+        self._agreements = Agreements()
+        self._failed: dict[int, RankFailed] = {}  # the job goes on without them
+        # Ranks to which the failure of another one is an error that they see to.
+        self._go_on = set(range(ranks)) if on_failure == "return" else set()
+        self._on_failure = on_failure
+        self._watch.is_for_all = on_failure == "return"
 
     def __enter__(self) -> Job:
         return self
@@ -66,7 +90,7 @@ class Job:
     def close(self) -> None:
         """End all ranks that still run."""
         control.forget(self._name)
-        if len(self._results) < self.ranks:
+        if len(self._results) + len(self._failed) < self.ranks:
             for vm in self._vms:
                 self._cluster.signal(vm.name, signal.SIGKILL)
         self._cluster.wait(lambda: len(self._ended) == len(self._vms), 5)
@@ -79,20 +103,40 @@ class Job:
             self._wake_out.close()
 
     def run(self, program: Any) -> list[Any]:
-        """Run it, and return what each rank returned.  Raises RankFailed."""
+        """Run it, and return what each rank returned; for a rank without which the job went on, a RankFailed.
+
+        Raises RankFailed, which may be a Deadlock."""
         control.expect(self._name, self._accept)
         self._start(program)
-        while len(self._results) < self.ranks:
-            for rank in self._wait(self._lines):
+        try:
+            self._follow()
+        finally:
+            if self._options.get("trace"):
+                self.traces = self._told("trace", set(self._lines) - self._ended.keys(), _LONG_PATIENCE)
+        self._ask(self._lines, "end")
+        return [
+            serial.loads(self._results[rank]) if rank in self._results else self._failed[rank]
+            for rank in range(self.ranks)
+        ]
+
+    def _follow(self) -> None:
+        """Hear what the ranks say, until they have ended."""
+        while len(self._results) + len(self._failed) < self.ranks:
+            self._ask(self._watch.ask(time.monotonic()), "look")
+            due = self._watch.due()
+            ready = self._wait(self._lines, None if due is None else max(0, due - time.monotonic()))
+            for rank in sorted(ready, reverse=True):  # what was said before counts more than what happened after it
                 if rank < 0:
                     self._wake_in.recv_bytes()
                     self._check_ends()
                 elif rank in self._lines:
                     self._hear(rank, self._lines[rank])
-        for line in self._lines.values():
-            with contextlib.suppress(OSError):  # it has ended by itself, and its result is here
-                line.send(("end",))
-        return [serial.loads(self._results[rank]) for rank in range(self.ranks)]
+
+    def _ask(self, ranks: Iterable[int], what: str, *values: Any) -> None:
+        for rank in ranks:
+            if rank in self._lines:
+                with contextlib.suppress(OSError):  # it has ended by itself, which is told in another way
+                    self._lines[rank].send((what, *values))
 
     def _wait(self, lines: Mapping[int, control.Connection], timeout: float | None = None) -> list[int]:
         """The ranks that have said something; -1: something else has happened."""
@@ -150,49 +194,95 @@ class Job:
         except (EOFError, OSError):
             self._lines.pop(rank).close()
             return
-        getattr(self, f"_take_{what}")(rank, *values)
+        if rank not in self._failed:
+            getattr(self, f"_take_{what}")(rank, *values)
 
     def _take_result(self, rank: int, blob: bytes) -> None:
         self._results[rank] = blob
+        self._watch.ended(rank)
+
+    def _take_waits(self, rank: int, peers: tuple[int, ...] | None) -> None:
+        self._watch.told(rank, peers)
+
+    def _take_look(self, rank: int, look: Look) -> None:
+        self._watch.seen(rank, look, time.monotonic())
+        found = self._watch.found
+        if found:
+            raise Deadlock(next(one for one in found if found[one].waits), report(found, self.ranks))
+
+    def _take_agree(self, rank: int, key: Any, members: Sequence[int], flag: int) -> None:
+        self._answer(self._agreements.says(rank, key, members, flag))
+
+    def _answer(self, agreed: Iterable[Agreed]) -> None:
+        for key, ranks, flag, gone in agreed:
+            self._ask(ranks, "agreed", key, flag, gone)
+
+    def _take_revoke(self, rank: int, number: int, members: Sequence[int]) -> None:
+        self._watch.is_for_all = True
+        self._ask(set(members) - {rank}, "revoked", number)
+
+    def _take_goes_on(self, rank: int, does: bool) -> None:
+        if self._on_failure == "end":
+            (self._go_on.add if does else self._go_on.discard)(rank)
+            self._watch.is_for_all = True
+
+    def _fail(self, rank: int, first: str, why: str, code: int = 1, cause: BaseException | None = None) -> None:
+        """A rank has failed: end the job, or go on without it."""
+        others = set(range(self.ranks)) - self._failed.keys() - {rank}
+        goes_on = bool(others) and self._go_on >= others
+        failed = RankFailed(rank, first if goes_on else self._report(first, rank), code)
+        failed.__cause__ = cause
+        if not goes_on:
+            raise failed
+        self._failed[rank] = failed
+        sys.stdout.flush()
+        print(first, file=sys.stderr)
+        self._watch.ended(rank, False)
+        self._ask(others, "lost", rank, why)
+        self._answer(self._agreements.lost(rank))
 
     def _take_exit(self, rank: int, code: int) -> None:
         raise RankFailed(rank, self._report(f"rank {rank} has ended with exit code {code}", rank), code)
 
-    def _take_failed(self, rank: int, report: Any) -> None:
-        _, name, text = report
-        failed = RankFailed(rank, self._report(f"rank {rank} failed: {name}\n{text.rstrip()}", rank))
-        raise failed from failures.of_report(report, False)
-
-    def _take_where(self, rank: int, where: str) -> None:
-        self._where[rank] = where
+    def _take_failed(self, rank: int, blob: Any) -> None:
+        _, name, text = blob
+        first = f"rank {rank} failed: {name}\n{text.rstrip()}"
+        self._fail(rank, first, f"failed: {name}", cause=failures.of_report(blob, False))
 
     def _check_ends(self) -> None:
         for rank, facts in list(self._ended.items()):
-            if rank not in self._results:
-                line = self._lines.get(rank)
-                while line is not None and rank in self._lines and line.poll(0.2):
-                    self._hear(rank, line)  # what it still said counts more than how it ended
-                if rank not in self._results:
-                    code = facts["code"]
-                    report = self._report(f"rank {rank} {_cause(facts)}", rank)
-                    raise RankFailed(rank, report, 128 - code if code < 0 else code or 1)
+            if rank in self._results or rank in self._failed:
+                continue
+            line = self._lines.get(rank)
+            while line is not None and rank in self._lines and line.poll(0.2):
+                self._hear(rank, line)  # what it still said counts more than how it ended
+            if rank not in self._results and rank not in self._failed:
+                code, why = facts["code"], _cause(facts)
+                self._fail(rank, f"rank {rank} {why}", why, 128 - code if code < 0 else code or 1)
 
     def _told_of(self, rank: int) -> str:
         if rank in self._results:
             return "had finished"
-        return f"was at {self._where[rank]}" if rank in self._where else "did not say where it was"
+        if rank in self._failed:
+            return "had failed"
+        return f"was {self._where[rank]}" if rank in self._where else "did not say where it was"
 
     def _report(self, first: str, but_for: int) -> str:
         """What happened first, then where each other rank was."""
-        self._where = {}
+        self._where = self._told("where", set(range(self.ranks)) - self._results.keys() - {but_for}, _PATIENCE)
+        rest = [f"  rank {rank} {self._told_of(rank)}" for rank in range(self.ranks) if rank != but_for]
+        return "\n".join([first, *rest])
+
+    def _told(self, what: str, ranks: set[int], patience: float) -> dict[int, Any]:
+        """What these ranks answer, as far as they do within so many seconds.  The job ends: what they say besides is
+        not heard."""
+        answers: dict[int, Any] = {}
         asked: set[int] = set()
-        deadline = time.monotonic() + _PATIENCE
-        while missing := self._silent() - {but_for}:
+        deadline = time.monotonic() + patience
+        while missing := ranks - self._ended.keys() - answers.keys():
             lines = {rank: line for rank, line in list(self._lines.items()) if rank in missing}
-            for rank in lines.keys() - asked:  # a rank that starts late is asked when it is there
-                asked.add(rank)
-                with contextlib.suppress(OSError):
-                    lines[rank].send(("where",))
+            self._ask(lines.keys() - asked, what)  # a rank that starts late is asked when it is there
+            asked |= lines.keys()
             left = deadline - time.monotonic()
             if left <= 0:
                 break
@@ -201,18 +291,13 @@ class Job:
                     self._wake_in.recv_bytes()
                     continue
                 try:
-                    what, *values = lines[rank].recv()
+                    said, *values = lines[rank].recv()
                 except (EOFError, OSError):
                     self._lines.pop(rank).close()
                 else:
-                    if what == "where":
-                        self._where[rank] = values[0]
-        rest = [f"  rank {rank} {self._told_of(rank)}" for rank in range(self.ranks) if rank != but_for]
-        return "\n".join([first, *rest])
-
-    def _silent(self) -> set[int]:
-        """The ranks that run and have not said yet where they are."""
-        return set(range(self.ranks)) - self._results.keys() - self._ended.keys() - self._where.keys()
+                    if said == what:
+                        answers[rank] = values[0]
+        return answers
 
 
 def _cause(facts: dict[str, Any]) -> str:
@@ -222,13 +307,17 @@ def _cause(facts: dict[str, Any]) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
 
 
-def run(function: Callable[..., Any], *args: Any, n: int = 2, hosts: Any = None, **keywords: Any) -> list[Any]:
+def run(
+    function: Callable[..., Any], *args: Any, n: int = 2, hosts: Any = None, on_failure: str = "end", **keywords: Any
+) -> list[Any]:
     """Run a function as a program of `n` ranks; returns what it returned, by rank.
 
     hosts: machines for them, see RiverPool.
-    Raises RankFailed when one of them raises or dies.
+    on_failure: of a rank: "end" (the job), or "return": others that deal with it get an error ERR_PROC_FAILED, and the
+    RankFailed stands in the place of its result.
+    Raises RankFailed when one of them raises or dies, or Deadlock when they wait for each other for ever.
     """
     from .places import cluster_of
 
-    with cluster_of(hosts) as cluster, Job(n, cluster) as job:
+    with cluster_of(hosts) as cluster, Job(n, cluster, on_failure=on_failure) as job:
         return job.run(("call", function, args, keywords))

@@ -5,6 +5,7 @@ May not: know communicators.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import io
 import os
@@ -13,18 +14,22 @@ import runpy
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
+from .. import exits
 from .._core import cpus, homes, serial
 from .._core.process import flush_output, without_us
 from ..multiprocessing import streams
 from .control import Line
 from .engine.engine import Engine
+from .engine.requests import Gone, Request, Revoked
 from .engine.ring import is_ordered
 from .engine.stream import Stream
+from .look import look, peers, where_is_main
 from .near import Near
+from .trace import Traced
 
 _WAY, _NEAR = "mpi-way", "mpi-near"
 # What is to be done when the text of a program has run, with its namespace: `classic` runs the class that is in it.
@@ -34,7 +39,7 @@ afterwards: list[Callable[[dict[str, Any]], None]] = []
 class Order(NamedTuple):
     """What a rank is told.  homes, places: of all ranks, the UUIDs of their processes and the names of their machines.
     near: what those on the machine where it was started share. program: see `run_program`. options: "prepare", modules
-    whose `install` is called before, each."""
+    whose `install` is called before, each; "trace", whether events are noted."""
 
     job: str
     rank: int
@@ -47,13 +52,31 @@ class Order(NamedTuple):
     options: dict[str, Any]
 
 
+class Agreement(Request):
+    """What some ranks agree on, whoever of them ends meanwhile.  flag: all bits that are set in everybody's.
+
+    gone: those of them that have ended, as all others see it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flag = 0
+        self.gone: tuple[int, ...] = ()
+
+
 class World:
-    """This process as a rank."""
+    """This process as a rank.
+
+    communicators: those that it has, by number, with their `ranks` and `others`; `ground` sees to it.
+    gone: ranks that have failed, in a job that goes on; revoked: numbers of communicators."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
         self.rank, self.size = order.rank, order.size
         self.is_over = False
+        self.communicators: Mapping[int, Any] = {}
+        self.gone: dict[int, BaseException] = {}
+        self.revoked: set[int] = set()
+        self._agreements: dict[Any, Agreement] = {}
         self.neighbours = [rank for rank, place in enumerate(order.places) if place == order.places[order.rank]]
         self._lock = threading.Lock()
         self._early: list[tuple[int, Stream]] = []  # ways that came before there was an engine
@@ -69,15 +92,24 @@ class World:
             self._engine = self.engine
             for rank, way in self._early:
                 self.engine.arrived(rank, way)
-        handlers: dict[str, Callable[..., None]] = {"where": self._tell_where, "lost": self._lost}
+        handlers: dict[str, Callable[..., None]] = {
+            "where": self._tell_where,
+            "look": self._tell_look,
+            "trace": self._tell_trace,
+            "lost": self._lost,
+            "agreed": self._agreed,
+            "revoked": self.take_revoked,
+        }
         self.line = Line(order.starter, order.job, order.rank, handlers)
         self.line.start()
+        self.engine.rest.told = self._tell_waits
 
     def _made(self, near: Near) -> Engine:
         mine = self.neighbours.index(self.rank)
         others = [(index, rank) for index, rank in enumerate(self.neighbours) if rank != self.rank and is_ordered]
         bells = near.bells()
-        return Engine(
+        kind = Traced if self.order.options.get("trace") else Engine
+        return kind(
             self.rank,
             self.size,
             {rank: near.ring(index, mine) for index, rank in others},
@@ -115,8 +147,52 @@ class World:
     def _tell_where(self) -> None:
         self.line.tell("where", where_is_main())
 
+    def _tell_waits(self) -> None:
+        self.line.tell("waits", peers(self.engine, self.communicators))
+
+    def _tell_look(self) -> None:
+        self.line.tell("look", look(self.engine, self.communicators, self.is_over))
+        self.engine.rest.ring_here()  # until the next time, who waits is to look for what he waits for
+
+    def _tell_trace(self) -> None:
+        assert isinstance(self.engine, Traced)
+        self.line.tell("trace", self.engine.trace())
+
+    # -- ranks that fail ----------------------------------------------------------------------------------------
+
     def _lost(self, rank: int, why: str) -> None:
-        self.engine.lost(rank, ConnectionResetError(why))
+        """It has failed, and the others go on: what they do with it is an error, and so is what all of them do."""
+        error = self.gone[rank] = Gone(f"rank {rank} {why}")
+        known = list(self.communicators.items())
+        its = {2 * number for number, one in known if rank in one.ranks or rank in one.others}
+        self.engine.lost(rank, error, its.__contains__)
+        for context in its:
+            self.engine.is_unheard(context, error)
+        self.engine.give_up((context + 1 for context in its), error)
+
+    def agree(self, key: Any, members: Sequence[int], flag: int) -> Agreement:
+        """Begin to agree with these ranks; key: none of them uses it for anything else."""
+        agreement = self._agreements[key] = Agreement()
+        self.line.tell("agree", key, members, flag)
+        return agreement
+
+    def _agreed(self, key: Any, flag: int, gone: tuple[int, ...]) -> None:
+        agreement = self._agreements.pop(key)
+        agreement.flag, agreement.gone, agreement.is_done = flag, gone, True
+        self.engine.stir()
+
+    def revoke(self, number: int, members: Sequence[int]) -> None:
+        """Let these ranks do nothing with that communicator any more."""
+        self.take_revoked(number)
+        self.line.tell("revoke", number, members)
+
+    def take_revoked(self, number: int) -> None:
+        """Somebody has revoked it."""
+        self.revoked.add(number)
+        revoked = self.communicators.get(number)
+        if revoked is not None:
+            revoked.is_revoked = True
+        self.engine.give_up((2 * number, 2 * number + 1), Revoked("a rank has called Revoke"))
 
     def exit(self, code: int) -> NoReturn:
         """End the job, with this exit code."""
@@ -124,11 +200,17 @@ class World:
         self.line.tell("exit", code)
         self.line.wait_for_end()
 
+    def fail(self, error: BaseException) -> NoReturn:
+        """End the job, for this error."""
+        flush_output()
+        self.line.tell("failed", serial.dump_exception(without_us(error)))
+        self.line.wait_for_end()
+
     def finalize(self) -> None:
         """Let all leave that was sent."""
         if not self.is_over:
             self.is_over = True
-            self.engine.wait_until(lambda: self.engine.is_quiet)
+            self.engine.wait_until(lambda: self.engine.is_quiet, self.engine.leaving)
 
 
 _world: World | None = None
@@ -171,13 +253,19 @@ def _perform(order: Order) -> None:
             world.exit(end.code if isinstance(end.code, int) else 1)
         result = None
     except BaseException as error:  # noqa: BLE001 - whatever it is, the job hears of it
-        flush_output()
-        world.line.tell("failed", serial.dump_exception(without_us(error)))
-        world.line.wait_for_end()
+        world.fail(error)
+    _end_program()
     world.finalize()
     flush_output()
     world.line.tell("result", serial.dump_result(result))
     world.line.wait_for_end()  # others may have to do with this rank still
+
+
+def _end_program() -> None:
+    """What the interpreter does at its end: wait for the program's threads, and call what is registered for it."""
+    exits.wait_for_threads()
+    exits.run()
+    atexit._run_exitfuncs()
 
 
 def run_program(program: Any) -> Any:
@@ -210,17 +298,3 @@ def script(path: str, arguments: Sequence[str] = ()) -> tuple[Any, ...]:
     """A program that is a file.  Raises OSError."""
     with io.open_code(path) as file:
         return "script", os.path.abspath(path), list(arguments), file.read()
-
-
-def where_is_main() -> str:
-    """Where the main thread of this process is, in the user's words: file, line, function."""
-    frame: Any = sys._current_frames().get(threading.main_thread().ident or 0)
-    river = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
-    called = ""
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(river) and "<frozen" not in name:
-            return f"{os.path.basename(name)}:{frame.f_lineno} in {frame.f_code.co_name}{called}"
-        called = f", in {frame.f_code.co_name}" if not frame.f_code.co_name.startswith("_") else called
-        frame = frame.f_back
-    return "at the end of the program"

@@ -1,11 +1,11 @@
 """The engine of a rank: messages out, messages in, matched, and waiting that costs nothing.
 
     send --frames--> ring or stream of that rank        progress: what has come --matcher--> receives
-    wait: look a while, then give way, then sleep at the bell
 
 A message of up to EAGER bytes is one frame.  A larger one is announced (CALL), asked for when it is matched (GO), and
 comes in frames of CHUNK bytes (DATA) straight into its place; so both sides copy at the same time, and what nobody
-has asked for takes no memory.  One that is sent synchronously is acknowledged when it is matched (MET).
+has asked for takes no memory.  One that is sent synchronously is acknowledged when it is matched (MET).  Its sender may
+want back (BACK) what waits for an answer, and gets it (GIVEN) if nobody has matched it.
 
 Any thread may call; one at a time turns the engine.
 May not: know communicators, datatypes or what a message means.
@@ -13,31 +13,23 @@ May not: know communicators, datatypes or what a message means.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import select
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from .matching import ANY, Envelope, Matcher
-from .requests import Receiving, Request, Sending, cut
+from .outbox import BACK, CALL, CHUNK, DATA, GIVEN, GO, MESSAGE, MET, Outbox
+from .requests import Receiving, Request, Sending
+from .rest import FOR_ROOM, Rest
 
-EAGER = CHUNK = 128 << 10
-MESSAGE, CALL, GO, DATA, MET = range(5)
+EAGER = CHUNK
 _OBJECT, _SYNCHRONOUS = 1, 2
 
-# What is told to others of a rank that sleeps: ring for messages; ring when there is room, too.
-_AWAKE, _FOR_MESSAGES, _FOR_ROOM = range(3)
-# Looks before giving way, with a processor for each rank and without; then turns of giving way before sleep.
-_LOOKS, _FEW_LOOKS, _YIELDS = 400, 20, 8
-# A bell may be missed (a processor may hold back the news that somebody sleeps): nobody sleeps longer at first.
-_NAP, _LONGEST_NAP = 0.002, 0.05
-# Seconds that a wait takes before it is told of.
-_LONG = 0.1
+# Looks before giving way, with a processor for each rank and without.
+_LOOKS, _FEW_LOOKS = 400, 20
 
 
 class Engine:
@@ -64,25 +56,24 @@ class Engine:
         self.rank, self.size = rank, size
         self.matcher = Matcher()
         self._in = list(ways_in.items())
-        self._out = ways_out
-        self._dialed: list[Any] = []  # streams of those; they may have taken less than was written
-        self._dial = dial
-        self._bell = bell
-        self._bells = bells
-        self._sleepers = {one: sleepers[index : index + 1] for index, one in enumerate(bells)}
-        self._asleep = self._sleepers[rank]
+        self.rest = Rest(rank, bell, bells, sleepers, self.progress, lambda: bool(self._queues), self._polled)
+        self._ring = self.rest.ring
+        self._out = Outbox(rank, ways_out, dial, self._ring)
+        self._write, self._queue = self._out.write, self._out.queue
+        self._queues, self._dialed = self._out.queues, self._out.dialed
+        self.has_room = has_room
+        self.has_room = has_room
         self._looks = _LOOKS if has_room else _FEW_LOOKS
-        self._queues: dict[int, deque[Sending | tuple[Any, ...]]] = {}  # by rank: what waits for room
         self._numbers = itertools.count(1)
         self._asked: dict[int, Sending] = {}  # by number: what waits for an answer
         self._coming: dict[int, Receiving] = {}  # by number: what comes in parts
         self._arrived: deque[tuple[int, Any]] = deque()  # ways in that others have made
         self._gone: dict[int, BaseException] = {}  # ranks that have ended
+        self._given_up: dict[int, BaseException] = {}  # contexts in which nothing is received any more
+        self._unheard: dict[int, BaseException] = {}  # contexts in which one has ended who might have been ANY
+        self._changes = 0  # see `news`
+        self._tasks: list[Any] = []  # what is taken along
         self._lock = threading.RLock()
-        self.sent = [0] * size  # messages to each rank, and from each: between them is what is under way
-        self.taken = [0] * size
-        self.told: Callable[[bool], None] | None = None  # is called when a wait takes long, and when it has ended
-        self.check: Callable[[], None] | None = None  # is called now and then while somebody waits, and may raise
 
     # -- sending ------------------------------------------------------------------------------------------------
 
@@ -99,7 +90,6 @@ class Engine:
         """Send a message: parts, which are bytes-like and must not change before it is done."""
         request = Sending(dest, context, tag, parts, size)
         with self._lock:
-            self.sent[dest] += 1
             flags = is_object * _OBJECT | synchronous * _SYNCHRONOUS
             if dest == self.rank:
                 self._to_myself(request, flags)
@@ -126,7 +116,7 @@ class Engine:
     def _to_myself(self, request: Sending, flags: int) -> None:
         message = Envelope(request.context, self.rank, request.tag, request.size, bool(flags & _OBJECT))
         message.body = b"".join(bytes(part) for part in request.parts)
-        self.taken[self.rank] += 1
+        self._changes += 1
         if flags & _SYNCHRONOUS:
             message.waits, message.number = True, self._expect(request)
         else:
@@ -134,70 +124,6 @@ class Engine:
         receive = self.matcher.arrives(message)
         if receive is not None:
             self._deliver(receive, message)
-
-    def _way(self, dest: int) -> Any:
-        way = self._out.get(dest)
-        if way is None:
-            way = self._out[dest] = self._dial(dest)
-            self._dialed.append(way)
-        return way
-
-    def _write(self, dest: int, frame: tuple[Any, ...]) -> bool:
-        """Write a frame, and wake who reads it; False when it has to wait for its turn or for room."""
-        if self._queues and dest in self._queues:
-            return False
-        if not self._way(dest).write(*frame):
-            return False
-        self._ring(dest, _FOR_MESSAGES)
-        return True
-
-    def _ring(self, dest: int, least: int) -> None:
-        sleeper = self._sleepers.get(dest)
-        if sleeper is not None and sleeper[0] >= least:
-            sleeper[0] = _AWAKE
-            _wake(self._bells[dest])
-
-    def _queue(self, dest: int, item: Any) -> None:
-        self._queues.setdefault(dest, deque()).append(item)
-
-    def _flush(self) -> bool:
-        """Write what waits, as far as there is room."""
-        was_busy = False
-        for dest in list(self._queues):
-            queue, way = self._queues[dest], self._way(dest)
-            if self._write_next(way, queue):
-                was_busy = True
-                while queue and self._write_next(way, queue):
-                    pass
-                self._ring(dest, _FOR_MESSAGES)
-            if not queue:
-                del self._queues[dest]
-        return was_busy
-
-    def _write_next(self, way: Any, queue: deque[Any]) -> bool:
-        item = queue[0]
-        if type(item) is Sending:
-            return self._write_chunk(way, queue, item)
-        *frame, request = item
-        if not way.write(*frame):
-            return False
-        queue.popleft()
-        if request is not None:
-            request.is_done = True
-        return True
-
-    def _write_chunk(self, way: Any, queue: deque[Any], request: Sending) -> bool:
-        """The next part of a message that was asked for."""
-        start = request.offset
-        size = min(CHUNK, request.size - start)
-        parts = cut(request.parts, start, size)
-        if not way.write(DATA, 0, self.rank, 0, 0, start, request.to, parts, size):
-            return False
-        request.offset = start + size
-        if request.offset == request.size:
-            queue.popleft()
-            request.is_done = True
-        return True
 
     # -- receiving ----------------------------------------------------------------------------------------------
 
@@ -208,17 +134,35 @@ class Engine:
             message = self.matcher.posted(receive)
             if message is not None:
                 self._deliver(receive, message)
-            elif source in self._gone:
-                self.matcher.cancel(receive)
-                self._fail(receive, self._gone[source])
+            elif self._gone or self._given_up:
+                self._check(receive)
         return receive
 
+    def _check(self, receive: Receiving) -> None:
+        """Nothing has come for it; will there be anything?"""
+        error = self.why_never(receive.context, receive.source)
+        if error is not None:
+            self.matcher.cancel(receive)
+            self._fail(receive, error)
+
+    def why_never(self, context: int, source: int) -> BaseException | None:
+        """Why nothing will come from there any more; None: it may."""
+        """Why nothing will come from there, if that is known."""
+        error = self._given_up.get(context) or self._gone.get(source)
+        return self._unheard.get(context) if error is None and source == ANY else error
+
     def probe(self, context: int, source: int, tag: int, take: bool = False) -> Envelope | None:
-        """The first message that such a receive would get; with `take` it is the caller's, for `claim`."""
+        """The first message that such a receive would get; with `take` it is the caller's, for `claim`.
+
+        Raises Gone or Revoked where such a receive would be done with that error."""
         with self._lock:
             self.progress()
             find = self.matcher.take if take else self.matcher.find
-            return find(context, source, tag)
+            message = find(context, source, tag)
+            error = None if message is not None else self.why_never(context, source)
+        if error is not None:
+            raise error
+        return message
 
     def claim(self, message: Envelope, target: memoryview | None = None) -> Receiving:
         """Receive a message that was taken by `probe`."""
@@ -227,13 +171,20 @@ class Engine:
             self._deliver(receive, message)
         return receive
 
-    def cancel(self, receive: Receiving) -> bool:
-        """Whether nothing had come for it; then it is done."""
+    def cancel(self, request: Request) -> None:
+        """Give up what nobody has matched: then it is done and cancelled, at once or when its receiver has answered."""
         with self._lock:
-            if not self.matcher.cancel(receive):
-                return False
-            receive.is_cancelled = receive.is_done = True
-            return True
+            if isinstance(request, Receiving) and self.matcher.cancel(request):
+                request.is_cancelled = request.is_done = True
+            elif isinstance(request, Sending) and not request.is_done:
+                if request.dest == self.rank:
+                    if self.matcher.withdraw(self.rank, request.number):
+                        self._answered(request.number, True)
+                elif self._out.withdraw(request):
+                    self._asked.pop(request.number, None)
+                    request.is_cancelled = request.is_done = True
+                elif request.number:
+                    self._say(request.dest, BACK, request.number, 0)
 
     def _deliver(self, receive: Receiving, message: Envelope) -> None:
         self._match(receive, message)
@@ -252,9 +203,15 @@ class Engine:
         receive.is_object, receive.is_matched = message.is_object, True
         if message.waits:
             if message.source == self.rank:
-                self._asked.pop(message.number).is_done = True
+                self._answered(message.number)
             else:
                 self._say(message.source, MET, message.number, 0)
+
+    def _answered(self, number: int, is_cancelled: bool = False) -> None:
+        request = self._asked.pop(number, None)
+        if request is not None:  # else it was given up
+            request.is_cancelled = is_cancelled
+            request.is_done = True
 
     def _ask_for(self, receive: Receiving, message: Envelope) -> None:
         """Let its sender send it."""
@@ -287,18 +244,30 @@ class Engine:
                     self._take(source, way)
                     while way.has_frame():
                         self._take(source, way)
-                    self._ring(source, _FOR_ROOM)
-            for way in self._dialed:
-                if way.is_held_up and way.flush():
-                    was_busy = True
-            if self._queues:
-                was_busy = self._flush() or was_busy
+                    self._ring(source, FOR_ROOM)
+            if (self._queues or self._dialed) and self._out.flush():
+                was_busy = True
+            if self._tasks and self._advance():
+                was_busy = True
         return was_busy
+
+    def take_along(self, task: Any) -> None:
+        """Let it `advance` now, and whenever something may have come about, until it `is_done`; it may not wait."""
+        with self._lock:
+            task.advance()
+            if not task.is_done:
+                self._tasks.append(task)
+
+    def _advance(self) -> bool:
+        if not any([task.advance() for task in self._tasks]):
+            return False
+        self._changes += 1
+        self._tasks = [task for task in self._tasks if not task.is_done]
+        return True
 
     def _take(self, source: int, way: Any) -> None:
         kind, flags, _, context, tag, size, whole, number = way.head()
         if kind == MESSAGE:
-            self.taken[source] += 1
             message = Envelope(context, source, tag, size, bool(flags & _OBJECT))
             if flags & _SYNCHRONOUS:
                 message.waits, message.number = True, number
@@ -316,24 +285,30 @@ class Engine:
             self._match(receive, message)
             receive.is_done = True
         elif kind == DATA:
-            self._take_part(way, self._coming[number], whole, size, number)
+            self._take_part(way, self._coming.get(number), whole, size, number)
         else:
             way.drop(size)
             if kind == CALL:
-                self.taken[source] += 1
                 message = Envelope(context, source, tag, whole, bool(flags & _OBJECT))
                 message.number = number
                 receive = self.matcher.arrives(message)
                 if receive is not None:
                     self._deliver(receive, message)
-            elif kind == GO:
-                request = self._asked.pop(number)
-                request.to = whole
-                self._queue(source, request)
-            else:  # MET
-                self._asked.pop(number).is_done = True
+            elif kind in (MET, GIVEN):
+                self._answered(number, kind == GIVEN)
+            elif kind == BACK:
+                if self.matcher.withdraw(source, number):
+                    self._say(source, GIVEN, number, 0)
+            else:  # GO
+                request = self._asked.pop(number, None)
+                if request is not None:
+                    request.to = whole
+                    self._queue(source, request)
 
-    def _take_part(self, way: Any, receive: Receiving, start: int, size: int, number: int) -> None:
+    def _take_part(self, way: Any, receive: Receiving | None, start: int, size: int, number: int) -> None:
+        if receive is None:  # it was given up
+            way.drop(size)
+            return
         way.take_into(receive.memory[start : start + size], size)
         receive.got += size
         if receive.got == receive.size:
@@ -346,7 +321,7 @@ class Engine:
     # -- waiting ------------------------------------------------------------------------------------------------
 
     def wait(self, request: Request) -> None:
-        """Return when it is done.  Raises what `check` raises."""
+        """Return when it is done."""
         looks = self._looks
         while not request.is_done:
             if self.progress():
@@ -354,101 +329,109 @@ class Engine:
             elif looks:
                 looks -= 1
             elif not request.is_done:
-                self.wait_until(lambda: request.is_done)
+                self.rest.until(lambda: request.is_done, (request,))
                 return
 
-    def wait_until(self, ready: Callable[[], Any]) -> None:
-        """The same for any condition that progress may bring about."""
-        began, nap, yields, is_told = time.monotonic(), _NAP, _YIELDS, False
-        try:
-            while not ready():
-                if self.progress():
-                    yields = _YIELDS
-                elif yields:
-                    yields -= 1
-                    os.sched_yield()
-                else:
-                    nap = self._sleep(ready, nap)
-                    if self.check is not None:
-                        self.check()
-                    if not is_told and self.told is not None and time.monotonic() - began > _LONG and not ready():
-                        is_told = True
-                        self.told(True)
-        finally:
-            if is_told and self.told is not None:
-                self.told(False)
+    def wait_until(self, ready: Callable[[], Any], about: Sequence[Any] = ()) -> None:
+        """The same for anything that progress may bring about, and nothing else.
 
-    def _sleep(self, ready: Callable[[], Any], nap: float) -> float:
-        """Sleep until somebody rings, or for a while; returns how long the next time may be."""
-        self._asleep[0] = _FOR_ROOM if self._queues else _FOR_MESSAGES
-        os.sched_yield()  # a call of the system's: what was stored before it is seen by others
-        if self.progress() or ready():
-            self._asleep[0] = _AWAKE
-            return _NAP
-        poller = select.poll()
-        poller.register(self._bell, select.POLLIN)
+        about: sendings and receives one of which ends it; () or others among them: anybody may end it."""
+        self.rest.until(ready, about)
+
+    def _polled(self) -> Iterator[tuple[int, int]]:
         with self._lock:
-            for _, way in self._in:
-                if hasattr(way, "sock") and not way.is_ended:
-                    poller.register(way.sock, select.POLLIN)
-            for way in self._dialed:
-                if way.is_held_up:
-                    poller.register(way.sock, select.POLLOUT)
-        for number, _ in poller.poll(nap * 1000):
-            if number == self._bell:
-                with contextlib.suppress(BlockingIOError):  # another thread has slept here, too, and was quicker
-                    os.read(number, 4096)
-                nap = _NAP / 2
-        self._asleep[0] = _AWAKE
-        return min(2 * nap, _LONGEST_NAP)
+            streams = [way.sock for _, way in self._in if hasattr(way, "sock") and not way.is_ended]
+            held_up = [way.sock for way in self._out.held_up]
+        for sock in streams:
+            yield sock.fileno(), select.POLLIN
+        for sock in held_up:
+            yield sock.fileno(), select.POLLOUT
 
     def arrived(self, source: int, way: Any) -> None:
         """Another rank has made a way to this one.  Any thread."""
         self._arrived.append((source, way))
-        _wake(self._bells[self.rank])
+        self.rest.ring_here()
+
+    def stir(self) -> None:
+        """Something else has come about that somebody may wait for.  Any thread."""
+        with self._lock:
+            self._changes += 1
+        self.rest.ring_here()
+
+    # -- for those who look at it -------------------------------------------------------------------------------
 
     @property
     def is_quiet(self) -> bool:
         """Whether all that was sent has left, and all that was announced has been asked for and sent."""
-        return not self._queues and not self._asked and not any(way.is_held_up for way in self._dialed)
+        return self._out.is_empty and not self._asked
+
+    @property
+    def leaving(self) -> list[Sending]:
+        """What it is not quiet for."""
+        with self._lock:
+            return [*self._asked.values(), *self._out.waiting]
+
+    def traffic(self) -> tuple[int, dict[int, int], dict[int, int], list[int]]:
+        """(news, written, read, held up): what was written to each rank and read from each, in bytes, and for whom
+        something waits to leave.  While the news are the same nothing has come about that a wait may be for."""
+        with self._lock:
+            written = {dest: way.place for dest, way in self._out.ways.items()}
+            read: dict[int, int] = {}
+            for source, way in self._in:
+                read[source] = read.get(source, 0) + way.place
+            return self._changes + sum(written.values()) + sum(read.values()), written, read, list(self._queues)
 
     # -- ends ---------------------------------------------------------------------------------------------------
 
-    def lost(self, rank: int, error: BaseException) -> None:
-        """A rank has ended: what waits for it is done, with this error.  Any thread."""
+    def lost(self, rank: int, error: BaseException, is_there: Callable[[int], bool] = lambda context: True) -> None:
+        """A rank has ended: what waits for it is done, with this error; so is what waits for ANY where it was, which
+        `is_there` says of a context.  Any thread."""
         with self._lock:
+            self.progress()  # what it has sent before counts
             self._gone[rank] = error
             self._in = [(source, way) for source, way in self._in if source != rank]
-            for item in self._queues.pop(rank, ()):
-                request = item if isinstance(item, Sending) else item[-1]
-                if request is not None:
-                    self._fail(request, error)
+            for request in self._out.forget(rank):
+                self._fail(request, error)
             for receive in self.matcher.receives():
-                if receive.source in (rank, ANY):
+                if receive.source == rank or (receive.source == ANY and is_there(receive.context)):
                     self.matcher.cancel(receive)
                     self._fail(receive, error)
-            coming = [number for number, receive in self._coming.items() if receive.source == rank]
-            asked = [number for number, sending in self._asked.items() if sending.dest == rank]
-            for request in [*map(self._coming.pop, coming), *map(self._asked.pop, asked)]:
-                self._fail(request, error)
-        _wake(self._bells[self.rank])
+            for message in self.matcher.messages():
+                if message.source == rank and message.body is None:  # and now it will not come
+                    self.matcher.drop(message)
+            self._fail_pending(lambda receive: receive.source == rank, lambda sending: sending.dest == rank, error)
+        self.stir()
+
+    def is_unheard(self, context: int, error: BaseException | None) -> None:
+        """Of a context: from now on (None: no longer) a receive from ANY, for which nothing has come, is an error."""
+        with self._lock:
+            if error is None:
+                self._unheard.pop(context, None)
+            else:
+                self._unheard[context] = error
 
     def give_up(self, contexts: Iterable[int], error: BaseException) -> None:
-        """What waits in these contexts is done, with this error."""
+        """What waits in these contexts is done, with this error, and so is what will.  Any thread."""
         with self._lock:
-            for context in contexts:
+            given_up = set(contexts)
+            for context in given_up:
+                self._given_up[context] = error
                 for receive in self.matcher.receives(context):
                     self.matcher.cancel(receive)
                     self._fail(receive, error)
+            self._fail_pending(lambda one: one.context in given_up, lambda one: one.context in given_up, error)
+        self.stir()
+
+    def _fail_pending(
+        self, is_coming: Callable[[Receiving], bool], is_asked: Callable[[Sending], bool], error: BaseException
+    ) -> None:
+        """Of what comes in parts, and what waits for an answer."""
+        coming = [number for number, receive in self._coming.items() if is_coming(receive)]
+        asked = [number for number, sending in self._asked.items() if is_asked(sending)]
+        for request in [*map(self._coming.pop, coming), *map(self._asked.pop, asked)]:
+            self._fail(request, error)
 
     @staticmethod
     def _fail(request: Request, error: BaseException) -> None:
         request.error = error
         request.is_done = True
-
-
-def _wake(bell: int) -> None:
-    try:
-        os.write(bell, b"!")
-    except BlockingIOError:
-        pass  # it has been rung more often than anybody has looked

@@ -92,6 +92,19 @@ class Matcher:
                 return True
         return False
 
+    def withdraw(self, source: int, number: int) -> bool:
+        """Whether the message of that number, of its sender's, is nobody's still; it is gone then."""
+        for messages in self._messages.values():
+            for index, message in enumerate(messages):
+                if message.number == number and message.source == source:
+                    del messages[index]
+                    return True
+        return False
+
+    def drop(self, message: Envelope) -> None:
+        """Nobody is to get this one."""
+        self._messages[message.context].remove(message)
+
     def receives(self, context: int | None = None) -> list[Any]:
         """What is waited for, in order."""
         chosen = self._receives.values() if context is None else [self._receives.get(context, ())]

@@ -5,17 +5,25 @@ May not: move a byte, or decide what is matched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+
+class Gone(ConnectionResetError):
+    """A rank has ended."""
+
+
+class Revoked(ConnectionAbortedError):
+    """Nothing is sent in a context any more, as a rank has asked for."""
 
 
 class Request:
     """Something under way.  error: what has become of it instead, if it is done."""
 
-    __slots__ = ("error", "is_done")
+    __slots__ = ("error", "is_cancelled", "is_done")
 
     def __init__(self) -> None:
-        self.is_done = False
+        self.is_done = self.is_cancelled = False
         self.error: BaseException | None = None
 
 
@@ -37,7 +45,6 @@ class Receiving(Request):
         "context",
         "data",
         "got",
-        "is_cancelled",
         "is_matched",
         "is_object",
         "memory",
@@ -56,7 +63,25 @@ class Receiving(Request):
         self.memory: Any = None
         self.data: Any = b""
         self.size = self.got = 0
-        self.is_object = self.is_cancelled = self.is_matched = False
+        self.is_object = self.is_matched = False
+
+
+class Probing:
+    """A wait for a message, which `find` looks for once; with `take` it is nobody else's then."""
+
+    __slots__ = ("_find", "context", "message", "source", "tag", "take")
+    error = None
+
+    def __init__(self, find: Callable[..., Any], context: int, source: int, tag: int, take: bool) -> None:
+        self._find = find
+        self.context, self.source, self.tag, self.take = context, source, tag, take
+        self.message: Any = None
+
+    @property
+    def is_done(self) -> bool:
+        if self.message is None:
+            self.message = self._find(self.context, self.source, self.tag, self.take)
+        return self.message is not None
 
 
 def cut(parts: Sequence[Any], start: int, size: int) -> list[Any]:

@@ -17,8 +17,8 @@ import struct
 from typing import Any
 
 # kind, flags, source, context, tag, size of the payload, size of the whole message, number
-HEADER = struct.Struct("<BBxxiIiQQQ")
-HEAD = HEADER.size  # 40
+HEADER = struct.Struct("<BBxxiQixxxxQQQ")
+HEAD = HEADER.size  # 48
 _DATA = 192  # where the data begins
 _READ, _WRITTEN = 0, 8  # words
 

@@ -27,6 +27,7 @@ class Stream:
         self._bytes = bytearray(_MOST)
         self._view = memoryview(self._bytes)
         self._start = self._end = 0  # of what was read and not taken
+        self.place = 0  # of this end: bytes written or taken in all; nobody does both
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -44,6 +45,7 @@ class Stream:
             memoryview(HEADER.pack(kind, flags, source, context, tag, size, whole, number)),
             *(memoryview(part) for part in parts),
         ]
+        self.place += HEAD + size
         sent = self._send(buffers)
         for buffer in buffers:
             if sent < len(buffer):
@@ -101,16 +103,20 @@ class Stream:
 
     def take(self, size: int) -> bytes:
         start = self._start + HEAD
-        self._start = start + size
+        self._done(size)
         return bytes(self._view[start : start + size])
 
     def take_into(self, target: memoryview, size: int) -> None:
         start = self._start + HEAD
-        self._start = start + size
+        self._done(size)
         target[:size] = self._view[start : start + size]
 
     def drop(self, size: int) -> None:
+        self._done(size)
+
+    def _done(self, size: int) -> None:
         self._start += HEAD + size
+        self.place += HEAD + size
 
     def close(self) -> None:
         self.is_ended = True

@@ -157,8 +157,11 @@ def keyval_of(copy_fn: Any, delete_fn: Any, extra_state: Any) -> int:
     return made
 
 
+_HOST = -1  # a key that MPI had in 2006
+
+
 def attribute(comm: Any, keyval: int) -> tuple[Any, bool]:
-    value = comm.Get_attr(keyval)
+    value = MPI.PROC_NULL if keyval == _HOST else comm.Get_attr(keyval)  # no rank is the host of the others
     return value, value is not None
 
 
@@ -281,7 +284,7 @@ _made: dict[str, Any] = {
         for name in _HANDLES
     },
     **{f"MPI_{row.name}": _procedure(row) for row in names.rows()},
-    **{"MPI_LB": _LB, "MPI_UB": _UB, "MPI_2INT": MPI.INT_INT, "MPI_LONG_LONG_INT": MPI.LONG_LONG},
+    **{"MPI_LB": _LB, "MPI_UB": _UB, "MPI_HOST": _HOST, "MPI_2INT": MPI.INT_INT, "MPI_LONG_LONG_INT": MPI.LONG_LONG},
     **{"MPI_NULL_COPY_FN": None, "MPI_DUP_FN": True, "MPI_NULL_DELETE_FN": None},
     **{"MPI_STATUS_IGNORE": None, "MPI_STATUSES_IGNORE": None},
 }

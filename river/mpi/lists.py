@@ -45,7 +45,7 @@ def _form(datatype: Any) -> _Form:
     basics = _basics(datatype)
     kinds = {(basic.Get_name(), basic.typechar, basic.Get_size()) for basic in basics}
     if len({kind[1:] for kind in kinds}) == 1:
-        name, code, size = kinds.pop()
+        name, code, size = min(kinds)
         if name in _PAIRS and datatype.is_predefined:
             pair = struct.Struct(_PAIRS[name])
             return _Form(

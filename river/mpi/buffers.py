@@ -91,10 +91,13 @@ def simple(spec: Any, is_writable: bool, blocks: int = 1) -> Buffer:
     If a count is said it is that of one block."""
     if blocks == 1 and (whole := _whole(spec, is_writable)) is not None:
         return whole
-    if isinstance(spec, (list, tuple)):
-        buf, count, displ, datatype = _split_simple(spec)
-    else:
-        buf, count, displ, datatype = spec, None, 0, None
+    buf, counts, displs, datatype = _split(spec)
+    if isinstance(counts, (list, tuple)):
+        if len(counts) != 2 or displs is not None:
+            raise ValueError(f"(count, displacement) is expected, not {counts!r}")
+        counts, displs = counts
+    count = None if counts is None else _number(counts)
+    displ = 0 if displs is None else _number(displs)
     memory, found = memory_of(buf, is_writable)
     kind = _kind(buf, found, datatype)
     if not kind and (memory is not None or displ):
@@ -140,10 +143,9 @@ def _whole(spec: Any, is_writable: bool) -> Buffer | None:
 
 def vector(spec: Any, is_writable: bool, blocks: int) -> VectorBuffer:
     """With a count and a displacement for each of so many blocks."""
-    if isinstance(spec, (list, tuple)):
-        buf, counts, displs, datatype = _split_vector(spec)
-    else:
-        buf, counts, displs, datatype = spec, None, None, None
+    buf, counts, displs, datatype = _split(spec)
+    if displs is None and isinstance(counts, tuple) and len(counts) == 2:
+        counts, displs = counts
     memory, found = memory_of(buf, is_writable)
     kind = _kind(buf, found, datatype)
     if not kind and (memory is not None or counts):
@@ -219,47 +221,19 @@ def as_datatype(spec: Any) -> Kind:
     raise TypeError(f"a datatype or a code such as 'i' is expected, not {spec!r}")
 
 
-def _split_simple(spec: Any) -> tuple[Any, int | None, int, Any]:
-    buf, count, displ, datatype = None, None, None, None
+def _split(spec: Any) -> tuple[Any, Any, Any, Any]:
+    """(buffer, counts, displacements, datatype); None for what is not said."""
+    if not isinstance(spec, (list, tuple)):
+        return spec, None, None, None
     if len(spec) == 2:
         buf, second = spec
-        if isinstance(second, _Types):
-            datatype = second
-        else:
-            count = second
-    elif len(spec) == 3:
-        buf, count, datatype = spec
-    elif len(spec) == 4:
-        buf, count, displ, datatype = spec
-    elif len(spec) == 1:
-        (buf,) = spec
-    else:
-        raise ValueError(f"a buffer is said by 2 to 4 items, not {len(spec)}")
-    if isinstance(count, (list, tuple)):
-        if len(count) != 2 or displ is not None:
-            raise ValueError(f"(count, displacement) is expected, not {count!r}")
-        count, displ = count
-    return buf, None if count is None else _number(count), 0 if displ is None else _number(displ), datatype
-
-
-def _split_vector(spec: Any) -> tuple[Any, Any, Any, Any]:
-    counts = displs = datatype = None
-    if len(spec) == 2:
-        buf, second = spec
-        if isinstance(second, _Types):
-            datatype = second
-        else:
-            counts = second
-    elif len(spec) == 3:
+        return (buf, None, None, second) if isinstance(second, _Types) else (buf, second, None, None)
+    if len(spec) == 3:
         buf, counts, datatype = spec
-    elif len(spec) == 4:
-        buf, counts, displs, datatype = spec
-    elif len(spec) == 1:
-        (buf,) = spec
-    else:
+        return buf, counts, None, datatype
+    if len(spec) not in (1, 4):
         raise ValueError(f"a buffer is said by 2 to 4 items, not {len(spec)}")
-    if displs is None and isinstance(counts, tuple) and len(counts) == 2:
-        counts, displs = counts
+    buf, counts, displs, datatype = [*spec, None, None, None][:4]
     return buf, counts, displs, datatype
 
 

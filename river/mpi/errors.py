@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from . import constants
-from .constants import ERR_ARG, ERR_LASTCODE, ERR_UNKNOWN, SUCCESS
+from .constants import ERR_ARG, ERR_LASTCODE, ERR_PROC_FAILED, ERR_REVOKED, ERR_UNKNOWN, SUCCESS
+from .engine.requests import Revoked
 
 _TEXTS = {
     "SUCCESS": "no error",
@@ -66,7 +67,7 @@ class Exception(RuntimeError):  # noqa: A001 - MPI's name for it
             raise TypeError(f"the code of an error is an integer, not {ierr!r}")
         code = ierr if ierr >= 0 else ERR_UNKNOWN
         super().__init__(code)
-        self._code, self._why = code, why
+        self._code, self.why = code, why  # why: what was wrong in this case
 
     def Get_error_code(self) -> int:
         """Give the code."""
@@ -80,7 +81,7 @@ class Exception(RuntimeError):  # noqa: A001 - MPI's name for it
         """Give the text of the code, and what was wrong in this case."""
         is_known = self._code in _NAMES or self._code in _added
         text = Get_error_string(self._code if is_known else ERR_UNKNOWN)
-        return f"{text}: {self._why}" if self._why else text
+        return f"{text}: {self.why}" if self.why else text
 
     error_code = property(Get_error_code, doc="The code.")
     error_class = property(Get_error_class, doc="The class of the code.")
@@ -93,7 +94,7 @@ class Exception(RuntimeError):  # noqa: A001 - MPI's name for it
         return f"MPI.Exception({self._code})"
 
     def __reduce__(self) -> Any:
-        return type(self), (self._code, self._why)
+        return type(self), (self._code, self.why)
 
     def __int__(self) -> int:
         return self._code
@@ -123,6 +124,13 @@ class Exception(RuntimeError):  # noqa: A001 - MPI's name for it
 def fail(code: int, why: str) -> Exception:
     """The error to raise."""
     return Exception(code, why)
+
+
+def as_error(error: BaseException) -> Exception:
+    """What is to be raised when work of the engine has come to such an end."""
+    if isinstance(error, Exception):
+        return error
+    return fail(ERR_REVOKED if isinstance(error, Revoked) else ERR_PROC_FAILED, str(error))
 
 
 def Get_error_class(errorcode: int) -> int:

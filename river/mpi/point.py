@@ -1,30 +1,40 @@
 """Point to point: what one rank of a communicator sends to another one, as objects and from memory.
 
-    send(obj) ... recv()             pickled, with large buffers as they are
+    send(obj) ... recv()             pickled
     Send([buf, count, type]) ...     from memory into memory
+
+The blocking calls have no request: they are "begin, wait, look what came".
 
 May not: know collectives.
 """
 
 from __future__ import annotations
 
-import pickle
+import operator
+import warnings
 from typing import Any
 
-from . import ground, request
+from . import datatypes, ground
 from .buffers import Buffer, simple
-from .constants import ANY_SOURCE, ANY_TAG, ERR_COMM, ERR_RANK, ERR_TAG, PROC_NULL
-from .engine.requests import Receiving
-from .errors import fail
+from .constants import ANY_SOURCE, ANY_TAG, ERR_COMM, ERR_RANK, ERR_REVOKED, ERR_TAG, PROC_NULL
+from .engine.matching import Envelope
+from .engine.requests import Probing, Receiving
+from .engine.requests import Request as Work
+from .errhandler import Handled
+from .errors import Exception as Error
+from .errors import as_error, fail
 from .ground import Ground
 from .handles import Handle
-from .request import Job, Request
+from .message import FROM_NOBODY, Message, loads, unpack
+from .pickling import pickle
+from .request import DONE, All, Job, Request, describe
 from .status import Status
 
-TAG_MOST = (1 << 31) - 1
+TAG_MOST = (1 << 31) - 2  # one less than there is room for: see `partitioned`
+_NO_MEMORY = simple([None, datatypes.predefined["BYTE"]], True)
 
 
-class PointToPoint(Handle):
+class PointToPoint(Handled, Handle):
     """The part of a communicator that this is about."""
 
     __slots__ = ()
@@ -37,80 +47,146 @@ class PointToPoint(Handle):
             raise fail(ERR_COMM, "the null communicator has no ranks")
         return self._named
 
-    def _job_rank(self, rank: int) -> int:
-        ranks = self._others()
-        if not 0 <= rank < len(ranks):
-            raise fail(ERR_RANK, f"{rank} is no rank of a communicator of {len(ranks)}")
-        return ranks[rank]
+    @property
+    def _open(self) -> Ground:
+        """The same, to send in; raises ERR_REVOKED if a rank has revoked it."""
+        here = self.ground
+        if here.is_revoked:
+            raise self._failed(ERR_REVOKED, "a rank has called Revoke")
+        return here
 
-    def _others(self) -> tuple[int, ...]:
-        """The job's ranks that messages go to and come from."""
-        return self.ground.ranks
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _job_rank(self, rank: int) -> int:
+        others = self.ground.others
+        if not 0 <= rank < len(others):
+            raise self._failed(ERR_RANK, f"{rank} is no rank of a communicator of {len(others)}")
+        return others[rank]
 
     def _source(self, job_rank: int) -> int:
         return self.ground.where[job_rank]
 
-    # -- how ----------------------------------------------------------------------------------------------------
-
-    def _start_send(
+    def _begin_send(
         self, parts: Any, size: int, dest: int, tag: int, is_object: bool, synchronous: bool = False
-    ) -> Job:
+    ) -> Work:
+        ground_ = self._open
+        if type(tag) is not int:
+            tag = operator.index(tag)
         if not 0 <= tag <= TAG_MOST:
-            raise fail(ERR_TAG, f"a tag is from 0 to {TAG_MOST}, not {tag}")
-        ground_ = self.ground
+            raise self._failed(ERR_TAG, f"a tag is from 0 to {TAG_MOST}, not {tag}")
         if dest == PROC_NULL:
-            return Job(None)
-        engine = ground.engine()
-        return Job(engine.send(self._job_rank(dest), ground_.context, tag, parts, size, is_object, synchronous))
+            return DONE
+        job_rank = self._job_rank(dest)
+        return ground.engine().send(job_rank, ground_.context, tag, parts, size, is_object, synchronous)
 
-    def _start_receive(self, source: int, tag: int, target: memoryview | None, ended: Any) -> Job:
-        ground_ = self.ground
+    def _begin_object(self, obj: Any, dest: int, tag: int, synchronous: bool = False) -> Work:
+        blob = pickle.dumps(obj) if dest != PROC_NULL else b""
+        return self._begin_send((blob,), len(blob), dest, tag, True, synchronous)
+
+    def _begin_memory(self, buf: Any, dest: int, tag: int, synchronous: bool = False) -> Work:
+        buffer = memory(buf, dest, False)
+        return self._begin_send((buffer.bytes(),), buffer.size, dest, tag, False, synchronous)
+
+    def _ask(self, source: int, tag: int, target: memoryview | None = None) -> Receiving:
+        """Begin to receive."""
+        context = self._open.context
         if source == PROC_NULL:
-            return Job(None)
-        if not (tag == ANY_TAG or 0 <= tag <= TAG_MOST):
-            raise fail(ERR_TAG, f"a tag is ANY_TAG or from 0 to {TAG_MOST}, not {tag}")
-        job_rank = ANY_SOURCE if source == ANY_SOURCE else self._job_rank(source)
-        return Job(ground.engine().receive(ground_.context, job_rank, tag, target), ended, self._source)
+            return ground.engine().claim(FROM_NOBODY)
+        return ground.engine().receive(context, self._wanted(source, tag), operator.index(tag), target)
 
-    def _start_receive_into(self, buf: Any, source: int, tag: int) -> Job:
-        buffer = simple(buf, True)
-        if buffer.data is not None:
-            return self._start_receive(source, tag, buffer.data, lambda work: request.check_room(work, buffer.size))
-        return self._start_receive(source, tag, None, lambda work: _unpack(work, buffer))
+    def _wanted(self, source: int, tag: int) -> int:
+        """The job's rank that may be the source."""
+        if not (tag == ANY_TAG or 0 <= tag <= TAG_MOST):
+            raise self._failed(ERR_TAG, f"a tag is ANY_TAG or from 0 to {TAG_MOST}, not {tag}")
+        return ANY_SOURCE if source == ANY_SOURCE else self._job_rank(source)
+
+    def _end(self, work: Work) -> None:
+        """Wait for a message out or in."""
+        if not work.is_done:
+            ground.engine().wait(work)
+        if work.error is not None:
+            raise self._handled(as_error(work.error))
+
+    def _receive(self, buffer: Buffer, source: int, tag: int, status: Status | None) -> None:
+        work = self._ask(source, tag, buffer.data)
+        self._end(work)
+        if status is not None:
+            describe(status, self, work)
+        try:
+            unpack(work, buffer)
+        except Error as error:
+            raise self._handled(error) from None
+
+    def _find_message(self, source: int, tag: int, status: Status | None, take: bool = False) -> Envelope | None:
+        """The first message that such a receive would get; with `take` it is nobody else's any more."""
+        context = self._open.context
+        if source == PROC_NULL:
+            found: Envelope | None = FROM_NOBODY
+        else:
+            wanted = self._wanted(source, tag)
+            try:
+                found = ground.engine().probe(context, wanted, tag, take)
+            except OSError as error:
+                raise self._handled(as_error(error)) from None
+        if found is not None and status is not None:
+            describe(status, self, found)
+        return found
+
+    def _await_message(self, source: int, tag: int, status: Status | None, take: bool = False) -> Envelope:
+        """The same, after waiting for it."""
+        found = self._find_message(source, tag, status, take)
+        if found is not None:
+            return found
+        engine = ground.engine()
+        probing: Any = Probing(engine.probe, self.ground.context, self._wanted(source, tag), tag, take)
+        try:
+            engine.wait(probing)
+        except OSError as error:
+            raise self._handled(as_error(error)) from None
+        if status is not None:
+            describe(status, self, probing.message)
+        return probing.message  # type: ignore[no-any-return]
 
     # -- objects ------------------------------------------------------------------------------------------------
 
     def send(self, obj: Any, dest: int, tag: int = 0) -> None:
         """Send an object."""
-        self.isend(obj, dest, tag).wait()
+        self._end(self._begin_object(obj, dest, tag))
 
     def ssend(self, obj: Any, dest: int, tag: int = 0) -> None:
         """Send an object, and wait until it is received."""
-        self.issend(obj, dest, tag).wait()
-
-    def bsend(self, obj: Any, dest: int, tag: int = 0) -> None:
-        """Send an object, and wait for nothing."""
-        self.isend(obj, dest, tag)
+        self._end(self._begin_object(obj, dest, tag, True))
 
     def isend(self, obj: Any, dest: int, tag: int = 0) -> Any:
         """Begin to send an object."""
-        blob = pickle.dumps(obj, 5)
-        return Request._of(self._start_send((blob,), len(blob), dest, tag, True))
-
-    ibsend = isend
+        return Request._of(Job(self._begin_object(obj, dest, tag), None, self))
 
     def issend(self, obj: Any, dest: int, tag: int = 0) -> Any:
         """Begin to send an object, to be done when it is received."""
-        blob = pickle.dumps(obj, 5)
-        return Request._of(self._start_send((blob,), len(blob), dest, tag, True, True))
+        return Request._of(Job(self._begin_object(obj, dest, tag, True), None, self))
 
     def recv(self, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> Any:
         """Receive an object."""
-        return self.irecv(buf, source, tag).wait(_or_null(status, source))
+        if buf is not None:
+            warnings.warn("the 'buf' argument is deprecated", UserWarning, stacklevel=2)
+            return self.irecv(buf, source, tag).wait(status)
+        work = self._ask(source, tag)
+        self._end(work)
+        if status is not None:
+            describe(status, self, work)
+        return loads(work)
 
     def irecv(self, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> Any:
-        """Begin to receive an object."""
-        return Request._of(self._start_receive(source, tag, None, request.loads))
+        """Begin to receive an object; buf: memory for its pickle, or how large that may be."""
+        if buf is None or source == PROC_NULL:
+            return Request._of(Job(self._ask(source, tag), loads, self))
+        room = simple(bytearray(buf) if hasattr(buf, "__index__") else buf, True)
+
+        def loaded(work: Receiving) -> Any:
+            unpack(work, room)
+            return pickle.loads(room.bytes()[: work.size]) if work.size else None
+
+        return Request._of(Job(self._ask(source, tag, room.data), loaded, self))
 
     def sendrecv(
         self,
@@ -123,9 +199,9 @@ class PointToPoint(Handle):
         status: Status | None = None,
     ) -> Any:
         """Send an object and receive one."""
-        coming, going = self.irecv(recvbuf, source, recvtag), self.isend(sendobj, dest, sendtag)
-        obj = coming.wait(_or_null(status, source))
-        going.wait()
+        going = self._begin_object(sendobj, dest, sendtag)
+        obj = self.recv(recvbuf, source, recvtag, status)
+        self._end(going)
         return obj
 
     def probe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> bool:
@@ -136,37 +212,49 @@ class PointToPoint(Handle):
         """Say whether there is something to receive."""
         return self.Iprobe(source, tag, status)
 
+    def mprobe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> Any:
+        """Wait until there is something to receive, and take it."""
+        return Message.Probe(self, source, tag, status)
+
+    def improbe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> Any:
+        """Take what there is to receive, or give None."""
+        return Message.Iprobe(self, source, tag, status)
+
     # -- memory -------------------------------------------------------------------------------------------------
 
     def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
         """Send from memory."""
-        self.Isend(buf, dest, tag).Wait()
+        self._end(self._begin_memory(buf, dest, tag))
 
     def Ssend(self, buf: Any, dest: int, tag: int = 0) -> None:
         """Send from memory, and wait until it is received."""
-        self.Issend(buf, dest, tag).Wait()
+        self._end(self._begin_memory(buf, dest, tag, True))
 
-    Rsend = Send
+    def Rsend(self, buf: Any, dest: int, tag: int = 0) -> None:
+        """Send from memory what somebody is known to wait for."""
+        self._end(self._begin_memory(buf, dest, tag))
 
     def Isend(self, buf: Any, dest: int, tag: int = 0) -> Any:
         """Begin to send from memory, which is not to be changed until it is done."""
-        buffer = simple(buf, False)
-        return Request._of(self._start_send((buffer.bytes(),), buffer.size, dest, tag, False))
-
-    Irsend = Isend
+        return Request._of(Job(self._begin_memory(buf, dest, tag), None, self))
 
     def Issend(self, buf: Any, dest: int, tag: int = 0) -> Any:
         """Begin to send from memory, to be done when it is received."""
-        buffer = simple(buf, False)
-        return Request._of(self._start_send((buffer.bytes(),), buffer.size, dest, tag, False, True))
+        return Request._of(Job(self._begin_memory(buf, dest, tag, True), None, self))
+
+    def Irsend(self, buf: Any, dest: int, tag: int = 0) -> Any:
+        """Begin to send from memory what somebody is known to wait for."""
+        return self.Isend(buf, dest, tag)
 
     def Recv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> None:
         """Receive into memory."""
-        self.Irecv(buf, source, tag).Wait(_or_null(status, source))
+        self._receive(memory(buf, source, True), source, tag, status)
 
     def Irecv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> Any:
         """Begin to receive into memory."""
-        return Request._of(self._start_receive_into(buf, source, tag))
+        buffer = memory(buf, source, True)
+        work = self._ask(source, tag, buffer.data)
+        return Request._of(Job(work, lambda work: unpack(work, buffer), self))
 
     def Sendrecv(
         self,
@@ -179,41 +267,69 @@ class PointToPoint(Handle):
         status: Status | None = None,
     ) -> None:
         """Send from memory and receive into memory."""
-        buffer = simple(sendbuf, False)  # looked at first, as an error is not to leave a receive behind
-        coming = self.Irecv(recvbuf, source, recvtag)
-        going = Request._of(self._start_send((buffer.bytes(),), buffer.size, dest, sendtag, False))
-        coming.Wait(_or_null(status, source))
-        going.Wait()
+        out, into = memory(sendbuf, dest, False), memory(recvbuf, source, True)
+        going = self._begin_send((out.bytes(),), out.size, dest, sendtag, False)
+        self._receive(into, source, recvtag, status)
+        self._end(going)
+
+    def Isendrecv(
+        self,
+        sendbuf: Any,
+        dest: int,
+        sendtag: int = 0,
+        recvbuf: Any = None,
+        source: int = ANY_SOURCE,
+        recvtag: int = ANY_TAG,
+    ) -> Any:
+        """Begin to send from memory and to receive into memory."""
+        out, into = memory(sendbuf, dest, False), memory(recvbuf, source, True)
+        return self._exchange(out.bytes(), dest, sendtag, into, source, recvtag)
+
+    def Sendrecv_replace(
+        self,
+        buf: Any,
+        dest: int,
+        sendtag: int = 0,
+        source: int = ANY_SOURCE,
+        recvtag: int = ANY_TAG,
+        status: Status | None = None,
+    ) -> None:
+        """Send from memory, and receive into the same."""
+        both = memory(buf, dest if source == PROC_NULL else source, True)
+        going = self._begin_send((bytes(both.bytes()),), both.size, dest, sendtag, False)
+        self._receive(both, source, recvtag, status)
+        self._end(going)
+
+    def Isendrecv_replace(
+        self, buf: Any, dest: int, sendtag: int = 0, source: int = ANY_SOURCE, recvtag: int = ANY_TAG
+    ) -> Any:
+        """Begin to send from memory, and to receive into the same."""
+        both = memory(buf, dest if source == PROC_NULL else source, True)
+        return self._exchange(bytes(both.bytes()), dest, sendtag, both, source, recvtag)
+
+    def _exchange(self, data: Any, dest: int, sendtag: int, into: Buffer, source: int, recvtag: int) -> Any:
+        going = self._begin_send((data,), len(data), dest, sendtag, False)
+        coming = self._ask(source, recvtag, into.data)
+        return Request._of(Job(All((coming, going)), lambda _: unpack(coming, into), self, coming))
 
     def Probe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> bool:
         """Wait until there is something to receive."""
-        if source != PROC_NULL:
-            ground.engine().wait_until(lambda: self.Iprobe(source, tag, status))
-            return True
-        return self.Iprobe(source, tag, status)
+        self._await_message(source, tag, status)
+        return True
 
     def Iprobe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> bool:
         """Say whether there is something to receive."""
-        if source == PROC_NULL:
-            _or_null(status, source)
-            return True
-        job_rank = ANY_SOURCE if source == ANY_SOURCE else self._job_rank(source)
-        message = ground.engine().probe(self.ground.context, job_rank, tag)
-        if message is None:
-            return False
-        if status is not None:
-            status._take(self._source(message.source), message.tag, 0, message.size)
-        return True
+        return self._find_message(source, tag, status) is not None
+
+    def Mprobe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> Any:
+        """Wait until there is something to receive, and take it."""
+        return Message.Probe(self, source, tag, status)
+
+    def Improbe(self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> Any:
+        """Take what there is to receive, or give None."""
+        return Message.Iprobe(self, source, tag, status)
 
 
-def _or_null(status: Status | None, source: int) -> Status | None:
-    """From nobody nothing comes, and at once."""
-    if source == PROC_NULL and status is not None:
-        status._take(PROC_NULL, ANY_TAG)
-        return None
-    return status
-
-
-def _unpack(work: Receiving, buffer: Buffer) -> None:
-    request.check_room(work, buffer.size)
-    buffer.unpack(work.data)
+def memory(buf: Any, rank: int, is_writable: bool) -> Buffer:
+    """A buffer argument; it is not looked at if nothing goes to that rank, or comes from it."""
+    return simple(buf, is_writable) if rank != PROC_NULL else _NO_MEMORY

@@ -2,76 +2,123 @@
 
     isend, irecv, Isend, Irecv ... --> Request --wait, test, Waitall, ...--> done; an object, or a Status
 
+    Request --names--> Job --has--> work: a message of the engine, or anything that has `is_done` and `error`
+
 May not: send or receive itself.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import ground
-from .constants import (
-    ANY_SOURCE,
-    ANY_TAG,
-    ERR_IN_STATUS,
-    ERR_PROC_FAILED,
-    ERR_REQUEST,
-    ERR_TRUNCATE,
-    SUCCESS,
-    UNDEFINED,
-)
-from .engine.requests import Receiving
+from .constants import ANY_SOURCE, ANY_TAG, ERR_IN_STATUS, ERR_REQUEST, PROC_NULL, SUCCESS, UNDEFINED
+from .engine.requests import Receiving, Sending
 from .engine.requests import Request as Work
 from .errors import Exception as Error
-from .errors import fail
+from .errors import as_error, fail
 from .handles import Handle
 from .status import Status
 
+# Work that is done as soon as it begins.
+DONE = Work()
+DONE.is_done = True
 
-class Job:
-    """What a request names.  work: of the engine, None for what is done at once; ended: called once, gives the result
-    that `wait` returns, and may raise.  source: makes a rank of the communicator of one of the job."""
 
-    __slots__ = ("__weakref__", "comm", "ended", "error", "is_ended", "is_persistent", "result", "source", "work")
+class All:
+    """Works that are done when each of them is."""
 
-    def __init__(self, work: Work | None, ended: Callable[[Any], Any] | None = None, source: Any = None) -> None:
-        self.work, self.ended, self.source = work, ended, source
-        self.is_ended = False
-        self.result: Any = None
-        self.error: Error | None = None
-        self.is_persistent = False
+    __slots__ = ("works",)
+
+    def __init__(self, works: Iterable[Any]) -> None:
+        self.works = list(works)
 
     @property
     def is_done(self) -> bool:
-        return self.work is None or self.work.is_done
+        return all(work.is_done for work in self.works)
+
+    @property
+    def error(self) -> BaseException | None:
+        return next((work.error for work in self.works if work.error is not None), None)
+
+
+class Job:
+    """What a request names.
+
+    work: see above; None for what is done at once.  ended: called with it, once; gives the result that `wait` returns,
+    and may raise.  comm: whose it is.  coming: what the status is about, if that is not the work itself.
+    """
+
+    __slots__ = ("__weakref__", "comm", "coming", "ended", "error", "is_ended", "result", "work")
+    is_active = True  # whether there is anything to wait for
+
+    def __init__(
+        self, work: Any, ended: Callable[[Any], Any] | None = None, comm: Any = None, coming: Receiving | None = None
+    ) -> None:
+        self.work = DONE if work is None else work
+        self.ended, self.comm = ended, comm
+        self.coming = coming
+        self.is_ended = False
+        self.result: Any = None
+        self.error: Error | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.work.is_done)
+
+    @property
+    def works(self) -> Sequence[Any]:
+        """What it is done with."""
+        return self.work.works if isinstance(self.work, All) else (self.work,)
+
+    def wait(self) -> None:
+        for work in self.works:
+            if not work.is_done:
+                ground.engine().wait(work)
 
     def finish(self) -> None:
         """It is done: take what has come, once."""
         if self.is_ended:
             return
         self.is_ended = True
-        work = self.work
-        if work is not None and work.error is not None:
-            self.error = fail(ERR_PROC_FAILED, str(work.error))
-        elif self.ended is not None:
+        if self.work.error is not None:
+            self.error = as_error(self.work.error)
+        elif self.ended is not None and not self._is_cancelled:
             try:
-                self.result = self.ended(work)
+                self.result = self.ended(self.work)
             except Error as error:
                 self.error = error
+        if self.error is not None and self.comm is not None:
+            self.error = self.comm._handled(self.error)
 
     def fill(self, status: Status | None) -> None:
+        """Let a status tell of it."""
         if status is None:
             return
-        work = self.work
         code = SUCCESS if self.error is None else self.error.Get_error_code()
-        if isinstance(work, Receiving) and work.is_matched:
-            status._take(self.source(work.source), work.tag, code, work.size)
-        elif isinstance(work, Receiving) and work.is_cancelled:
-            status._take(ANY_SOURCE, ANY_TAG, code, 0, True)
+        coming = self.work if self.coming is None else self.coming
+        if isinstance(coming, Receiving) and coming.is_matched:
+            describe(status, self.comm, coming, code)
         else:
-            status._take(ANY_SOURCE, ANY_TAG, code)
+            status._take(ANY_SOURCE, ANY_TAG, code, 0, self._is_cancelled)
+
+    @property
+    def _is_cancelled(self) -> bool:
+        return getattr(self.work, "is_cancelled", False)
+
+    def leave(self) -> bool:
+        """It has been waited for; whether nothing is left of it."""
+        return True
+
+    def cancel(self) -> None:
+        if isinstance(self.work, (Sending, Receiving)):
+            ground.engine().cancel(self.work)
+        elif self.work is not DONE:
+            raise fail(ERR_REQUEST, "only a message can be cancelled")
+
+    def free(self) -> None:
+        """Nobody will wait for it."""
 
 
 class Request(Handle):
@@ -87,15 +134,12 @@ class Request(Handle):
         assert job is not None
         job.finish()
         job.fill(status)
-        self._named = None
-        if job.error is not None:
-            raise job.error
-        return job.result
-
-    def _await(self) -> None:
-        job = self._named
-        if job is not None and job.work is not None:
-            ground.engine().wait(job.work)
+        error, result = job.error, job.result
+        if job.leave():
+            self._named = None
+        if error is not None:
+            raise error
+        return result
 
     def Wait(self, status: Status | None = None) -> bool:
         """Wait until it is done."""
@@ -107,7 +151,7 @@ class Request(Handle):
         if self._named is None:
             _empty(status)
             return None
-        self._await()
+        self._named.wait()
         return self._complete(status)
 
     def Test(self, status: Status | None = None) -> bool:
@@ -126,23 +170,17 @@ class Request(Handle):
 
     def Get_status(self, status: Status | None = None) -> bool:
         """Say whether it is done; it stays."""
-        if self._named is None:
-            _empty(status)
-            return True
-        ground.engine().progress()
-        if not self._named.is_done:
-            return False
-        self._named.finish()
-        self._named.fill(status)
-        return True
+        return type(self).Get_status_all([self], None if status is None else [status])
+
+    def get_status(self, status: Status | None = None) -> bool:
+        """Say whether it is done; it stays."""
+        return self.Get_status(status)
 
     def Cancel(self) -> None:
-        """Give up a receive for which nothing has come; it is to be waited for all the same."""
+        """Give up a message that nobody has matched; it is to be waited for all the same."""
         if self._named is None:
             raise fail(ERR_REQUEST, "the null request cannot be cancelled")
-        work = self._named.work
-        if isinstance(work, Receiving) and ground.engine().cancel(work):
-            self._named.ended = None
+        self._named.cancel()
 
     cancel = Cancel
 
@@ -150,7 +188,8 @@ class Request(Handle):
         """Forget it; what is under way goes on."""
         if self._named is None:
             raise fail(ERR_REQUEST, "the null request cannot be freed")
-        super().Free()
+        job, self._named = self._named, None
+        job.free()
 
     # -- several ------------------------------------------------------------------------------------------------
 
@@ -163,8 +202,9 @@ class Request(Handle):
     @classmethod
     def waitall(cls, requests: Sequence[Any], statuses: list[Status] | None = None) -> list[Any]:
         """Wait until all are done, and give the objects that came."""
-        for request in requests:
-            request._await()
+        for job in _jobs(requests):
+            if job is not None:
+                job.wait()
         return _all(requests, statuses)
 
     @classmethod
@@ -176,7 +216,7 @@ class Request(Handle):
     def testall(cls, requests: Sequence[Any], statuses: list[Status] | None = None) -> tuple[bool, list[Any] | None]:
         """Say whether all are done, and give the objects that came."""
         ground.engine().progress()
-        if not all(_is_done(request) for request in requests):
+        if not all(job is None or job.is_done for job in _jobs(requests)):
             return False, None
         return True, _all(requests, statuses)
 
@@ -188,11 +228,9 @@ class Request(Handle):
     @classmethod
     def waitany(cls, requests: Sequence[Any], status: Status | None = None) -> tuple[int, Any]:
         """Wait until one is done, and give its index and the object that came."""
-        index = _wait_for_one(requests)
-        if index == UNDEFINED:
-            _empty(status)
-            return index, None
-        return index, requests[index]._complete(status)
+        _wait_for_one(requests)
+        index, _, obj = cls.testany(requests, status)
+        return index, obj
 
     @classmethod
     def Testany(cls, requests: Sequence[Any], status: Status | None = None) -> tuple[int, bool]:
@@ -203,15 +241,12 @@ class Request(Handle):
     @classmethod
     def testany(cls, requests: Sequence[Any], status: Status | None = None) -> tuple[int, bool, Any]:
         """Give the index of one that is done, whether there is one, and the object that came."""
-        ground.engine().progress()
-        active = [index for index, request in enumerate(requests) if request]
-        if not active:
+        done = _done(requests)
+        if done:
+            return done[0], True, requests[done[0]]._complete(status)
+        if done is None:
             _empty(status)
-            return UNDEFINED, True, None
-        for index in active:
-            if requests[index]._named.is_done:
-                return index, True, requests[index]._complete(status)
-        return UNDEFINED, False, None
+        return UNDEFINED, done is None, None
 
     @classmethod
     def Waitsome(cls, requests: Sequence[Any], statuses: list[Status] | None = None) -> list[int] | None:
@@ -221,8 +256,7 @@ class Request(Handle):
     @classmethod
     def waitsome(cls, requests: Sequence[Any], statuses: list[Status] | None = None) -> tuple[list[int] | None, Any]:
         """Wait until some are done, and give their indices and the objects that came."""
-        if _wait_for_one(requests) == UNDEFINED:
-            return None, None
+        _wait_for_one(requests)
         return cls.testsome(requests, statuses)
 
     @classmethod
@@ -233,39 +267,88 @@ class Request(Handle):
     @classmethod
     def testsome(cls, requests: Sequence[Any], statuses: list[Status] | None = None) -> tuple[list[int] | None, Any]:
         """Give the indices of those that are done, and the objects that came."""
-        ground.engine().progress()
-        if not any(requests):
+        done = _done(requests)
+        if done is None:
             return None, None
-        done = [index for index, request in enumerate(requests) if request and request._named.is_done]
         return done, _all([requests[index] for index in done], statuses)
 
+    # -- several, which stay ------------------------------------------------------------------------------------
 
-def _is_done(request: Any) -> bool:
-    return request._named is None or request._named.is_done
+    @classmethod
+    def Get_status_all(cls, requests: Sequence[Any], statuses: list[Status] | None = None) -> bool:
+        """Say whether all are done; they stay."""
+        ground.engine().progress()
+        jobs = _jobs(requests)
+        if not all(job is None or job.is_done for job in jobs):
+            return False
+        _look(jobs, statuses)
+        return True
+
+    @classmethod
+    def Get_status_any(cls, requests: Sequence[Any], status: Status | None = None) -> tuple[int, bool]:
+        """Give the index of one that is done, and whether there is one; it stays."""
+        done = _done(requests)
+        if done == []:
+            return UNDEFINED, False
+        index = done[0] if done else UNDEFINED
+        _look([requests[index]._named if done else None], None if status is None else [status])
+        return index, True
+
+    @classmethod
+    def Get_status_some(cls, requests: Sequence[Any], statuses: list[Status] | None = None) -> list[int] | None:
+        """Give the indices of those that are done; they stay."""
+        done = _done(requests)
+        if done is not None:
+            _look([requests[index]._named for index in done], statuses)
+        return done
+
+    @classmethod
+    def get_status_all(cls, requests: Sequence[Any], statuses: list[Status] | None = None) -> bool:
+        """Say whether all are done; they stay."""
+        return cls.Get_status_all(requests, statuses)
+
+    @classmethod
+    def get_status_any(cls, requests: Sequence[Any], status: Status | None = None) -> tuple[int, bool]:
+        """Give the index of one that is done, and whether there is one; it stays."""
+        return cls.Get_status_any(requests, status)
+
+    @classmethod
+    def get_status_some(cls, requests: Sequence[Any], statuses: list[Status] | None = None) -> list[int] | None:
+        """Give the indices of those that are done; they stay."""
+        return cls.Get_status_some(requests, statuses)
 
 
-def _wait_for_one(requests: Sequence[Any]) -> int:
-    active = [index for index, request in enumerate(requests) if request]
-    if not active:
-        return UNDEFINED
-    found: list[int] = []
+def _jobs(requests: Sequence[Any]) -> list[Job | None]:
+    for request in requests:
+        if not isinstance(request, Request):
+            raise TypeError(f"a Request is expected, not {request!r}")
+    return [request._named for request in requests]
 
-    def look() -> bool:
-        found[:] = [index for index in active if requests[index]._named.is_done][:1]
-        return bool(found)
 
-    ground.engine().wait_until(look)
-    return found[0]
+def _active(requests: Sequence[Any]) -> list[tuple[int, Job]]:
+    return [(index, job) for index, job in enumerate(_jobs(requests)) if job is not None and job.is_active]
+
+
+def _done(requests: Sequence[Any]) -> list[int] | None:
+    """The indices of those that are done; None if there is nothing to wait for."""
+    ground.engine().progress()
+    active = _active(requests)
+    return [index for index, job in active if job.is_done] if active else None
+
+
+def _wait_for_one(requests: Sequence[Any]) -> None:
+    jobs = [job for _, job in _active(requests)]
+    if jobs:
+        works = [work for job in jobs for work in job.works]
+        ground.engine().wait_until(lambda: any(job.is_done for job in jobs), works)
 
 
 def _all(requests: Sequence[Any], statuses: list[Status] | None) -> list[Any]:
     """What has come of requests that are done.  Raises ERR_IN_STATUS, or the error of the only one."""
-    if statuses is not None:
-        statuses += [Status() for _ in range(len(requests) - len(statuses))]
     results, errors = [], []
-    for index, request in enumerate(requests):
+    for request, status in zip(requests, _each(statuses, len(requests)), strict=True):
         try:
-            results.append(request.wait(None if statuses is None else statuses[index]))
+            results.append(request.wait(status))
         except Error as error:
             errors.append(error)
     if errors:
@@ -273,19 +356,32 @@ def _all(requests: Sequence[Any], statuses: list[Status] | None) -> list[Any]:
     return results
 
 
+def _look(jobs: Sequence[Job | None], statuses: Any) -> None:
+    """Let statuses tell of jobs that are done, and which stay."""
+    for job, status in zip(jobs, _each(statuses, len(jobs)), strict=True):
+        if job is None:
+            _empty(status)
+        else:
+            job.finish()
+            job.fill(status)
+
+
+def _each(statuses: Any, count: int) -> list[Status | None]:
+    """A status for each, as far as there are any; a list is made as long as is needed."""
+    if isinstance(statuses, list):
+        statuses += [Status() for _ in range(count - len(statuses))]
+    return [*(statuses or ()), *[None] * count][:count]
+
+
 def _empty(status: Status | None) -> None:
     if status is not None:
         status._take(ANY_SOURCE, ANY_TAG)
 
 
-def loads(work: Receiving) -> Any:
-    """The object that came."""
-    return pickle.loads(work.data)
-
-
-def check_room(work: Receiving, room: int) -> None:
-    if work.size > room:
-        raise fail(ERR_TRUNCATE, f"{work.size} bytes came, but there is room for {room} only")
+def describe(status: Status, comm: Any, message: Any, code: int = SUCCESS) -> None:
+    """Let a status tell of a message: a Receiving, or an Envelope."""
+    source = message.source
+    status._take(source if source == PROC_NULL else comm._source(source), message.tag, code, message.size)
 
 
 REQUEST_NULL: Request = Request._predefine("REQUEST_NULL")

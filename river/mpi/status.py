@@ -31,6 +31,10 @@ class Status:
         """Be that of such a message, of `size` bytes."""
         self._numbers[:] = array("q", (source, tag, error, is_cancelled, size, 0))
 
+    def _copy(self, status: Status) -> None:
+        """Be as another one."""
+        self._numbers[:] = status._numbers
+
     def __eq__(self, other: object) -> Any:
         return self._numbers == other._numbers if isinstance(other, Status) else NotImplemented
 

@@ -92,6 +92,7 @@ class Cluster:
         self.machines: Machines | None = None  # those that are reached over SSH
         try:
             for machine in joined:
+                machine.counted = 0 if local else machine.limit or 0  # VMs here are to take the place of its own
                 self.fleet.join(machine)
             if local:
                 self.fleet.launch()
@@ -244,7 +245,7 @@ class Cluster:
                 self.act(self.decide(self.scheduler.gave_up, why))
                 return
             with self._lock:
-                self.scheduler.wanted -= 0 if machine.is_leaving else machine.limit or 0
+                self.scheduler.wanted -= machine.counted
         facts = machine.facts_of_loss()
         for vm in vms:
             left = self.scheduler.vms.get(vm.name)

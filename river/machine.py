@@ -56,12 +56,13 @@ class Elsewhere:
 class Machine:
     """A machine's supervisor: this one's, unless a subclass says otherwise.
 
-    limit: VMs that it may start; None: any number. is_ours: whether its processes are this machine's and this user's to
-    end. is_far: whether it is reached over SSH. is_leaving: no VM is started there any more. facts: what VMs of it have
-    in common, for `discover`.
+    limit: VMs that it may start; None: any number. counted: VMs that are wanted because it is there. is_ours: whether
+    its processes are this machine's and this user's to end. is_far: whether it is reached over SSH. is_leaving: no VM
+    is started there any more. facts: what VMs of it have in common, for `discover`.
     """
 
     limit: int | None = None
+    counted = 0
     is_ours = True
     is_far = False
     is_leaving = False

@@ -267,7 +267,8 @@ class Machines:
         machine.keeper.leave()
         books = self._books
         names = [vm.name for vm in books.fleet.of(machine)]
-        books.act(books.decide(books.scheduler.drained, names, (machine.limit or 0) - len(names), time.monotonic()))
+        counted, machine.counted = machine.counted, 0
+        books.act(books.decide(books.scheduler.drained, names, counted, time.monotonic()))
 
     def finish(self) -> None:
         """End what is there, hear what its VMs have still printed, and let go of all."""
@@ -311,9 +312,9 @@ class Machines:
         if machine.keeper.machine is not machine or machine.keeper.is_ending:  # it has been let go of meanwhile
             machine.line.close()
             return
+        machine.counted = (machine.limit or 0) if self._is_staffed else 0
         books.fleet.join(machine)
-        if self._is_staffed:
-            books.act(books.decide(books.scheduler.grown, machine.limit))
+        books.act(books.decide(books.scheduler.grown, machine.counted))
         self._settled(name)
 
     def _settled(self, name: str) -> None:

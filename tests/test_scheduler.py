@@ -803,7 +803,7 @@ def test_a_vm_that_is_to_go_finishes_what_runs_gives_back_the_rest_and_is_not_re
     scheduler = running("ab")
     assert submit(scheduler, 1, 2, 3, 4) == ["a gets 1", "b gets 2", "b gets 3", "a gets 4"]
 
-    assert said(scheduler.drained(["b"])) == ["revoke b"]
+    assert said(scheduler.drained(["b"], 1)) == ["revoke b"]
     assert said(scheduler.returned("b", [3])) == []
     submit(scheduler, 5)
     assert finish(scheduler, "b", 2) == ["results of 2", "stop b"]
@@ -814,7 +814,7 @@ def test_a_vm_that_is_to_go_finishes_what_runs_gives_back_the_rest_and_is_not_re
 def test_of_a_machine_that_is_to_go_the_vms_that_it_lacks_are_not_started_either():
     scheduler = running("abc", wanted=4)
 
-    assert said(scheduler.drained(["b", "c"], 1)) == ["stop b", "stop c"]
+    assert said(scheduler.drained(["b", "c"], 3)) == ["stop b", "stop c"]
     assert [said(scheduler.lost(name, None)) for name in "bc"] == [[], []]
     assert said(scheduler.lost("a", None)) == ["start 1"]
 
@@ -1329,7 +1329,7 @@ class World:
             name = names[a % len(names)]
             self.draining.add(name)
             self.wanted -= 1
-            self.act(self.scheduler.drained([name], 0, self.now))
+            self.act(self.scheduler.drained([name], 1, self.now))
 
     def doubt(self, a, b):
         """A VM's machine is not heard of, or is again."""

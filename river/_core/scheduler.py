@@ -255,14 +255,13 @@ class Scheduler:
         self.wanted += vms
         return self._restaff([])
 
-    def drained(self, names: Sequence[str], missing: int = 0, now: float = 0.0) -> list[Instruction]:
-        """These VMs are to go: they finish what runs, give back the rest, get nothing new, and are not replaced; nor
-        are so many others that were to be."""
+    def drained(self, names: Sequence[str], unwanted: int, now: float = 0.0) -> list[Instruction]:
+        """These VMs are to go: they finish what runs, give back the rest and get nothing new.  So many VMs fewer are
+        wanted: these, and those that they were to be joined by."""
         todo: list[Instruction] = []
-        self.wanted -= missing
+        self.wanted -= unwanted
         for vm in [self.vms[name] for name in names if name in self.vms and not self.vms[name].is_draining]:
             vm.is_draining = True
-            self.wanted -= 1
             self._crew.place(vm)
             if vm.tasks and not vm.is_leaving:
                 vm.is_asked()

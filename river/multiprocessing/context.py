@@ -124,8 +124,6 @@ class RiverContext(multiprocessing.context.BaseContext):
             return os.cpu_count() or 1
         cluster = context._opened()
         here = (os.cpu_count() or 1) if cluster.is_local else 0
-        if cluster.machines is not None:
-            cluster.machines.wait_for_all()
         return here + sum(machine.limit or 0 for machine in cluster.fleet.far)
 
     def Queue(self, maxsize: int = 0) -> Any:

@@ -13,7 +13,7 @@ import multiprocessing.util
 import threading
 from typing import Any
 
-from . import held, wires
+from . import held, shared_memory, wires
 from .process import Process
 
 _typed: Any = standard  # it has more names than its types
@@ -111,6 +111,22 @@ if hasattr(standard, "SharedMemoryManager"):
         """`multiprocessing.managers.SharedMemoryManager`."""
 
         _Server = SharedMemoryServer
+
+        def SharedMemory(self, size: int) -> Any:
+            """Memory of this machine that ends with the manager; it says so where it is asked for on another one."""
+            made = super().SharedMemory(size)
+            try:
+                return shared_memory.SharedMemory(made.name)
+            finally:
+                made.close()
+
+        def ShareableList(self, sequence: Any) -> Any:
+            """A list in such memory."""
+            made = super().ShareableList(sequence)
+            try:
+                return shared_memory.ShareableList(name=made.shm.name)
+            finally:
+                made.shm.close()
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ import threading
 
 import pytest
 import tools
+from children import end, kill, processes_of_a_module, start  # noqa: F401
 from tasks import PATIENCE, forever, wait_until
 
 import river.multiprocessing as mp
@@ -23,47 +24,14 @@ from river._core import bridge, homes
 from river.multiprocessing import connection, streams
 from river.multiprocessing.connection import Client, Listener, Pipe, wait
 
-METHODS = ["forkserver", "spawn"]
 LARGE = 20 << 20
 
 pytestmark = tools.forking_is_meant
 
 
-@pytest.fixture(autouse=True, scope="module")
-def processes_end():
-    """The clusters behind the contexts live as long as the program; here they are the module's."""
-    for method in METHODS:
-        process = mp.get_context(method).Process(target=os.getpid)
-        process.start()
-        process.join()
-    yield
-    for method in METHODS:
-        cluster = mp.get_context(method)._cluster
-        if cluster is not None:
-            cluster.terminate()
-
-
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=["forkserver", "spawn"])
 def context(request):
     return mp.get_context(request.param)
-
-
-def start(context, target, *args):
-    process = context.Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def end(*processes):
-    """They were to end by themselves."""
-    for process in processes:
-        process.join(PATIENCE)
-        assert process.exitcode == 0, process
-
-
-def kill(process):
-    process.kill()
-    process.join(PATIENCE)
 
 
 def echo(end):
@@ -445,8 +413,7 @@ def test_importing_it_starts_nothing_and_it_has_all_standard_names(tmp_path):
         import threading
         import multiprocessing.connection as standard
         import river.multiprocessing.connection as rivers
-        assert threading.active_count() == 1
-        missing = [name for name in vars(standard) if not hasattr(rivers, name)]
-        assert not missing, missing
+        print(threading.active_count(), [name for name in vars(standard) if not hasattr(rivers, name)])
     """)
-    subprocess.run([sys.executable, str(tools.script(tmp_path, program))], check=True, env=tools.surroundings())
+
+    assert tools.python(tools.script(tmp_path, program)) == "1 []\n"

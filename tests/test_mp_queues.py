@@ -17,58 +17,22 @@ import time
 import numpy as np
 import pytest
 import tools
+from children import METHODS, end, kill, processes_of_a_module, start  # noqa: F401
 from tasks import wait_until
 
 import river.multiprocessing as mp
 from river.errors import ConsumerLost, VirtualResourceLost
 from river.multiprocessing import chute, clerk, queues
 
-METHODS = ["forkserver", "spawn", "fork"]
 KINDS = ["Queue", "JoinableQueue", "SimpleQueue"]
 
 pytest_plugins = ["testbed.fixture"]
 pytestmark = tools.forking_is_meant
 
 
-@pytest.fixture(autouse=True, scope="module")
-def processes_end():
-    """The clusters behind the contexts live as long as the program; here they are the module's."""
-    yield
-    for method in METHODS:
-        cluster = mp.get_context(method)._cluster
-        if cluster is not None:
-            cluster.terminate()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def processes_can_be_started(processes_end):
-    for method in ("forkserver", "spawn"):
-        process = mp.get_context(method).Process(target=os.getpid)
-        process.start()
-        process.join()
-
-
 @pytest.fixture(params=METHODS)
 def context(request):
     return mp.get_context(request.param)
-
-
-def start(context, target, *args):
-    process = context.Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def end(*processes):
-    """They were to end by themselves."""
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0, process
-
-
-def kill(process):
-    process.kill()
-    process.join(60)
 
 
 def drained(queue_):
@@ -701,10 +665,11 @@ def test_more_processes_than_a_page_has_lines_for_may_use_a_queue_one_after_the_
     queue_ = context.JoinableQueue()
     for number in range(6):
         end(start(context, put, queue_, number))
-        queue_.get()
+        assert queue_.get() == number
         queue_.task_done()
 
     queue_.join()
+    assert queue_.empty()
 
 
 # ------------------------------------------------------------------------- processes that have no access: the home
@@ -786,6 +751,7 @@ def test_workers_without_access_are_joined():
     workers = [start_elsewhere(work, queue_) for _ in range(2)]
     put(queue_, *range(100))
     queue_.join()
+    assert queue_.empty()
     put(queue_, None, None)
     end(*workers)
 

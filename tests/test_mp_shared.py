@@ -3,17 +3,18 @@
 What a process does is said here by functions of this module; in VMs they are found by its name.
 """
 
+import contextlib
 import ctypes
 import gc
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
 
 import pytest
 import tools
+from children import METHODS, end, kill, processes_of_a_module, start  # noqa: F401
 from tasks import PATIENCE, forever, wait_until
 
 import river.multiprocessing as mp
@@ -21,47 +22,12 @@ from river import RiverPool
 from river.multiprocessing import far, heap, home, sharedctypes, synchronize
 from river.multiprocessing.shared_memory import ShareableList, SharedMemory
 
-METHODS = ["forkserver", "spawn", "fork"]
-
 pytestmark = tools.forking_is_meant
-
-
-@pytest.fixture(autouse=True, scope="module")
-def processes_end():
-    """The clusters behind the contexts live as long as the program; here they are the module's."""
-    for method in METHODS[:2]:
-        process = mp.get_context(method).Process(target=os.getpid)
-        process.start()
-        process.join()
-    yield
-    for method in METHODS:
-        cluster = mp.get_context(method)._cluster
-        if cluster is not None:
-            cluster.terminate()
 
 
 @pytest.fixture(params=METHODS)
 def context(request):
     return mp.get_context(request.param)
-
-
-def start(context, target, *args):
-    process = context.Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def end(*processes):
-    """They were to end by themselves."""
-    for process in processes:
-        process.join(PATIENCE)
-        assert process.exitcode == 0, process
-
-
-def kill(process):
-    process.kill()
-    process.join(PATIENCE)
-    assert process.exitcode == -signal.SIGKILL
 
 
 class Point(ctypes.Structure):
@@ -237,20 +203,15 @@ def test_a_value_is_read_and_written_by_a_thread_that_has_its_lock_and_waits_for
 
 @pytest.mark.parametrize("lock", [None, synchronize.Lock, threading.RLock, mp.Manager])
 def test_a_value_takes_any_lock(lock):
-    if lock is mp.Manager:
-        with mp.get_context("fork").Manager() as manager:
-            check_value(manager.RLock())
-    else:
-        check_value(lock and lock())
+    with contextlib.ExitStack() as stack:
+        if lock is mp.Manager:
+            lock = stack.enter_context(mp.get_context("fork").Manager()).RLock
+        value = mp.Value("i", 5, lock=lock and lock())
+        value.value += 1
+        array = mp.Array("i", 3, lock=lock and lock())
+        array[1] = value.value
 
-
-def check_value(lock):
-    value = mp.Value("i", 5, lock=lock)
-    value.value += 1
-    array = mp.Array("i", 3, lock=lock)
-    array[1] = value.value
-
-    assert array[:] == [0, 6, 0]
+        assert array[:] == [0, 6, 0]
 
 
 def test_what_is_no_lock_is_refused_and_false_is_none_at_all():

@@ -10,57 +10,23 @@ import pickle
 import random
 import signal
 import threading
-import time
 
 import pytest
 import tools
+from children import METHODS, end, kill, processes_of_a_module, start  # noqa: F401
 from tasks import PATIENCE, forever, wait_until
 
 import river.multiprocessing as mp
 from river.multiprocessing import home, synchronize
 
-METHODS = ["forkserver", "spawn", "fork"]
 LOCKS = ["Lock", "RLock", "Semaphore", "BoundedSemaphore"]
 
 pytestmark = tools.forking_is_meant
 
 
-@pytest.fixture(autouse=True, scope="module")
-def processes_end():
-    """The clusters behind the contexts live as long as the program; here they are the module's."""
-    for method in METHODS[:2]:
-        process = mp.get_context(method).Process(target=os.getpid)
-        process.start()
-        process.join()
-    yield
-    for method in METHODS:
-        cluster = mp.get_context(method)._cluster
-        if cluster is not None:
-            cluster.terminate()
-
-
 @pytest.fixture(params=["forkserver", "fork"])
 def context(request):
     return mp.get_context(request.param)
-
-
-def start(context, target, *args):
-    process = context.Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def end(*processes):
-    """They were to end by themselves."""
-    for process in processes:
-        process.join(PATIENCE)
-        assert process.exitcode == 0, process
-
-
-def kill(process):
-    process.kill()
-    process.join(PATIENCE)
-    assert process.exitcode == -signal.SIGKILL
 
 
 def acquired(lock, timeout=PATIENCE):
@@ -452,8 +418,8 @@ def test_while_processes_are_killed_at_random_nobody_shares_a_lock_and_every_mes
     processes = [start(context, own_again_and_again, lock, owner, seen) for _ in range(4)]
     chance = random.Random(5)
     for number in range(1, 13):
-        wait_until(lambda so_far=20 * number: seen[0] > so_far)
-        time.sleep(chance.random() / 100)  # it is to be killed anywhere
+        so_far = 20 * number + chance.randrange(20)
+        wait_until(lambda: seen[0] > so_far)  # noqa: B023 - at once; it is to be killed anywhere
         kill(processes.pop(0))
         processes.append(start(context, own_again_and_again, lock, owner, seen))
     for process in processes:

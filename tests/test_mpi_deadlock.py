@@ -6,19 +6,23 @@ import tools
 
 HEAD = """
 import os, signal, sys, threading, time
-from river.mpi.job import Deadlock, RankFailed, run
+from river.mpi.job import Deadlock, Job, RankFailed
+from river.mpi.places import cluster_of
 from river.mpi import rank as rank_
 
-def told(function, n):
-    # What is said of a program that hangs.
-    try:
-        run(function, n=n)
-    except Deadlock as deadlock:
-        print(f"-- {function.__name__}", deadlock, sep="\\n")
-    except RankFailed as failed:
-        print(f"-- {function.__name__} failed instead", failed, sep="\\n")
-    else:
-        print(f"-- {function.__name__} has ended")
+def tell(programs):
+    # What is said of each of them; it hangs, maybe.
+    with cluster_of() as cluster:
+        for function, n in programs.items():
+            with Job(n, cluster) as job:
+                try:
+                    job.run(("call", function, (), {}))
+                except Deadlock as deadlock:
+                    print(f"-- {function.__name__}", deadlock, sep="\\n")
+                except RankFailed as failed:
+                    print(f"-- {function.__name__} failed instead", failed, sep="\\n")
+                else:
+                    print(f"-- {function.__name__} has ended")
 
 def looked_at(times):
     # Waits until this rank has been asked so often how it looks.
@@ -107,11 +111,10 @@ def test_a_zoo_of_programs_that_hang_in_messages_is_told_of(tmp_path):
             for thread in threads:
                 thread.join()
 
-        for function, n in {
+        tell({
             each_receives_first: 2, each_sends_first: 3, wrong_tag: 2, from_nobody: 2, to_itself: 1,
             several_requests: 2, any_request: 2, probe: 2, unreceived_at_the_end: 2, two_of_three: 3, in_threads: 2,
-        }.items():
-            told(function, n)
+        })
     """,
     )
 
@@ -173,10 +176,9 @@ def test_a_zoo_of_programs_that_hang_in_collectives_says_who_is_not_there(tmp_pa
             else:
                 comm.recv(source=1)
 
-        for function in (
+        tell(dict.fromkeys((
             one_receives_instead, the_same_after_many_calls, one_has_ended, in_another_communicator, one_does_not_begin
-        ):
-            told(function, 3)
+        ), 3))
     """,
     )
 
@@ -224,7 +226,7 @@ def test_programs_that_are_slow_are_left_alone(tmp_path):
             comm.send(2, dest=2, tag=2)
 
         def a_thread_sends_late():
-            comm, watched = MPI.COMM_WORLD, looked_at(6)
+            comm, watched = MPI.COMM_WORLD, looked_at(4)
             def send():
                 watched()
                 comm.send(1, dest=1)
@@ -237,7 +239,7 @@ def test_programs_that_are_slow_are_left_alone(tmp_path):
             comm.Barrier()
 
         def an_executor_sends_late():
-            comm, watched = MPI.COMM_WORLD, looked_at(6)
+            comm, watched = MPI.COMM_WORLD, looked_at(4)
             with ThreadPoolExecutor(2) as executor:
                 if comm.rank == 0:
                     executor.submit(watched).add_done_callback(lambda _: comm.send(1, dest=1))
@@ -271,11 +273,10 @@ def test_programs_that_are_slow_are_left_alone(tmp_path):
         def ends_apart():
             time.sleep(LONG * MPI.COMM_WORLD.rank / 2)
 
-        for function in (
+        tell(dict.fromkeys((
             one_sleeps, one_tests, a_thread_sends_late, an_executor_sends_late, a_signal_sends_late, much_goes_slowly,
             ends_apart,
-        ):
-            told(function, 3)
+        ), 3))
     """,
     )
 

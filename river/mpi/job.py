@@ -73,6 +73,7 @@ class Job:
         self._near: Near | None = None
         self._where: dict[int, str] = {}
         self.traces: dict[int, Trace] = {}  # by rank, in the end, if the options have asked for them
+        self._unsaid: list[tuple[Any, ...]] = []  # for ranks that are not there yet
         self._watch = Watch(ranks)
         self._agreements = Agreements()
         self._failed: dict[int, RankFailed] = {}  # the job goes on without them
@@ -128,6 +129,7 @@ class Job:
             for rank in sorted(ready, reverse=True):  # what was said before counts more than what happened after it
                 if rank < 0:
                     self._wake_in.recv_bytes()
+                    self._tell_late()
                     self._check_ends()
                 elif rank in self._lines:
                     self._hear(rank, self._lines[rank])
@@ -137,6 +139,19 @@ class Job:
             if rank in self._lines:
                 with contextlib.suppress(OSError):  # it has ended by itself, which is told in another way
                     self._lines[rank].send((what, *values))
+
+    def _tell(self, ranks: Iterable[int], what: str, *values: Any) -> None:
+        """The same; a rank that is not there yet hears it when it comes."""
+        for rank in ranks:
+            if rank in self._lines:
+                self._ask([rank], what, *values)
+            else:
+                self._unsaid.append((rank, what, *values))
+
+    def _tell_late(self) -> None:
+        unsaid, self._unsaid = self._unsaid, []
+        for rank, what, *values in unsaid:
+            self._tell([rank], what, *values)
 
     def _wait(self, lines: Mapping[int, control.Connection], timeout: float | None = None) -> list[int]:
         """The ranks that have said something; -1: something else has happened."""
@@ -219,7 +234,7 @@ class Job:
 
     def _take_revoke(self, rank: int, number: int, members: Sequence[int]) -> None:
         self._watch.is_for_all = True
-        self._ask(set(members) - {rank}, "revoked", number)
+        self._tell(set(members) - {rank}, "revoked", number)
 
     def _take_goes_on(self, rank: int, does: bool) -> None:
         if self._on_failure == "end":
@@ -238,7 +253,7 @@ class Job:
         sys.stdout.flush()
         print(first, file=sys.stderr)
         self._watch.ended(rank, False)
-        self._ask(others, "lost", rank, why)
+        self._tell(others, "lost", rank, why)
         self._answer(self._agreements.lost(rank))
 
     def _take_exit(self, rank: int, code: int) -> None:

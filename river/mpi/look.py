@@ -24,6 +24,8 @@ from .engine.rest import Wait as Waiting
 # Threads of River's that only pass on bytes.  What they bring for a wait is news of the engine.
 _OURS = ("river-mpi", "river-post", "river-reader", "river-bridge")
 _RIVER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+_BOTTOM = "live", os.path.join(_RIVER, "mpi", "rank.py")
+_PYTHON = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
 
 
 class About(NamedTuple):
@@ -189,20 +191,25 @@ def _waits_for_another(frame: Any, frames: Mapping[int, Any]) -> bool:
 
 
 def place_of(frame: Any) -> tuple[str, str]:
-    """(the function of River's that was called, where in the program): of a thread that is in this frame."""
+    """(the function that was called, where in the program): of a thread that is in this frame."""
     called = ""
     for one in _outwards(frame):
         name, function = one.f_code.co_filename, one.f_code.co_name
-        if "<frozen" in name:
-            continue
-        if not name.startswith(_RIVER):
+        if not _is_library(name):
             return called, f"{os.path.basename(name)}:{one.f_lineno} in {function}"
-        called = called if function.startswith("_") else function
+        called = called if function.startswith("_") or "<frozen" in name else function
     return called, ""
 
 
+def _is_library(file: str) -> bool:
+    """Whether it is River's, or of the standard library, and so nobody's program."""
+    is_python = file.startswith(_PYTHON) and "site-packages" not in file[len(_PYTHON) :]
+    return file.startswith(_RIVER) or is_python or "<frozen" in file
+
+
 def _outwards(frame: Any) -> Iterator[Any]:
-    while frame is not None:
+    """To where the rank begins: below is what it is a fork of."""
+    while frame is not None and (frame.f_code.co_name, frame.f_code.co_filename) != _BOTTOM:
         yield frame
         frame = frame.f_back
 

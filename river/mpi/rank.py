@@ -32,6 +32,8 @@ from .near import Near
 from .trace import Traced
 
 _WAY, _NEAR = "mpi-way", "mpi-near"
+# What is to be done when a process has become a rank: it may be a fork of one that has used MPI, as a job of one.
+beginnings: list[Callable[[], None]] = []
 # What is to be done when the text of a program has run, with its namespace: `classic` runs the class that is in it.
 afterwards: list[Callable[[dict[str, Any]], None]] = []
 
@@ -232,6 +234,8 @@ def live(order: Order) -> NoReturn:
     global _world
     try:
         _world = World(order)
+        for begin in beginnings:
+            begin()
         _perform(order)
     except BaseException:  # noqa: BLE001 - a fault in River: told on stderr
         traceback.print_exc()

@@ -187,7 +187,7 @@ def _ranks(ranks: Collection[int]) -> str:
 
 def _wait(rank: int, wait: Wait, looks: Mapping[int, Look]) -> str:
     known = looks[rank].communicators
-    where = f"in {wait.call or 'the end of the program'}" + (f" at {wait.place}" if wait.place else "")
+    where = f"in {wait.call} at {wait.place}" if wait.place else "at the end of the program"
     about = wait.abouts[0] if wait.abouts else None
     if about is None:
         return where

@@ -36,17 +36,19 @@ Get_abi_info Get_abi_fortran_info
 """
 
 
-def _refuse(what: str, name: str) -> Any:
-    def refuse(*args: Any, **keywords: Any) -> Any:
+def refuse(what: str, name: str) -> Any:
+    """A function of this name that says that there is no such thing."""
+
+    def refused(*args: Any, **keywords: Any) -> Any:
         raise NotImplementedError(f"River has no {what}; {name} needs an MPI library, with mpi4py")
 
-    refuse.__name__, refuse.__qualname__ = name.rpartition(".")[2], name
-    refuse.__doc__ = f"Raise NotImplementedError: River has no {what}."
-    return refuse
+    refused.__name__, refused.__qualname__ = name.rpartition(".")[2], name
+    refused.__doc__ = f"Raise NotImplementedError: River has no {what}."
+    return refused
 
 
 def _class(name: str, what: str, methods: str) -> Any:
-    refusing = {method: staticmethod(_refuse(what, f"{name}.{method}")) for method in methods.split()}
+    refusing = {method: staticmethod(refuse(what, f"{name}.{method}")) for method in methods.split()}
     document = f"Not there: River has no {what}."
     return type(name, (Handle,), {"__slots__": (), "__doc__": document, "__module__": __name__, **refusing})
 
@@ -56,4 +58,4 @@ Win = _class("Win", "windows on memory of other ranks", _WIN)
 Session = _class("Session", "sessions of MPI", _SESSION)
 FILE_NULL, WIN_NULL, SESSION_NULL = (kind._predefine(f"{kind.__name__.upper()}_NULL") for kind in (File, Win, Session))
 # By name; `MPI` takes them all from here.
-functions: dict[str, Any] = {name: _refuse("such service", name) for name in _FUNCTIONS.split()}
+functions: dict[str, Any] = {name: refuse("such service", name) for name in _FUNCTIONS.split()}

@@ -1,7 +1,8 @@
 """Attributes: what a program hangs on a communicator or a datatype, under keys that it makes.
 
 A key has what is called when the object is copied (True: the copy has the same value; None: it has none), and what is
-called when the attribute is deleted.  What has attributes has a dictionary `attributes` on what it names.
+called when the attribute is deleted.
+If one of these raises, its traceback is shown, and the call that it is part of raises ERR_OTHER; so mpi4py has it.
 
 May not: know the attributes that are there from the start.
 """
@@ -9,10 +10,12 @@ May not: know the attributes that are there from the start.
 from __future__ import annotations
 
 import itertools
+import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .constants import ERR_KEYVAL, KEYVAL_INVALID
+from . import errors
+from .constants import ERR_KEYVAL, ERR_OTHER, KEYVAL_INVALID
 from .errors import fail
 
 
@@ -32,7 +35,11 @@ class Attributes:
 
     __slots__ = ()
     _base: type
-    _named: Any
+
+    @property
+    def _attributes(self) -> dict[int, Any]:
+        """Those of what the handle names; raises for the null handle."""
+        raise NotImplementedError
 
     @classmethod
     def Create_keyval(
@@ -59,40 +66,52 @@ class Attributes:
     def Get_attr(self, keyval: int) -> Any:
         """Give the attribute under a key, or None."""
         _known(self._base, keyval)
-        return self._named.attributes.get(keyval)
+        return self._attributes.get(keyval)
 
     def Set_attr(self, keyval: int, attrval: Any) -> None:
         """Set the attribute under a key; the one before is deleted."""
         _known(self._base, keyval)
-        if keyval in self._named.attributes:
+        if keyval in self._attributes:
             self.Delete_attr(keyval)
-        self._named.attributes[keyval] = attrval
+        self._attributes[keyval] = attrval
 
     def Delete_attr(self, keyval: int) -> None:
         """Delete the attribute under a key."""
         key = _known(self._base, keyval, _freed)
-        if keyval not in self._named.attributes:
+        if keyval not in self._attributes:
             raise fail(ERR_KEYVAL, f"there is no attribute under the key {keyval}")
-        if callable(key.deleted):
-            key.deleted(self, keyval, self._named.attributes[keyval])
-        del self._named.attributes[keyval]
+        try:
+            if callable(key.deleted):
+                _called(key.deleted, self, keyval, self._attributes[keyval])
+        finally:
+            del self._attributes[keyval]
 
     def _delete_attributes(self) -> None:
         """For Free."""
-        for keyval in reversed(list(self._named.attributes)):
+        for keyval in reversed(list(self._attributes)):
             self.Delete_attr(keyval)
 
     def _copy_attributes(self, target: Any) -> None:
         """For Dup; target: what the copy names."""
-        for keyval, value in list(self._named.attributes.items()):
+        for keyval, value in list(self._attributes.items()):
             copied = (_keys.get(keyval) or _freed[keyval]).copied
             if callable(copied):
-                value = copied(self, keyval, value)
+                value = _called(copied, self, keyval, value)
                 if value is NotImplemented:
                     continue
             elif not copied:
                 continue
             target.attributes[keyval] = value
+
+
+def _called(function: Callable[[Any, int, Any], Any], handle: Any, keyval: int, value: Any) -> Any:
+    try:
+        return function(handle, keyval, value)
+    except errors.Exception:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise fail(ERR_OTHER, f"a function of the key {keyval} raised {type(error).__name__}: {error}") from error
 
 
 def _known(base: type, keyval: int, others: dict[int, _Key] | None = None) -> _Key:

@@ -2,141 +2,413 @@
 
     COMM_WORLD   all ranks of the job        COMM_SELF   this one        Dup, Split, Create ... make others
 
+What a communicator names says of which class it is; see `classes`.
+
 May not: know how anything is sent.
 """
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from . import ground
+from . import constants as c
+from . import errors, ground
+from .absent import refuse
 from .attributes import Attributes
-from .collectives import Collectives
-from .constants import COMM_TYPE_SHARED, CONGRUENT, ERR_COMM, ERR_ERRHANDLER, IDENT, SIMILAR, UNDEFINED, UNEQUAL
-from .errhandler import ERRORS_RETURN, Errhandler
-from .errors import fail
+from .constants import CONGRUENT, ERR_ARG, ERR_COMM, ERR_DIMS, ERR_GROUP, ERR_RANK, IDENT, SIMILAR, UNDEFINED, UNEQUAL
+from .errhandler import Errhandler
+from .grids import Graph, Grid, Web, numbers, weighed
 from .ground import Ground
 from .group import Group, Members
-from .op import MAX
+from .info import INFO_NULL, Info
+from .modes import Modes
+from .nonblocking import Nonblocking
+from .point import TAG_MOST
+from .request import Job, Request
+from .scans import Scans
+from .ulfm import FaultTolerant
+
+INTER = "inter"
+# The class of a communicator by its topology, or INTER; `topology` and `intercomm` add theirs.
+classes: dict[Any, Any] = {}
 
 
-class Comm(Attributes, Collectives):
+def _class_of(ground_: Ground) -> Any:
+    return classes[ground_.kind if ground_.remote is None else INTER]
+
+
+class Comm(Attributes, Modes, Nonblocking, FaultTolerant):
     """A communicator."""
 
     __slots__ = ()
+
+    def __new__(cls, comm: Comm | None = None) -> Any:
+        made = super().__new__(cls, comm)
+        if made and not cls._fits(made.ground):
+            raise TypeError(f"{comm!r} is no {cls.__name__}")
+        return made
+
+    @classmethod
+    def _fits(cls, ground_: Ground) -> bool:
+        return True
+
+    @classmethod
+    def fromint(cls, arg: int, /) -> Any:
+        """Make a handle of a number that `toint` gave; its class is that of what it names."""
+        made = super().fromint(arg)
+        return _class_of(made.ground)._of(made.ground) if made else made
+
+    # -- what it is ---------------------------------------------------------------------------------------------
 
     def Get_rank(self) -> int:
         """Give the rank of this process."""
         return self.ground.rank
 
     def Get_size(self) -> int:
-        """Give the number of ranks."""
+        """Give the number of ranks, in this group."""
         return len(self.ground.ranks)
 
-    rank = property(Get_rank, doc="The rank of this process.")
-    size = property(Get_size, doc="The number of ranks.")
-
     def Get_group(self) -> Any:
-        """Give the group of its ranks."""
+        """Give the group of its ranks, the one that this process is in."""
         return Group._of(Members(self.ground.ranks, ground.engine().rank))
-
-    group = property(Get_group, doc="The group of its ranks.")
 
     def Get_name(self) -> str:
         """Give the name."""
-        return self.ground.name
+        return self.ground.name if self else "MPI_COMM_NULL"
 
     def Set_name(self, name: str) -> None:
         """Set the name."""
-        self.ground.name = name
+        self.ground.name = name[: c.MAX_OBJECT_NAME]
 
-    name = property(Get_name, Set_name, doc="The name.")
+    def Get_info(self) -> Info:
+        """Give a copy of the hints."""
+        made: Info = Info.Create(self.ground.info)
+        return made
+
+    def Set_info(self, info: Info) -> None:
+        """Set hints; those that it says nothing of stay."""
+        self.ground.info.update(info.items())
 
     def Is_inter(self) -> bool:
         """Say whether it connects two groups."""
-        return False
+        return self.ground.remote is not None
 
     def Is_intra(self) -> bool:
         """Say whether it has one group."""
-        return True
+        return self.ground.remote is None
 
+    def Get_topology(self) -> int:
+        """Give CART, GRAPH, DIST_GRAPH, or UNDEFINED."""
+        return self.ground.kind
+
+    rank = property(Get_rank, doc="The rank of this process.")
+    size = property(Get_size, doc="The number of ranks, in this group.")
+    group = property(Get_group, doc="The group of its ranks.")
+    name = property(Get_name, Set_name, doc="The name.")
+    info = property(Get_info, Set_info, doc="The hints.")
     is_inter = property(Is_inter, doc="Whether it connects two groups.")
     is_intra = property(Is_intra, doc="Whether it has one group.")
+    topology = property(Get_topology, doc="CART, GRAPH, DIST_GRAPH, or UNDEFINED.")
+    is_topo = property(lambda self: self.Get_topology() != UNDEFINED, doc="Whether it has a topology.")
 
-    @classmethod
-    def Compare(cls, comm1: Any, comm2: Any) -> int:
+    def Compare(self, comm: Comm) -> int:
         """Give IDENT, CONGRUENT (the same ranks), SIMILAR (in another order) or UNEQUAL."""
-        one, two = comm1.ground, comm2.ground
+        one, two = self.ground, comm.ground
         if one is two:
             return IDENT
-        if one.ranks == two.ranks:
-            return CONGRUENT
-        return SIMILAR if sorted(one.ranks) == sorted(two.ranks) else UNEQUAL
+        groups = (one.ranks, two.ranks), (one.others, two.others)
+        if self.Is_inter() != comm.Is_inter() or any(sorted(ours) != sorted(theirs) for ours, theirs in groups):
+            return UNEQUAL
+        return CONGRUENT if all(ours == theirs for ours, theirs in groups) else SIMILAR
 
-    def Get_errhandler(self) -> Errhandler:
-        """Give the error handler."""
-        return Errhandler(self.ground.errhandler or ERRORS_RETURN)  # type: ignore[no-any-return]
+    def Get_attr(self, keyval: int) -> Any:
+        """Give the attribute under a key, or None."""
+        if keyval not in _BUILT_IN:
+            return super().Get_attr(keyval)
+        self.ground  # noqa: B018 - raises for the null communicator
+        return _BUILT_IN[keyval]()
 
-    def Set_errhandler(self, errhandler: Errhandler) -> None:
-        """Set the error handler."""
-        if not errhandler:
-            raise fail(ERR_ERRHANDLER, "the null error handler handles nothing")
-        self.ground.errhandler = Errhandler(errhandler)  # which stays when the caller frees his
+    @property
+    def _attributes(self) -> dict[int, Any]:
+        return self.ground.attributes
 
-    def Abort(self, errorcode: int = 0) -> NoReturn:
-        """End all ranks of the job."""
-        ground.abort(errorcode or 1)
+    # -- others -------------------------------------------------------------------------------------------------
+
+    def _made(self, ranks: Sequence[int], remote: Sequence[int] | None = None, topology: Any = None) -> Any:
+        """One of these ranks of the job; all ranks of this communicator call it at the same time."""
+        kind = INTER if remote is not None else UNDEFINED if topology is None else topology.kind
+        return classes[kind]._of(self.ground.child(ranks, remote, topology))
+
+    def _within(self, group: Group) -> tuple[int, ...]:
+        """The ranks of a group, all of which must be in this."""
+        ranks = group.members.ranks
+        if not set(ranks) <= set(self.ground.ranks):
+            raise self._failed(ERR_GROUP, "a rank of the group is not in the communicator")
+        return ranks
+
+    def _shared(self, value: Any) -> tuple[list[Any], list[Any] | None]:
+        """What all ranks say, and what those of the other group say."""
+        return self.allgather(value), None
+
+    def _remade(self, here: Ground, gone: Sequence[int], number: int) -> Any:
+        ours, theirs = (tuple(rank for rank in ranks if rank not in gone) for ranks in (here.ranks, here.others))
+        kind, remote = (UNDEFINED, None) if here.remote is None else (INTER, theirs)
+        return classes[kind]._of(here.child(ours, remote, number=number))
+
+    def Dup(self, info: Info | None = None) -> Any:
+        """Make another of the same ranks; without an info it has the same hints."""
+        old = self.ground
+        made = old.child(old.ranks, old.remote, old.topology)
+        assert made is not None
+        made.info.update(old.info if info is None else info.items())
+        self._copy_attributes(made)
+        return type(self)._of(made)
+
+    def Clone(self) -> Any:
+        """Make another of the same ranks."""
+        return self.Dup()
+
+    def Dup_with_info(self, info: Info) -> Any:
+        """Make another of the same ranks with these hints."""
+        return self.Dup(info)
+
+    def Idup(self, info: Info | None = None) -> tuple[Any, Request]:
+        """Begin to make another of the same ranks."""
+        return self.Dup(info), Request._of(Job(None))  # which takes no message
+
+    def Idup_with_info(self, info: Info) -> tuple[Any, Request]:
+        """Begin to make another of the same ranks with these hints."""
+        return self.Idup(info)
+
+    def Split(self, color: int = 0, key: int = 0) -> Any:
+        """Make one for each color, its ranks in the order of their keys."""
+        color, key = numbers((color, key))
+        if color < 0 and color != UNDEFINED:
+            raise self._failed(ERR_ARG, f"a color is UNDEFINED or at least 0, not {color}")
+        here = self.ground
+        ours, theirs = self._shared((color, key))
+        remote = None if here.remote is None or theirs is None else _of_color(color, theirs, here.remote)
+        return self._made(_of_color(color, ours, here.ranks), remote)
+
+    def Split_type(self, split_type: int, key: int = 0, info: Info = INFO_NULL) -> Any:
+        """Make one for each machine: COMM_TYPE_SHARED, or a hint mpi_hw_resource_type of mpi_shared_memory."""
+        places = ground.places()
+        machine = places.index(places[ground.engine().rank])
+        kind = "mpi_hw_resource_type"
+        if split_type == c.COMM_TYPE_HW_UNGUIDED:  # the next smaller part; River knows none of a machine
+            is_wanted = len({places[rank] for rank in {*self.ground.ranks, *self.ground.others}}) > 1
+            if is_wanted and info:
+                info.Set(kind, "mpi_shared_memory")
+        elif split_type in (c.COMM_TYPE_HW_GUIDED, c.COMM_TYPE_RESOURCE_GUIDED):
+            is_wanted = info.get(kind) == "mpi_shared_memory"
+        elif split_type in (c.COMM_TYPE_SHARED, UNDEFINED):
+            is_wanted = split_type == c.COMM_TYPE_SHARED
+        else:
+            raise self._failed(ERR_ARG, f"{split_type} is no COMM_TYPE by which a communicator is split")
+        return self.Split(machine if is_wanted else UNDEFINED, key)
+
+    def Create(self, group: Group) -> Any:
+        """Make one of the ranks of a group."""
+        ranks = self._within(group)
+        return self._made(ranks)
+
+    # -- ends ---------------------------------------------------------------------------------------------------
 
     def Free(self) -> None:
         """Name nothing from now on."""
         self.ground  # noqa: B018 - raises for the null communicator
         if self.is_predefined:
-            raise fail(ERR_COMM, f"{self!r} is not to be freed")
+            raise self._failed(ERR_COMM, f"{self!r} is not to be freed")
         self._delete_attributes()
         super().Free()
 
+    def Disconnect(self) -> None:
+        """Wait until all that was sent has left, and name nothing from now on."""
+        engine = ground.engine()
+        engine.wait_until(lambda: engine.is_quiet)
+        self.Free()
 
-class Intracomm(Comm):
+    def Abort(self, errorcode: int = 0) -> NoReturn:
+        """End all ranks of the job."""
+        ground.abort(errorcode or 1)
+
+    @classmethod
+    def Get_parent(cls) -> Any:
+        """Give the communicator with those who have spawned this program: the null one, as River spawns none."""
+        return classes[INTER]._of(None)
+
+    Join = staticmethod(refuse("processes that join a job later", "Comm.Join"))
+
+
+Comm._base = Comm  # and not what it is mixed of
+
+
+class Intracomm(Comm, Scans):
     """A communicator of one group."""
 
     __slots__ = ()
 
-    def _made(self, ranks: tuple[int, ...] | None) -> Any:
-        """One of these ranks of the job; all ranks of this communicator call it at the same time."""
-        number = self.allreduce(ground.next_number(), MAX)
-        ground.take_number(number)
-        if ranks is None:
-            return COMM_NULL
-        return Intracomm._of(Ground(number, ranks, ranks.index(ground.engine().rank)))
+    @classmethod
+    def _fits(cls, ground_: Ground) -> bool:
+        return ground_.remote is None
 
-    def Dup(self, info: Any = None) -> Any:
-        """Make another of the same ranks."""
-        made = self._made(self.ground.ranks)
-        self._copy_attributes(made.ground)
-        return made
+    def Create_group(self, group: Group, tag: int = 0) -> Any:
+        """Make one of the ranks of a group, who are the only ones to call this."""
+        ranks = self._within(group)
+        return Intracomm._of(self.ground.child(ranks, number=self.ground.next_number("group", ranks, tag)))
 
-    Clone = Dup
+    @classmethod
+    def Create_from_group(
+        cls, group: Group, stringtag: str = "org.mpi4py", info: Info = INFO_NULL, errhandler: Errhandler | None = None
+    ) -> Any:
+        """Make one of the ranks of a group, without another communicator; only they call this."""
+        ranks, world = group.members.ranks, COMM_WORLD.ground
+        made = world.child(ranks, number=world.next_number("from group", ranks, stringtag))
+        return Intracomm._of(furnished(made, info, errhandler))
 
-    def Split(self, color: int = 0, key: int = 0) -> Any:
-        """Make one for each color, its ranks in the order of their keys."""
-        ground_ = self.ground
-        all_ = self.allgather((color, key, ground_.ranks[ground_.rank]))
-        mine = sorted((k, index, job) for index, (c, k, job) in enumerate(all_) if c == color)
-        return self._made(None if color == UNDEFINED else tuple(job for _, _, job in mine))
+    def Create_intercomm(self, local_leader: int, peer_comm: Any, remote_leader: int, tag: int = 0) -> Any:
+        """Make one that connects this group with another, whose leader is a rank of the peer communicator."""
+        here = self.ground
+        if not 0 <= local_leader < len(here.ranks):
+            raise self._failed(ERR_RANK, f"the leader {local_leader} is no rank of a communicator of {len(here.ranks)}")
+        found = None
+        if here.rank == local_leader:
+            other = peer_comm._job_rank(remote_leader)
+            if other in here.ranks:
+                raise self._failed(ERR_COMM, f"rank {remote_leader} of the peer is in this group, too")
+            leaders = pair(peer_comm.ground, other, tag)
+            groups = leaders.allgather(here.ranks)
+            found = leaders.ground.next_number(), groups[1 - leaders.rank]
+        number, remote = self.bcast(found, root=local_leader)
+        return classes[INTER]._of(here.child(here.ranks, remote, number=number))
 
-    def Split_type(self, split_type: int, key: int = 0, info: Any = None) -> Any:
-        """Make one for each machine (COMM_TYPE_SHARED)."""
-        here = socket.gethostname()
-        machines = sorted(set(self.allgather(here)))
-        color = machines.index(here) if split_type == COMM_TYPE_SHARED else UNDEFINED
-        return self.Split(color, key)
+    # -- topologies ---------------------------------------------------------------------------------------------
 
-    def Create(self, group: Any) -> Any:
-        """Make one of the ranks of a group."""
-        ranks = group.members.ranks
-        return self._made(ranks if ground.engine().rank in ranks else None)
+    def _grid(self, dims: Sequence[int], periods: Any) -> Grid:
+        grid = Grid(dims, periods)
+        self._check_size(grid.size)
+        return grid
 
+    def _graph(self, index: Sequence[int], edges: Sequence[int]) -> Graph:
+        graph = Graph(index, edges)
+        self._check_size(graph.size)
+        return graph
+
+    def _check_size(self, size: int) -> None:
+        if size > self.Get_size():
+            raise self._failed(ERR_DIMS, f"a topology of {size} ranks is asked for, but there are {self.Get_size()}")
+
+    def Create_cart(
+        self, dims: Sequence[int], periods: Sequence[bool] | bool | None = None, reorder: bool = False
+    ) -> Any:
+        """Make one whose ranks are in a grid; those that are too many are in none."""
+        grid = self._grid(dims, periods)
+        return self._made(self.ground.ranks[: grid.size], topology=grid)
+
+    def Create_graph(self, index: Sequence[int], edges: Sequence[int], reorder: bool = False) -> Any:
+        """Make one whose ranks are in a graph; those that are too many are in none."""
+        graph = self._graph(index, edges)
+        return self._made(self.ground.ranks[: graph.size], topology=graph)
+
+    def Create_dist_graph_adjacent(
+        self,
+        sources: Sequence[int] | None,
+        destinations: Sequence[int] | None,
+        sourceweights: Sequence[int] | None = None,
+        destweights: Sequence[int] | None = None,
+        info: Info = INFO_NULL,
+        reorder: bool = False,
+    ) -> Any:
+        """Make one whose ranks are in a graph, of which each knows its own edges."""
+        ends = numbers(() if sources is None else sources), numbers(() if destinations is None else destinations)
+        for rank in (*ends[0], *ends[1]):
+            self._job_rank(rank)  # raises if it is none
+        weights = weighed(sourceweights, len(ends[0])), weighed(destweights, len(ends[1]))
+        both = None if weights[0] is None or weights[1] is None else (weights[0], weights[1])
+        return self._made(self.ground.ranks, topology=Web(*ends, both))
+
+    def Create_dist_graph(
+        self,
+        sources: Sequence[int],
+        degrees: Sequence[int],
+        destinations: Sequence[int],
+        weights: Sequence[int] | None = None,
+        info: Info = INFO_NULL,
+        reorder: bool = False,
+    ) -> Any:
+        """Make one whose ranks are in a graph, of which each may say any edges."""
+        heads = numbers(sources)
+        counts = numbers(degrees, len(heads))
+        tails = numbers(destinations, sum(counts))
+        known = weighed(weights, len(tails))
+        edges = zip(
+            (head for head, count in zip(heads, counts, strict=True) for _ in range(count)),
+            tails,
+            known or [1] * len(tails),
+            strict=True,
+        )
+        said: list[Any] = [([], [], known is not None) for _ in range(self.Get_size())]
+        for rank in (*heads, *tails):
+            self._job_rank(rank)  # raises if it is none
+        for head, tail, weight in edges:
+            said[tail][0].append((head, weight))
+            said[head][1].append((tail, weight))
+        heard = self.alltoall(said)
+        into, out = ([edge for each in heard for edge in each[way]] for way in (0, 1))
+        both = ([weight for _, weight in into], [weight for _, weight in out])
+        is_weighted = all(each[2] for each in heard)
+        web = Web([rank for rank, _ in into], [rank for rank, _ in out], both if is_weighted else None)
+        return self._made(self.ground.ranks, topology=web)
+
+    def Cart_map(self, dims: Sequence[int], periods: Sequence[bool] | bool | None = None) -> int:
+        """Give the rank that this process has in such a grid, or UNDEFINED."""
+        return self.Get_rank() if self.Get_rank() < self._grid(dims, periods).size else UNDEFINED
+
+    def Graph_map(self, index: Sequence[int], edges: Sequence[int]) -> int:
+        """Give the rank that this process has in such a graph, or UNDEFINED."""
+        return self.Get_rank() if self.Get_rank() < self._graph(index, edges).size else UNDEFINED
+
+
+for _name in ("Spawn", "Spawn_multiple", "Accept", "Connect"):
+    setattr(Intracomm, _name, refuse("processes that are started by a running program", f"Intracomm.{_name}"))
+
+
+def _of_color(color: int, said: list[Any], ranks: Sequence[int]) -> tuple[int, ...]:
+    """The ranks that have said this color, by their keys; none for UNDEFINED."""
+    chosen = [(key, index) for index, (each, key) in enumerate(said) if each == color != UNDEFINED]
+    return tuple(ranks[index] for _, index in sorted(chosen))
+
+
+def pair(ground_: Ground, other: int, tag: int = 0) -> Intracomm:
+    """This process and one other rank of the job, who calls the same; others need not."""
+    ranks = tuple(sorted((ground.engine().rank, other)))
+    made: Intracomm = Intracomm._of(ground_.child(ranks, number=ground_.next_number("pair", ranks, tag)))
+    return made
+
+
+def furnished(made: Ground | None, info: Info, errhandler: Errhandler | None) -> Ground | None:
+    if made is not None:
+        made.info.update(info.items())
+        made.errhandler = errhandler and Errhandler(errhandler)
+    return made
+
+
+def _is_one_clock() -> bool:
+    """`Wtime` is the same on one machine."""
+    return len(set(ground.places())) == 1
+
+
+# Attributes that are there from the start.
+_BUILT_IN: dict[int, Callable[[], int]] = {
+    c.TAG_UB: lambda: TAG_MOST,
+    c.IO: lambda: c.ANY_SOURCE,
+    c.WTIME_IS_GLOBAL: lambda: int(_is_one_clock()),
+    c.UNIVERSE_SIZE: lambda: ground.engine().size,
+    c.APPNUM: lambda: 0,
+    c.LASTUSEDCODE: errors.last_used_code,
+}
+classes[UNDEFINED] = Intracomm
 
 COMM_NULL: Comm = Comm._predefine("COMM_NULL")
 COMM_SELF: Intracomm = Intracomm._predefine("COMM_SELF", ground.alone())

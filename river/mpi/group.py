@@ -77,7 +77,7 @@ class Group(Handle):
     def Union(cls, group1: Any, group2: Any) -> Any:
         """Make one of the first group's ranks, and then those that only the second has."""
         first, second = group1.members.ranks, group2.members.ranks
-        return group1._with([*first, *(rank for rank in second if rank not in first)], cls)
+        return group1._with([*first, *(rank for rank in second if rank not in first)], cls, group2)
 
     @classmethod
     def Intersection(cls, group1: Any, group2: Any) -> Any:
@@ -116,9 +116,10 @@ class Group(Handle):
         raise NotImplementedError("River has no sessions of MPI; take COMM_WORLD.Get_group()")
 
     def Free(self) -> None:
-        """Name nothing from now on."""
+        """Name nothing from now on, unless this is GROUP_EMPTY itself."""
         self.members  # noqa: B018 - raises for the null group
-        super().Free()
+        if not self._constant:
+            super().Free()
 
     def _chosen(self, ranks: Sequence[int]) -> list[int]:
         chosen = [self._job_rank(rank) for rank in ranks]
@@ -126,9 +127,10 @@ class Group(Handle):
             raise fail(ERR_RANK, f"a rank is in {list(ranks)} more than once")
         return chosen
 
-    def _with(self, ranks: Iterable[int], cls: Any = None) -> Any:
+    def _with(self, ranks: Iterable[int], cls: Any = None, other: Any = None) -> Any:
         chosen = tuple(ranks)
-        return (cls or type(self))._of(Members(chosen, self.members.mine) if chosen else GROUP_EMPTY._named)
+        mine = max(self.members.mine, -1 if other is None else other.members.mine)  # the empty group does not know it
+        return (cls or type(self))._of(Members(chosen, mine) if chosen else GROUP_EMPTY._named)
 
 
 def _ranges(ranges: Sequence[tuple[int, int, int]]) -> list[int]:

@@ -29,6 +29,10 @@ class Kind(Attributes, Handle):
             raise fail(ERR_TYPE, "the null datatype has neither size nor elements")
         return self._named
 
+    @property
+    def _attributes(self) -> dict[int, Any]:
+        return self.layout.attributes
+
     # -- what it is
 
     def Get_size(self) -> int:

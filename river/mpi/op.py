@@ -9,6 +9,7 @@ May not: send anything; the collectives do.
 from __future__ import annotations
 
 import array
+import functools
 import operator
 import struct
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from .kinds import Kind
 from .layouts import Layout, gather, scatter
 
 _INTEGERS, _REALS, _COMPLEX = "bhilqpBHILQ", "efdg", "FDG"
+# Bytes up to which Python itself is quicker than a call of numpy's.
+_SMALL = 32
 
 
 class Operation:
@@ -123,6 +126,7 @@ def _remade(cls: Any, function: Any, commutes: bool) -> Any:
     return cls.Create(function, commutes)
 
 
+@functools.cache
 def _numpy() -> Any:
     try:
         import numpy
@@ -133,7 +137,7 @@ def _numpy() -> Any:
 
 def _combine(operation: Operation, a: Any, b: memoryview, code: str) -> None:
     code = "q" if code == "p" else code
-    numpy = _numpy()
+    numpy = None if b.nbytes <= _SMALL and _is_simple(operation, code) else _numpy()
     if numpy is not None:
         target = numpy.frombuffer(b, code)
         with numpy.errstate(all="ignore"):  # what overflows, overflows as in C
@@ -147,6 +151,11 @@ def _combine(operation: Operation, a: Any, b: memoryview, code: str) -> None:
     if code in _INTEGERS and operation.name in ("SUM", "PROD"):
         combined = [_wrapped(value, code) for value in combined]
     second[:] = memoryview(array.array(code, combined)) if code != "?" else memoryview(bytes(combined)).cast("?")
+
+
+def _is_simple(operation: Operation, code: str) -> bool:
+    """Whether Python has the elements, and gives the same result; of what is no number numpy makes something else."""
+    return code in _INTEGERS or (code in "fd" and operation.name in ("SUM", "PROD"))
 
 
 def _wrapped(value: int, code: str) -> int:

@@ -1,0 +1,427 @@
+"""A shelf: memory that the ranks of a communicator share if they are all on one machine, for collectives that wait.
+
+    | a line for each rank: rounds in which it posted, rounds it is through with, ... | slots: two for each rank |
+
+A call is one round, or more if the data are longer than a slot.  In a round some ranks post what they have in their
+slots, and those who need it read it there; no message is sent.  The slots of a rank take turns: the one of round c is
+used again in round c + 2, once all ranks are through with round c.  All words only grow, and each has one writer; a
+post is seen after its bytes, as `engine.ring` says of x86-64.
+
+It has the face of `algorithms.Talk`, and combines in the same order: the result is the same, bit for bit.
+A communicator gets its shelf when it has been used a few times; until then, and where it cannot have one, its ranks
+talk by messages.
+
+May not: know what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import struct
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from ..multiprocessing import heap
+from . import ground as ground_
+from . import heads
+from .algorithms import LAST_TAG, Combine, Steps, Talk, cut, even, finish, fold_here
+from .constants import ERR_OTHER
+from .engine.requests import Receiving
+from .engine.rest import FOR_MESSAGES
+from .engine.ring import is_ordered
+from .errors import as_error, fail
+from .ground import Ground
+from .heads import Head
+from .pickling import pickle
+
+# Calls after which a communicator has a shelf: many are used once or twice, and it costs some 200 us.
+_AFTER = 3
+# Each rank looks at all lines.
+_MOST_RANKS = 32
+# Bytes of data in a slot: what a processor has in its cache, twice for each of a few ranks.
+_ROOM = 128 << 10
+# What is combined by each rank by itself; above, each combines a part, which takes one more round.
+_ALONE, _FEW = 16 << 10, 8
+_FRONT = struct.Struct("<HIQ")  # length of the head, number for the calls before, length of the data
+_END = struct.Struct("<Q")
+_HEAD, _DATA = _FRONT.size, 1024  # where in a slot the head and the data begin
+_SLOT = _DATA + _ROOM
+# The words of a line, which is two lines of the cache: neighbours are loaded together.
+_LINE = 16
+_POSTED, _THROUGH, _WANTS, _BEGUN = range(4)
+_LOOKS, _FEW_LOOKS = 1000, 50
+_STEPS: tuple[Any, ...] = ()  # this waits by itself, but where messages are needed; it is a generator as in `Talk`
+
+
+def talk(ground: Ground, head: Head) -> Any:
+    """What the ranks talk with in a call that waits."""
+    shelf = ground.shelf
+    if type(shelf) is int:
+        shelf = _considered(ground)
+    if shelf is None:
+        return Talk(ground, head)
+    shelf.call, shelf.head, shelf.past = head, head.text, ground.past
+    ground.past = heads.after(ground.past, head)
+    return shelf
+
+
+def _considered(ground: Ground) -> Any:
+    """All ranks decide alike: they count the calls alike, and know where all are."""
+    places = ground_.places()
+    is_near = len({places[rank] for rank in ground.ranks}) == 1 < len(ground.ranks) <= _MOST_RANKS
+    if not (is_near and is_ordered and heap.shares_memory):
+        ground.shelf = None
+    elif ground.shelf < _AFTER:
+        ground.shelf += 1
+        return None
+    else:
+        ground.shelf = _made(ground)
+    return ground.shelf
+
+
+def _made(ground: Ground) -> Any:
+    said = heads.head("shared memory")
+    block, blob = None, b""
+    try:
+        if ground.rank == 0:
+            block = heap.allocate(len(ground.ranks) * (8 * _LINE + 2 * _SLOT))
+            blob = pickle.dumps(block)
+        blob = bytes(finish(Talk(ground, said).spread(0, blob)))
+        if ground.rank and blob:
+            block = pickle.loads(blob)
+    except OSError:  # no memory, or it cannot be opened: messages will do
+        block = None
+        if ground.rank == 0:
+            finish(Talk(ground, said).spread(0, b""))
+    has_it = isinstance(block, heap.Block)
+    have_it = finish(Talk(ground, said).share(bytes([has_it])))
+    return Shelf(ground, block) if all(each[0] for each in have_it) else None
+
+
+class Shelf:
+    """Of one communicator.  call, head, past: of what is under way, see `heads`."""
+
+    def __init__(self, ground: Ground, block: Any) -> None:
+        self.call, self.head, self.past = Head(b"", 0), b"", 0
+        self.rank, self.size = ground.rank, len(ground.ranks)
+        self._context, self._mates = ground.context + 1, ground.ranks
+        self._ground = weakref.ref(ground)  # which has this
+        self._others = [rank for rank in range(self.size) if rank != self.rank]
+        self._engine = ground_.engine()
+        self._ring = self._engine.rest.ring
+        self._looks = _LOOKS if self._engine.has_room else _FEW_LOOKS
+        memory = block.create_memoryview()
+        start = self.size * 8 * _LINE
+        self._words = memory[:start].cast("Q")
+        self._line = self.rank * _LINE
+        self._slots = [
+            [memory[at : at + _SLOT] for at in (start + 2 * rank * _SLOT, start + (2 * rank + 1) * _SLOT)]
+            for rank in range(self.size)
+        ]
+        self.round = 0
+        self._free = 0  # all are through with this round, as far as is known
+
+    # -- a round ------------------------------------------------------------------------------------------------
+
+    def _post(self, data: Any, size: int, readers: Sequence[int]) -> int:
+        """Begin a round by posting data, which are all or a part of so many bytes; returns its number."""
+        self.round = number = self.round + 1
+        if self._free < number - 2:
+            self._wait_for_room(number - 2)
+        slot, head = self._slots[self.rank][number & 1], self.head
+        _FRONT.pack_into(slot, 0, len(head), self.past, size)
+        slot[_HEAD : _HEAD + len(head)] = head
+        slot[_DATA : _DATA + len(data)] = data
+        self._words[self._line] = number
+        mates, ring = self._mates, self._ring
+        for rank in readers:
+            ring(mates[rank], FOR_MESSAGES)
+        return number
+
+    def _begin(self) -> int:
+        """Begin a round without posting anything."""
+        self.round += 1
+        return self.round
+
+    def _read(self, rank: int, number: int) -> tuple[int, memoryview]:
+        """The size and the data of what a rank has posted, after waiting for it."""
+        index = rank * _LINE
+        if self._words[index] < number:
+            self._wait(rank, index, number)
+        slot = self._slots[rank][number & 1]
+        length, past, size = _FRONT.unpack_from(slot)
+        if past != self.past or slot[_HEAD : _HEAD + length] != self.head:
+            self._check(rank, slot)
+        return size, slot[_DATA:]
+
+    def _check(self, rank: int, slot: memoryview) -> None:
+        length, past, _ = _FRONT.unpack_from(slot)
+        theirs = bytes(slot[_HEAD : _HEAD + length])
+        heads.check(self.head, theirs, f"rank {self.rank}", f"rank {rank}", past == self.past)
+
+    def _end(self, number: int) -> None:
+        """This rank is through with the round."""
+        words = self._words
+        words[self._line + _THROUGH] = number
+        for rank in self._others:
+            if words[rank * _LINE + _WANTS]:
+                self._ring(self._mates[rank], FOR_MESSAGES)
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    def _wait(self, rank: int, index: int, number: int) -> None:
+        """Until that word has that number."""
+        words, looks = self._words, self._looks
+        while looks:
+            for _ in range(10):
+                if words[index] >= number:
+                    return
+            self._engine.progress()
+            looks -= 10
+        if index == rank * _LINE:
+            self._announce(number)
+        coming = Receiving(self._context, self._mates[rank], LAST_TAG, None)  # says who is waited for
+
+        def is_there() -> bool:
+            return words[index] >= number or self._is_hopeless(rank, index, number)
+
+        self._engine.wait_until(is_there, (coming,))
+
+    def _announce(self, number: int) -> None:
+        """Let others who wait see in which call this rank is."""
+        words, line = self._words, self._line
+        if words[line] < number and all(words[rank * _LINE + _THROUGH] >= number - 2 for rank in self._others):
+            slot = self._slots[self.rank][number & 1]
+            _FRONT.pack_into(slot, 0, len(self.head), self.past, 0)
+            slot[_HEAD : _HEAD + len(self.head)] = self.head
+            words[line + _BEGUN] = number
+
+    def _is_hopeless(self, rank: int, index: int, number: int) -> bool:
+        """Raises if what is waited for will never come."""
+        words, line = self._words, rank * _LINE
+        why = self._engine.why_never(self._context, self._mates[rank])
+        if why is not None:
+            raise as_error(why)
+        if index != line:
+            return False
+        if words[line + _BEGUN] == number and words[line] < number:
+            self._check(rank, self._slots[rank][number & 1])
+        if words[line + _THROUGH] >= number > words[line]:
+            call = self.head.decode().partition("\n")[0]
+            raise fail(
+                ERR_OTHER,
+                f"rank {self.rank} is in {call} and waits for rank {rank}, which has ended its call at the same place "
+                "without giving anything: all ranks of a communicator make the same calls in the same order, with the "
+                "same root",
+            )
+        return False
+
+    def _wait_for_room(self, number: int) -> None:
+        words = self._words
+        words[self._line + _WANTS] = 1
+        for rank in self._others:
+            index = rank * _LINE + _THROUGH
+            if words[index] < number:
+                self._wait(rank, index, number)
+        words[self._line + _WANTS] = 0
+        self._free = min(words[rank * _LINE + _THROUGH] for rank in self._others)
+
+    # -- as in Talk: moving -------------------------------------------------------------------------------------
+
+    def meet(self) -> Steps:
+        return self.share(b"")
+
+    def spread(self, root: int, data: Any, target: Any = None) -> Steps:
+        yield from _STEPS
+        if self.rank == root:
+            view, size = memoryview(data), len(data)
+            for start in range(0, size or 1, _ROOM):
+                self._end(self._post(view[start : start + _ROOM], size, self._others))
+            return data
+        number = self._begin()
+        size, place = self._read(root, number)
+        found = _place_for(size, target)
+        if size <= _ROOM:
+            found[:] = place[:size]
+            self._end(number)
+            return found
+        for start in range(0, size, _ROOM):
+            if start:
+                number = self._begin()
+                _, place = self._read(root, number)
+            end = min(start + _ROOM, size)
+            found[start:end] = place[: end - start]
+            self._end(number)
+        return found
+
+    def share(self, data: Any, targets: Sequence[Any] = ()) -> Steps:
+        yield from _STEPS
+        found: list[Any] = [data] * self.size
+        size = most = len(data)
+        start = 0
+        while start < most or not start:
+            part = data if size <= _ROOM else memoryview(data)[start : start + _ROOM]
+            number = self._post(part if start < size or not start else b"", size, self._others)
+            for rank in self._others:
+                length, place = self._read(rank, number)
+                if not start:
+                    found[rank] = _place_for(length, targets[rank] if targets else None)
+                    most = max(most, length)
+                end = min(start + _ROOM, length)
+                if start < end:
+                    found[rank][start:end] = place[: end - start]
+            self._end(number)
+            self._free = number - 1  # who has posted in this round is through with the one before
+            start += _ROOM
+        return found
+
+    def collect(self, root: int, data: Any, targets: Sequence[Any] = ()) -> Steps:
+        if self.rank != root:
+            size = len(data)
+            number = self._post(data if size <= _ROOM else b"", size, (root,))
+            self._end(number)
+            if size > _ROOM:
+                messages = self._messages(number)
+                messages.send(self._mates[root], data)
+                yield from messages.end()
+            return []
+        number = self._begin()
+        found: list[Any] = [data] * self.size
+        for rank in self._others:
+            size, place = self._read(rank, number)
+            target = targets[rank] if targets else None
+            if size <= _ROOM:
+                found[rank] = _place_for(size, target)
+                found[rank][:] = place[:size]
+            else:
+                found[rank] = yield from self._messages(number).receive(self._mates[rank], target)
+        self._end(number)
+        return found
+
+    def _messages(self, number: int) -> Talk:
+        """For what is too long; all ranks know the round."""
+        ground = self._ground()
+        assert ground is not None
+        return Talk(ground, self.call, LAST_TAG + number % LAST_TAG)
+
+    def deal(self, root: int, parts: Sequence[Any], target: Any = None) -> Steps:
+        if self.rank == root:
+            packed = _packed(parts)
+            number = self._post(packed if len(packed) <= _ROOM else b"", len(packed), self._others)
+            self._end(number)
+            if len(packed) > _ROOM:
+                yield from self._messages(number).deal(root, parts)
+            return parts[root]
+        number = self._begin()
+        size, place = self._read(root, number)
+        if size > _ROOM:
+            self._end(number)
+            return (yield from self._messages(number).deal(root, [], target))
+        part = _unpacked(place, self.rank, self.size)
+        found = _place_for(len(part), target)
+        found[:] = part
+        self._end(number)
+        return found
+
+    def swap(self, parts: Sequence[Any], targets: Sequence[Any] = ()) -> Steps:
+        packed = _packed(parts)
+        number = self._post(packed if len(packed) <= _ROOM else b"", len(packed), self._others)
+        found: list[Any] = [parts[self.rank]] * self.size
+        is_long = len(packed) > _ROOM
+        for rank in self._others:
+            size, place = self._read(rank, number)
+            is_long = is_long or size > _ROOM
+            if not is_long:
+                part = _unpacked(place, self.rank, self.size)
+                found[rank] = _place_for(len(part), targets[rank] if targets else None)
+                found[rank][:] = part
+        self._end(number)
+        self._free = number - 1
+        if is_long:
+            return (yield from self._messages(number).swap(parts, targets))
+        return found
+
+    # -- as in Talk: reductions ---------------------------------------------------------------------------------
+
+    def fold(self, root: int, data: Any, combine: Combine, target: Any = None) -> Steps:
+        if len(data) > _ALONE and 0 < combine.unit <= _ROOM:
+            return (yield from self._fold_by_parts(data, combine, target, root))
+        found = yield from self.collect(root, data)
+        return fold_here([combine.open(each) for each in found], combine) if found else None
+
+    def fold_all(self, data: Any, combine: Combine, target: Any = None) -> Steps:
+        if len(data) > _ALONE and 0 < combine.unit <= _ROOM:
+            return (yield from self._fold_by_parts(data, combine, target))
+        if self.size <= _FEW:
+            found = yield from self.share(data)
+            return fold_here([combine.open(each) for each in found], combine)
+        value = yield from self.fold(0, data, combine)
+        if self.rank == 0:
+            yield from self.spread(0, combine.pack(value))
+            return value
+        return combine.open((yield from self.spread(0, b"", target)))
+
+    def _fold_by_parts(self, data: Any, combine: Combine, target: Any, root: int | None = None) -> Steps:
+        """Each rank combines a part of what all have posted, and posts that for all, or for the root."""
+        yield from _STEPS
+        is_reader = root is None or root == self.rank
+        readers = self._others if root is None else [root] if root != self.rank else []
+        result = target if target is not None or not is_reader else bytearray(len(data))
+        view, most = memoryview(data), _ROOM // combine.unit * combine.unit
+        for start in range(0, len(view), most):
+            chunk = view[start : start + most]
+            sizes = even(len(chunk), combine.unit, self.size)
+            part = self._combined(chunk, len(view), sizes, combine)
+            number = self._post(part, len(part), readers)
+            if is_reader:
+                places = cut(memoryview(result)[start : start + most], sizes)
+                places[self.rank][:] = part
+                for rank in self._others:
+                    places[rank][:] = self._read(rank, number)[1][: sizes[rank]]
+            self._end(number)
+        return result
+
+    def _combined(self, chunk: memoryview, size: int, sizes: list[int], combine: Combine) -> Any:
+        """This rank's part of these bytes of all ranks."""
+        number = self._post(chunk, size, self._others)
+        first = sum(sizes[: self.rank])
+        last = first + sizes[self.rank]
+        values: list[Any] = [chunk[first:last]] * self.size
+        for rank in self._others:
+            values[rank] = self._read(rank, number)[1][first:last]
+        result = fold_here(values, combine)
+        self._end(number)
+        self._free = number - 1
+        return result
+
+    def fold_parts(self, data: Any, sizes: Sequence[int], combine: Combine) -> Steps:
+        found = yield from self.swap(cut(data, sizes))
+        return fold_here(found, combine)
+
+    def chain(self, data: Any, combine: Combine) -> Steps:
+        found = yield from self.share(data)
+        below, here = None, combine.open(found[0])
+        for rank in range(1, self.rank + 1):
+            below, here = here, combine(here, combine.open(found[rank]))
+        return below, here
+
+
+def _place_for(size: int, target: Any) -> Any:
+    """Where so many bytes go: the target, if it is as large."""
+    return target if target is not None and len(target) == size else bytearray(size)
+
+
+def _packed(parts: Sequence[Any]) -> bytes:
+    """Where each ends, and then all of them."""
+    ends, end = [], 8 * len(parts)
+    for part in parts:
+        end += len(part)
+        ends.append(end)
+    return b"".join([struct.pack(f"<{len(ends)}Q", *ends), *parts])
+
+
+def _unpacked(place: memoryview, index: int, many: int) -> memoryview:
+    """Of so many parts the one with that index."""
+    (start,) = _END.unpack_from(place, 8 * index - 8) if index else (8 * many,)
+    (end,) = _END.unpack_from(place, 8 * index)
+    return place[start:end]

@@ -1,4 +1,4 @@
-"""The tables of docs/conformance.md: which of CPython's tests River does not pass, where, and why.
+"""The tables of docs/conformance.md: which tests of CPython and mpi4py River does not pass, where, and why.
 
 The document is the only place where such a test is named: people and the tests read it from there.
 Pure: text in, rows out.
@@ -12,6 +12,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
 # The sections of the document that have a table, by their titles.
 POOLS = "The tests of pools and executors that River does not pass"
 MULTIPROCESSING = "The tests of multiprocessing that River does not pass"
+MPI4PY = "The tests of mpi4py that River does not pass"
 HEADING = ("test", "applies to", "reason")
 EVERYWHERE = "all"
 SOMETIMES = "sometimes"  # said beside what a row applies to if its test passes now and then
@@ -21,6 +22,7 @@ WORDS = {
     "class": {"RiverPool", "RiverExecutor"},
     "start method": {"default", "fork", "spawn", "forkserver"},
     "kind": {"processes", "manager", "threads"},
+    "ranks": {"1-rank", "2-ranks"},
     "Python": {"3.10", "3.11", "3.12", "3.13", "3.14"},
 }
 

@@ -57,9 +57,14 @@ _HOMES = {
     "WorkerLost": "river.errors",
 }
 
+# Their names are their own.
+_PACKAGES = ("mpi", "multiprocessing")
+
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
+    from . import mpi as mpi
+    from . import multiprocessing as multiprocessing
     from ._core.cpus import cpu_count as cpu_count
     from ._core.letters import Mailbox as Mailbox
     from ._core.packet import ANY as ANY
@@ -103,14 +108,16 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'river' has no attribute {name!r}; it has {', '.join(__all__)}")
     import importlib
 
+    if name in _PACKAGES:
+        return importlib.import_module(f"river.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'river' has no attribute {name!r}; it has {', '.join(__all__)}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_PACKAGES})

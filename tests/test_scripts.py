@@ -605,6 +605,18 @@ def test_import_river_starts_nothing_and_loads_little(tmp_path):
     assert run(tmp_path, text) == "[]\n"
 
 
+def test_packages_of_river_need_no_import_of_their_own_and_are_loaded_when_they_are_named(tmp_path):
+    text = """
+    import sys
+    import river
+    packages = {"mpi", "multiprocessing"}
+    print(sorted(name for name in packages if f"river.{name}" in sys.modules), packages <= set(dir(river)))
+    print(river.multiprocessing.Queue(3).empty(), river.mpi.run.__module__)
+    """
+
+    assert run(tmp_path, text) == "[] True\nTrue river.mpi.job\n"
+
+
 @pytest.mark.parametrize("flag", ["-O", "-I", "-E", "-Xutf8", "-bb"])
 def test_flags_of_the_interpreter_hold_in_fresh_vms_and_harm_nobody(flag, tmp_path):
     from pathlib import Path

@@ -243,8 +243,7 @@ def test_a_loop_goes_on_while_vms_compute(pool, tmp_path):
 
     async def main():
         waiting = asyncio.get_running_loop().run_in_executor(tools.warm(pool), gate, 7)
-        while not gate.arrived():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(gate.wait_for, 1)
         gate.open()
         return await waiting
 

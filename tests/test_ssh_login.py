@@ -84,6 +84,15 @@ def exchange(stream, data=b"", until=lambda found: False):
     return bytes(found)
 
 
+def is_let_in(host):
+    """Whether one can log in, and a command runs."""
+    login = ssh.login(host, PATIENCE)
+    try:
+        return exchange(login.run("echo there")) == b"there\n"
+    finally:
+        login.close()
+
+
 def at(gate):
     """In a shell: wait until the file is there."""
     return f"until [ -e '{gate}' ]; do sleep 0.01; done"
@@ -494,7 +503,7 @@ def test_a_key_that_is_given_is_taken(server):
     key = server.make_key("mine")
     server.authorized_keys.write_text(public(key))
 
-    ssh.login(server.host(identity=str(key)), PATIENCE).close()
+    assert is_let_in(server.host(identity=str(key)))
 
 
 def test_an_encrypted_key_without_anybody_to_ask(server, monkeypatch):
@@ -572,7 +581,7 @@ def test_a_human_may_take_longer_than_the_login(server):
         tasks.wait_until(clock.is_over)
         return "s3cret"
 
-    ssh.login(server.host(passphrase=slow), PATIENCE).close()
+    assert is_let_in(server.host(passphrase=slow))
 
 
 @pytest.fixture
@@ -639,7 +648,7 @@ def test_a_key_that_is_named_goes_before_all_others_of_the_agent(server, agent):
     agent(*(server.make_key(f"other{number}") for number in range(8)))
     server.write_config(f"IdentityAgent {agent.path}")
 
-    ssh.login(server.host(), PATIENCE).close()
+    assert is_let_in(server.host())
 
 
 @needs_agent

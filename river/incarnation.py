@@ -196,7 +196,7 @@ class Incarnation:
         def guarded() -> None:
             try:
                 act()
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 - a fault in River; see above
                 self.ended(f"River failed: {type(error).__name__}: {error}")
 
         self._loop.call(guarded)

@@ -36,7 +36,7 @@ from ._core import cpus
 from .executor import Face, RiverExecutor
 
 
-class RiverBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+class RiverBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # which have no types
     """What `joblib.parallel_config("river", ...)` makes; an object of this class may be given in place of the name.
 
     pool: a RiverPool or RiverExecutor to use, which stays its owner's. Without one the backend makes its own, keeps it

@@ -52,7 +52,7 @@ class Publisher:
             self._due = now + EACH
             try:
                 self._write(self._statuses())
-            except Exception:  # noqa: BLE001
+            except Exception:  # noqa: BLE001 - nobody asked for it, and who turns the loop has to go on
                 pass  # others can reach the directory, or there is no room, or a machine says what makes no sense
         return self._due
 

@@ -33,7 +33,7 @@ class RiverPool(pool.RiverPool):
     def wait(self) -> None:
         """What workers would do; there are none here."""
 
-    def map(  # type: ignore[override]
+    def map(  # type: ignore[override]  # `callback` is no keyword for the function here
         self,
         func: Callable[..., Any],
         iterable: Iterable[Any],

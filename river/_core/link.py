@@ -163,7 +163,7 @@ class Link:
         def guarded(*args: Any) -> None:
             try:
                 act(*args)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 - a fault in River; see above
                 self.failed(error)
 
         return guarded

@@ -279,7 +279,7 @@ class _Overrides:
 
         try:
             blob = self._job.dump(type(self), value, collect)
-        except Exception:
+        except Exception:  # pickling runs user code
             is_main = namespace is sys.modules["__main__"].__dict__
             if isinstance(self, _Light) or not is_main or not context.has_inherited(name, value):
                 raise
@@ -315,7 +315,7 @@ def _full_pickler() -> type:
     if not _full:
         from .structures import pickler  # it needs cloudpickle
 
-        class Full(_Overrides, pickler()):  # type: ignore[misc]
+        class Full(_Overrides, pickler()):  # type: ignore[misc]  # which has no types
             def __init__(self, out: io.BytesIO, job: _Job, buffer: Any) -> None:
                 super().__init__(out, PROTOCOL, buffer_callback=buffer)
                 self._job = job

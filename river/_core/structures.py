@@ -20,7 +20,7 @@ def pickler() -> Any:
     """cloudpickle's class of picklers, with structures."""
     import cloudpickle
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # which has no types
         def reducer_override(self, obj: Any) -> Any:
             reduced = super().reducer_override(obj)
             return _reduced(obj, reduced) if isinstance(reduced, tuple) and _is_structure(obj) else reduced
@@ -49,7 +49,8 @@ def _reduced(kind: Any, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
 def make_structure(name: str, bases: tuple[type, ...], tracker: str) -> type:
     import cloudpickle.cloudpickle as module
 
-    return module._lookup_class_or_track(tracker, types.new_class(name, bases))  # type: ignore[no-any-return]
+    made: type = module._lookup_class_or_track(tracker, types.new_class(name, bases))
+    return made
 
 
 def set_structure(kind: type, state: dict[str, Any]) -> None:

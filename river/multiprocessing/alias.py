@@ -65,7 +65,7 @@ def _import(
     return _as_before(name, globals, locals, fromlist, level)
 
 
-_import.__code__ = _import.__code__.replace(**_UNSEEN)  # type: ignore[arg-type]
+_import.__code__ = _import.__code__.replace(**_UNSEEN)  # type: ignore[arg-type]  # both are text
 
 
 def _is_inner(globals: Mapping[str, Any] | None) -> bool:
@@ -106,7 +106,7 @@ class _Submodules:
             if error.name != standard:
                 raise
             return None
-        return ModuleSpec(name, self)  # type: ignore[arg-type]
+        return ModuleSpec(name, self)  # type: ignore[arg-type]  # a loader by what it has, not by its class
 
     def create_module(self, spec: ModuleSpec) -> None:
         """As any; it will not be used."""

@@ -23,6 +23,7 @@ import io
 import itertools
 import multiprocessing.connection as standard
 import multiprocessing.context
+import multiprocessing.reduction
 import multiprocessing.util
 import os
 import pickle
@@ -42,7 +43,8 @@ from .._core.serial import PLAIN
 from . import streams
 
 wait = standard.wait
-_reduction = multiprocessing.context.reduction  # type: ignore[attr-defined]
+_typed: Any = standard  # these have more names than their types
+_reduction: Any = multiprocessing.reduction
 
 _SIZE = struct.Struct("!i")
 _LARGE_SIZE = struct.Struct("!Q")
@@ -99,7 +101,7 @@ class Connection(standard.Connection):
         if self._is_away:
             self._is_away = False
             self._handle = streams.fetch(place().driver, "inherited", self._number)
-        super()._check_closed()  # type: ignore[misc]
+        _typed.Connection._check_closed(self)
 
     @property
     def closed(self) -> bool:
@@ -207,9 +209,9 @@ def _rebuild(kept: Any, readable: bool, writable: bool) -> Connection:
 
 def _ours(connection: Any) -> Any:
     """A Connection of ours in the place of a standard one."""
-    if type(connection) is not standard.Connection:
+    if type(connection) is not _typed.Connection:
         return connection
-    descriptor, connection._handle = connection._handle, None  # type: ignore[attr-defined]
+    descriptor, connection._handle = connection._handle, None
     return Connection(descriptor, connection.readable, connection.writable)
 
 
@@ -225,7 +227,7 @@ class Listener(standard.Listener):
     def __init__(
         self, address: Any = None, family: str | None = None, backlog: int = 1, authkey: bytes | None = None
     ) -> None:
-        if address is None and (family or standard.default_family) == "AF_UNIX":  # type: ignore[attr-defined]
+        if address is None and (family or _typed.default_family) == "AF_UNIX":
             address = streams.new_address(multiprocessing.util.get_temp_dir())
         super().__init__(address, family, backlog, authkey)
         _listening.add(self)
@@ -259,7 +261,7 @@ def leave_to_parent() -> None:
             connection.leave()
     for listener in list(_listening):
         inner: Any = getattr(listener, "_listener", None)
-        if isinstance(inner, standard.SocketListener):  # type: ignore[attr-defined]
+        if isinstance(inner, _typed.SocketListener):
             inner._socket.close()
 
 
@@ -277,7 +279,7 @@ def _lend(stream: socket.socket, is_carried: bool, number: int) -> None:
 streams.answer("inherited", _lend)
 
 if sys.platform == "win32":
-    Connection, Pipe, Listener, Client = (  # type: ignore[misc,assignment]
+    Connection, Pipe, Listener, Client = (  # type: ignore[misc,assignment]  # classes take the place of classes
         standard.Connection,
         standard.Pipe,
         standard.Listener,

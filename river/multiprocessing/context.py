@@ -23,6 +23,9 @@ from ..cluster import Cluster
 from . import alias
 from .process import Popen, Process
 
+_standard: Any = multiprocessing.context  # it has more names than its types, as BaseProcess has
+_BaseProcess: Any = multiprocessing.process.BaseProcess
+
 METHODS = ("forkserver", "spawn", "fork")
 
 
@@ -106,11 +109,11 @@ class RiverContext(multiprocessing.context.BaseContext):
 
     @property
     def reducer(self) -> Any:
-        return multiprocessing.context.reduction  # type: ignore[attr-defined]
+        return _standard.reduction
 
     @reducer.setter
     def reducer(self, reduction: Any) -> None:
-        multiprocessing.context.reduction = reduction  # type: ignore[attr-defined]
+        _standard.reduction = reduction
 
     def _check_available(self) -> None:
         """All are."""
@@ -244,12 +247,12 @@ class ForkProcess(Process):
     @staticmethod
     def _after_fork() -> None:
         """The standard module's: it is a fork of the program itself."""
-        multiprocessing.process.BaseProcess._after_fork()  # type: ignore[attr-defined]
+        _BaseProcess._after_fork()
 
     def _bootstrap(self, *args: Any, **kwargs: Any) -> Any:
         """The child's whole life."""
         self._context.adopt()
-        return super()._bootstrap(*args, **kwargs)  # type: ignore[misc]
+        return _BaseProcess._bootstrap(self, *args, **kwargs)
 
 
 class ForkServerContext(RiverContext):
@@ -366,4 +369,4 @@ def _pass_on_interrupt() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(multiprocessing.context, name)
+    return getattr(_standard, name)

@@ -231,7 +231,7 @@ class BufferWrapper(Block):
 
 
 if not shares_memory:
-    from multiprocessing.heap import BufferWrapper  # type: ignore[assignment] # noqa: F401
+    from multiprocessing.heap import BufferWrapper  # type: ignore[assignment]  # noqa: F401 - in the place of ours
 
 
 def __getattr__(name: str) -> Any:

@@ -67,10 +67,11 @@ class BaseManager(standard.BaseManager):
         """A server to be run in this process.  Raises ProcessError if there has been one."""
         if self._state.value != _typed.State.INITIAL:
             return super().get_server()  # raises
-        return self._Server(self._registry, self._address, self._authkey, self._serializer)  # type: ignore[attr-defined]
+        own: Any = self  # it has more than its types
+        return own._Server(own._registry, own._address, own._authkey, own._serializer)
 
 
-class AcquirerProxy(_typed.AcquirerProxy):  # type: ignore[misc]
+class AcquirerProxy(_typed.AcquirerProxy):  # type: ignore[misc]  # which has no types
     """`multiprocessing.managers.AcquirerProxy`."""
 
     _exposed_ = (*_typed.AcquirerProxy._exposed_, "is_recovered")

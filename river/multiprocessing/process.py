@@ -22,11 +22,15 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
 from .._core import homes, serial
 from ..cluster import Cluster
 from ..machine import RemoteVM
+
+_process: Any = multiprocessing.process  # these have more names than their types
+_util: Any = multiprocessing.util
 
 # What the exit code says when the supervisor or the machine was lost with the process, as for a supervisor of
 # multiprocessing's (the forkserver).
@@ -41,7 +45,7 @@ class Popen:
     method: ClassVar[str] = "forkserver"
 
     def __init__(self, process: Any, context: Any, cluster: Cluster) -> None:
-        multiprocessing.util._flush_std_streams()  # type: ignore[attr-defined]
+        _util._flush_std_streams()
         self.returncode: int | None = None
         self._cluster = cluster
         self._parent = os.getpid()
@@ -120,6 +124,8 @@ class Process(multiprocessing.process.BaseProcess):
 
     _start_method: ClassVar[str | None] = None
     _context: ClassVar[Any]  # the one that it belongs to; see `context`
+    _popen: Any
+    _check_closed: Callable[[], None]
 
     @classmethod
     def _Popen(cls, process: Any) -> Any:
@@ -133,8 +139,8 @@ class Process(multiprocessing.process.BaseProcess):
 
         def interrupt(self) -> None:
             """Let it have SIGINT, which is a KeyboardInterrupt there.  As in CPython 3.14."""
-            self._check_closed()  # type: ignore[attr-defined]
-            self._popen.interrupt()  # type: ignore[attr-defined]
+            self._check_closed()
+            self._popen.interrupt()
 
 
 class _Sent:
@@ -164,19 +170,16 @@ def _same(process: Any) -> Any:
 def _received(kind: Any, context: Any, state: dict[str, Any]) -> Any:
     kind = context.Process if context is not None else kind
     process = kind.__new__(kind)
-    state["_config"]["authkey"] = multiprocessing.process.AuthenticationString(  # type: ignore[attr-defined]
-        state["_config"]["authkey"]
-    )
+    state["_config"]["authkey"] = _process.AuthenticationString(state["_config"]["authkey"])
     process.__dict__.update(state)
     return process
 
 
 def surroundings(is_far: bool) -> dict[str, Any]:
     """What a process has of its parent beside its arguments; on another machine only what means something there."""
-    util = multiprocessing.util
-    facts: dict[str, Any] = {"parent": os.getpid(), "logs": util._log_to_stderr}  # type: ignore[attr-defined]
-    if util._logger is not None:  # type: ignore[attr-defined]
-        facts["level"] = util._logger.getEffectiveLevel()  # type: ignore[attr-defined]
+    facts: dict[str, Any] = {"parent": os.getpid(), "logs": _util._log_to_stderr}
+    if _util._logger is not None:
+        facts["level"] = _util._logger.getEffectiveLevel()
     if not is_far:
         facts["environ"] = dict(os.environ)
         tracker = sys.modules.get("multiprocessing.resource_tracker")
@@ -200,14 +203,13 @@ def live(context: Any, process: Any, facts: dict[str, Any]) -> NoReturn:
             _become(os.environ, facts["environ"])
         if "directory" in facts:
             os.chdir(facts["directory"])
-        util = multiprocessing.util
         if "level" in facts:
-            util.get_logger().setLevel(facts["level"])
+            _util.get_logger().setLevel(facts["level"])
         if facts["logs"]:
-            util.log_to_stderr()
+            _util.log_to_stderr()
         atexit._clear()
         if sys.version_info >= (3, 13):  # before, _bootstrap calls it itself
-            atexit.register(util._exit_function)  # type: ignore[attr-defined]
+            atexit.register(_util._exit_function)
         code = process._bootstrap(parent_sentinel=_watch(facts["parent"], "environ" in facts))
         atexit._run_exitfuncs()
         drain = homes.place().drain

@@ -20,6 +20,7 @@ import io
 import multiprocessing.connection
 import multiprocessing.context
 import multiprocessing.queues
+import multiprocessing.reduction
 import os
 import pickle
 import socket
@@ -42,7 +43,7 @@ __all__ = ["Empty", "Full", "JoinableQueue", "Queue", "SimpleQueue"]
 _HAS_CHUTES = sys.platform == "linux" and hasattr(os, "eventfd") and hasattr(socket, "SOCK_SEQPACKET")
 # Buffers that leave one pickle; more would be many small things.
 _MOST_BUFFERS = 16
-_reduction: Any = multiprocessing.context.reduction  # type: ignore[attr-defined]
+_reduction: Any = multiprocessing.reduction  # it has more names than its types
 
 
 class _Packer:
@@ -96,7 +97,7 @@ class _Base:
         self._size = max(0, maxsize)
         self._closed = False
         self._chute: Chute | None = None
-        self._far: river.Queue | None = None  # where there is no chute
+        self._far: Any = None  # a river.Queue, where there is no chute
         self._uuid = ""  # of one that came from elsewhere
         if _HAS_CHUTES:
             self._chute = Chute(self._size, self._is_counted)
@@ -127,13 +128,13 @@ class _Base:
     def _get(self, block: bool = True, timeout: float | None = None) -> Any:
         chute = self._chute or self._reached()
         if chute is None:
-            return self._far.get(block, timeout)  # type: ignore[union-attr]
+            return self._far.get(block, timeout)
         blob, buffers = chute.get(block, timeout)
         return pickle.loads(blob, buffers=buffers)
 
     def _count(self) -> int:
         chute = self._chute or self._reached()
-        return chute.count() if chute is not None else self._far.qsize()  # type: ignore[union-attr]
+        return chute.count() if chute is not None else int(self._far.qsize())
 
     def empty(self) -> bool:
         """Whether nothing is there to be got, just now."""
@@ -247,7 +248,7 @@ class JoinableQueue(Queue):
     def task_done(self) -> None:
         """An item that was got has been dealt with.  Raises ValueError when called more often than `put`."""
         chute = self._chute or self._reached()
-        (chute or self._far).task_done()  # type: ignore[union-attr]
+        (chute or self._far).task_done()
 
     def join(self) -> None:
         """Wait until each item that was put has been dealt with.  Raises ConsumerLost if some never will be, because
@@ -256,7 +257,7 @@ class JoinableQueue(Queue):
         if chute is not None:
             chute.wait_for_all()
         else:
-            self._far.join()  # type: ignore[union-attr]
+            self._far.join()
 
 
 class SimpleQueue(_Base):

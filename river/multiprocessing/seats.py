@@ -7,7 +7,7 @@ May not: know what is shared, or who may change a list when.
 
 from __future__ import annotations
 
-import _multiprocessing  # type: ignore[import-not-found]
+import _multiprocessing  # type: ignore[import-not-found]  # it has no types
 import ctypes
 import functools
 import os
@@ -60,7 +60,7 @@ def _libc() -> Any:
 # -- seats ----------------------------------------------------------------------------------------------------------
 
 
-class Raw(_multiprocessing.SemLock):  # type: ignore[misc]
+class Raw(_multiprocessing.SemLock):  # type: ignore[misc]  # as above
     """The C type, on a `sem_t` in an arena; its methods keep that, too."""
 
     __slots__ = ("arena",)

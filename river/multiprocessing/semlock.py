@@ -226,6 +226,7 @@ class Books:
                     if not seat.count:
                         seat.clear()
             seat = mine or self._seats.free() or self._seats.added()
+        # In the place of our methods, as they are called with each `acquire`.
         self.disclaim = seat.semaphore.acquire  # type: ignore[method-assign]
         self.claim = seat.semaphore.release  # type: ignore[method-assign]
         self.claim()

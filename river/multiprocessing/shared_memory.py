@@ -25,7 +25,7 @@ from .._core import modules
 __all__ = ["SharedMemory", "ShareableList"]
 
 _standard = multiprocessing.shared_memory
-_tracker = multiprocessing.resource_tracker
+_tracker: Any = multiprocessing.resource_tracker  # it has more names than its types
 _HAS_TRACK = sys.version_info >= (3, 13)
 _KIND = "shared_memory"
 
@@ -44,7 +44,7 @@ class SharedMemory(multiprocessing.shared_memory.SharedMemory):
 
     def _attach(self, name: str) -> None:
         """As the standard class has it in the end."""
-        import _posixshmem  # type: ignore[import-not-found]
+        import _posixshmem  # type: ignore[import-not-found]  # it has no types
 
         self._name = name if name.startswith("/") else f"/{name}"
         try:
@@ -67,7 +67,7 @@ class SharedMemory(multiprocessing.shared_memory.SharedMemory):
 
         _posixshmem.shm_unlink(self._name)
         # Whoever has made it may have told the tracker that this process has, too; or another one.
-        if self._is_tracked and _tracker._resource_tracker._fd is not None:  # type: ignore[attr-defined]
+        if self._is_tracked and _tracker._resource_tracker._fd is not None:
             _tracker.register(self._name, _KIND)
             _tracker.unregister(self._name, _KIND)
 

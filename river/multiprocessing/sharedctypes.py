@@ -19,7 +19,8 @@ from .synchronize import RLock
 
 __all__ = ["Array", "RawArray", "RawValue", "Value", "copy", "synchronized"]
 
-typecode_to_type: dict[Any, Any] = multiprocessing.sharedctypes.typecode_to_type  # type: ignore[attr-defined]
+_standard: Any = multiprocessing.sharedctypes  # it has more names than its types
+typecode_to_type: dict[Any, Any] = _standard.typecode_to_type
 
 
 def RawValue(typecode_or_type: Any, *args: Any) -> Any:
@@ -106,7 +107,7 @@ def _no() -> bool:
 # -- with a lock ----------------------------------------------------------------------------------------------------
 
 
-class SynchronizedBase(multiprocessing.sharedctypes.SynchronizedBase):  # type: ignore[type-arg]
+class SynchronizedBase(multiprocessing.sharedctypes.SynchronizedBase):  # type: ignore[type-arg]  # it takes none
     """A ctypes object and a lock."""
 
     _exposed_: ClassVar[tuple[str, ...]] = ("acquire", "release", "__getattribute__", "__setattr__")
@@ -233,4 +234,4 @@ def _reopened(place: str, cls: Any, facts: tuple[Any, ...], lock: Any, address: 
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(multiprocessing.sharedctypes, name)
+    return getattr(_standard, name)

@@ -66,7 +66,7 @@ def answer_in_thread(name: str, module: str) -> None:
 def is_reachable() -> bool:
     """Whether others of the program find this process: not if it is a fork of one, nor do forks of this one."""
     is_known = not _is_fork or place().up is not None or bool(place().down)
-    children = list(multiprocessing.process._children)  # type: ignore[attr-defined]
+    children = list(multiprocessing.process._children)  # type: ignore[attr-defined]  # its types do not tell of it
     return is_known and not any(child._popen.method == "fork" for child in children)
 
 

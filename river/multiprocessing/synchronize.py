@@ -229,6 +229,9 @@ class Event:
         return f"<{type(self).__qualname__} at {id(self):#x} {'set' if self.is_set() else 'unset'}>"
 
 
+_Standard: Any = threading.Barrier  # it has more than its types
+
+
 class Barrier(threading.Barrier):
     """A point that so many threads must have come to before they go on; see `threading.Barrier`.
 
@@ -289,7 +292,7 @@ class Barrier(threading.Barrier):
         while self._state in (-1, 1):  # those of last time are still leaving
             if not self._cond.wait(_SLICE):
                 self._look()
-        super()._enter()  # type: ignore[misc]
+        _Standard._enter(self)
 
     def _wait(self, timeout: float | None) -> None:
         end = None if timeout is None else time.monotonic() + timeout
@@ -305,7 +308,7 @@ class Barrier(threading.Barrier):
 
     def _break(self, lost: int = 0) -> None:
         self._facts[1] = lost
-        super()._break()  # type: ignore[misc]
+        _Standard._break(self)
 
     def _look(self) -> None:
         """Whoever is dead comes no more, and does not leave either."""
@@ -315,7 +318,7 @@ class Barrier(threading.Barrier):
             if self._state == 0:
                 self._break(lost)
             else:
-                self._exit()  # type: ignore[attr-defined]
+                _Standard._exit(self)
 
 
 def _reopened(cls: Any, place: str, parts: tuple[Any, ...], address: tuple[str, int]) -> Any:
@@ -332,7 +335,7 @@ def _reopened(cls: Any, place: str, parts: tuple[Any, ...], address: tuple[str, 
 
 
 if not heap.shares_memory:
-    from multiprocessing.synchronize import (  # type: ignore[assignment]  # noqa: F401
+    from multiprocessing.synchronize import (  # type: ignore[assignment]  # noqa: F401 - in the place of ours
         Barrier,
         BoundedSemaphore,
         Condition,

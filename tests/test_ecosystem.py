@@ -26,7 +26,7 @@ EXAMPLES = sorted((ROOT / "examples" / "ecosystem").glob("*.py"))
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 EXTRAS = {name: text.split("\n")[1:] for name, text in SETUP["options.extras_require"].items()}
-OTHERS = {"discovery", "progress", "toml", "test", "lint", "docs", "bench"}  # extras that are no engine's
+OTHERS = {"discovery", "progress", "toml", "test", "lint", "docs", "bench", "mpi"}  # extras that are no engine's
 
 
 @pytest.fixture

@@ -5,7 +5,11 @@ May not: do anything itself.
 
 from __future__ import annotations
 
-# ruff: noqa: F401 - the names are what it is for
+# ruff: noqa: E402, F401 - the names are what it is for
+from . import native as _native
+
+_native.stand_in(__name__)  # what an mpiexec has started means mpi4py: what follows is nobody's there
+
 from .absent import FILE_NULL, SESSION_NULL, WIN_NULL, File, Session, Win
 from .absent import functions as _functions
 from .buffered import Attach_buffer, Detach_buffer, Flush_buffer, Iflush_buffer

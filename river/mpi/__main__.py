@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from .._core import cpus
 from ..errors import RiverError
+from . import native
 from .job import Job, RankFailed
 from .places import cluster_of
 from .rank import script
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None, name: str = "river.mpi") -> int:
     command = "python -m river.mpi" if name == "river.mpi" else name
     parser = argparse.ArgumentParser(command, description="Run a Python program as ranks of MPI.", allow_abbrev=False)
     add = parser.add_argument
-    add("-n", type=int, default=cpus.cpu_count(), metavar="N", help="so many ranks (default: one for each core)")
+    add("-n", type=int, metavar="N", help="so many ranks (default: one for each core)")
+    add("--engine", choices=native.ENGINES, help="native: on the MPI that is installed, by its mpiexec and mpi4py")
     add("--hosts", metavar="A,B", help="on these machines, over SSH: see `river hosts --help`")
     add("--mpi4py", action="store_true", help="`from mpi4py import MPI` means River in the program")
     add("--tag-output", action="store_true", help="each line that a rank prints begins with its number: [2] ...")
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None, name: str = "river.mpi") -> int:
     add("program", help="a file")
     add("arguments", nargs=argparse.REMAINDER, help="of the program")
     options = parser.parse_args(argv)
-    if options.n < 1:
+    if options.n is not None and options.n < 1:
         parser.error(f"-n takes a number of ranks, not {options.n}")
     prepare = [_ALWAYS, *(module for option, module in _BY_OPTION.items() if getattr(options, option))]
     try:
@@ -45,8 +47,13 @@ def main(argv: Sequence[str] | None = None, name: str = "river.mpi") -> int:
             if options.is_module
             else script(options.program, options.arguments)
         )
+        arguments = ["-m"] * options.is_module + [options.program, *options.arguments]
+        code = native.main(options.engine, options.n, program, arguments, [_ALWAYS])
+        if code is not None:
+            return code
+        ranks = cpus.cpu_count() if options.n is None else options.n
         told = {"prepare": prepare, "trace": options.trace is not None}
-        with cluster_of(options.hosts) as cluster, Job(options.n, cluster, told, options.on_failure) as job:
+        with cluster_of(options.hosts) as cluster, Job(ranks, cluster, told, options.on_failure) as job:
             try:
                 job.run(program)
             finally:

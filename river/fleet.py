@@ -184,10 +184,10 @@ class Fleet:
         """A VM for one call, to be started next, on the machine with the fewest for its processors.
 
         None when there is no machine."""
-        counts = Counter(vm.machine.name for vm in self.vms())
         machines = self._open_machines()
-        if not machines:
-            return None
+        if len(machines) < 2:  # most programs have one, and need not count its processors for each of their processes
+            return self._for_hire(machines[0], on_end) if machines else None
+        counts = Counter(vm.machine.name for vm in self.vms())
         return self._for_hire(min(machines, key=lambda one: counts[one.name] / _room(one)), on_end)
 
     def hire_all(self, count: int, on_end: Callable[[int, dict[str, Any]], None]) -> list[RemoteVM]:

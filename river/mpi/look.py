@@ -179,7 +179,7 @@ def _waits_for_another(frame: Any, frames: Mapping[int, Any]) -> bool:
     if name != "threading.py":
         return False
     if function == "wait":  # of a condition, and so of an event or a queue
-        return here.get("timeout", 0) is None and "waiter" in here and bool(here["waiter"].locked())
+        return bool(here.get("timeout", 0) is None and "waiter" in here and here["waiter"].locked())
     if function == "_wait_for_tstate_lock":
         return bool(here.get("timeout") == -1 and here["self"].ident in frames)
     if function == "join":

@@ -175,7 +175,7 @@ def _names(option: str, text: str) -> str:
 
 _FLAGS = {"--lan": "lan", "-q": "quiet", "--quiet": "quiet"}
 # What goes on to `python -m river.mpi` as it is, and whether a value belongs to it.
-_OF_RANKS = {"--mpi4py": False, "--tag-output": False, "--on-failure": True, "--trace": True}
+_OF_RANKS = {"--mpi4py": False, "--tag-output": False, "--on-failure": True, "--trace": True, "--engine": True}
 _VALUES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "-n": ("vms", _count),
     "--hosts": ("hosts", _names),

@@ -91,7 +91,7 @@ def test_what_an_mpiexec_has_started_runs_on_its_mpi(programs, tmp_path):
 
 def test_the_engine_is_native_if_that_is_said(programs, tmp_path):
     python, path = programs / "python", program(tmp_path, HELLO)
-    said, _ = run(python, "-m", "river.mpi", "-n", 2, "--engine", "native", path, "-n", "x")
+    said, _ = run(python, "-m", "river", "-n", 2, "--engine", "native", path, "-n", "x")
     alone, _ = run(python, path, RIVER_MPI_ENGINE="native")
 
     assert said == ["MPICH 0 -n x", "MPICH 1 -n x"]

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None, name: str = "river.mpi") -> int:
     parser = argparse.ArgumentParser(command, description="Run a Python program as ranks of MPI.", allow_abbrev=False)
     add = parser.add_argument
     add("-n", type=int, metavar="N", help="so many ranks (default: one for each core)")
-    add("--engine", choices=native.ENGINES, help="native: on the MPI that is installed, by its mpiexec and mpi4py")
+    add("--engine", metavar="native", help="on the MPI that is installed, by its mpiexec and mpi4py; or river")
     add("--hosts", metavar="A,B", help="on these machines, over SSH: see `river hosts --help`")
     add("--mpi4py", action="store_true", help="`from mpi4py import MPI` means River in the program")
     add("--tag-output", action="store_true", help="each line that a rank prints begins with its number: [2] ...")
@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None, name: str = "river.mpi") -> int:
             if options.is_module
             else script(options.program, options.arguments)
         )
+        if options.hosts and options.engine == "native":
+            parser.error("--hosts is for River's ranks: an MPI that is installed has its hosts from its mpiexec")
         arguments = ["-m"] * options.is_module + [options.program, *options.arguments]
         code = native.main(options.engine, options.n, program, arguments, [_ALWAYS])
         if code is not None:

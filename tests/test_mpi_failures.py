@@ -134,6 +134,33 @@ def test_an_error_handler_that_returns_lets_the_job_go_on_too_and_else_it_ends_w
     assert said == ["MPI_ERR_PROC_FAILED", "3 rank 1 has ended with exit code 3"]
 
 
+def test_ranks_agree_also_where_nobody_fails_and_do_something_else_meanwhile(tmp_path):
+    said, _ = ran(
+        tmp_path,
+        """
+        from array import array
+        def agree():
+            comm, flag = MPI.COMM_WORLD, array("i", [0b1101])
+            if comm.rank == 1:
+                flag[0] = 0b1011
+                comm.Barrier()  # the others have said theirs, and wait for this one only
+            request = comm.Iagree(flag)
+            if comm.rank != 1:
+                is_done = request.Test()
+                comm.Barrier()
+                assert not is_done and flag[0] == 0b1101
+            request.Wait()
+            twin, request = comm.Split(comm.rank == 0).Ishrink()
+            request.Wait()
+            return flag[0], twin.allgather(comm.rank), comm.Get_failed().Get_size(), comm.Ack_failed(2)
+        for result in run(agree, n=3):
+            print(result)
+    """,
+    )
+
+    assert said == ["(9, [0], 0, 0)", "(9, [1, 2], 0, 0)", "(9, [1, 2], 0, 0)"]
+
+
 def test_the_command_goes_on_as_well(tmp_path):
     path = tools.script(
         tmp_path,

@@ -254,7 +254,7 @@ def _perform(order: Order) -> None:
         if end.code not in (None, 0):
             if not isinstance(end.code, int):
                 sys.stderr.write(f"{end.code}\n")
-            world.exit(end.code if isinstance(end.code, int) else 1)
+            world.exit(int(end.code) if isinstance(end.code, int) else 1)
         result = None
     except BaseException as error:  # noqa: BLE001 - whatever it is, the job hears of it
         world.fail(error)

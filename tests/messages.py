@@ -347,7 +347,13 @@ def a_program_can_complete_requests_of_its_own(comm):
     fails = MPI.Grequest.Start(lambda status: 1 / 0)
     fails.Complete()
     with hushed():
-        assert error_of(fails.Wait) == MPI.ERR_OTHER
+        assert error_of(fails.Wait) == MPI.ERR_OTHER and not fails
+    fails = MPI.Grequest.Start(None, lambda: 1 / 0, lambda _: 1 / 0)
+    with hushed():
+        assert error_of(fails.Cancel) == MPI.ERR_OTHER
+    fails.Complete()
+    with hushed():
+        assert error_of(fails.Wait) == MPI.ERR_OTHER and not fails
 
 
 class hushed:

@@ -1,4 +1,4 @@
-"""`from river.mpi import MPI`: MPI as mpi4py has it, by the same names.
+"""MPI as mpi4py has it, by the same names: `from river.mpi import MPI`.
 
 May not: do anything itself.
 """
@@ -6,9 +6,9 @@ May not: do anything itself.
 from __future__ import annotations
 
 # ruff: noqa: E402, F401 - the names are what it is for
-from . import native as _native
+from .native import stand_in as _stand_in
 
-_native.stand_in(__name__)  # what an mpiexec has started means mpi4py: what follows is nobody's there
+_stand_in(__name__)  # what an mpiexec has started means mpi4py: what follows is nobody's there
 
 from .absent import FILE_NULL, SESSION_NULL, WIN_NULL, File, Session, Win
 from .absent import functions as _functions

@@ -89,8 +89,8 @@ def simple(spec: Any, is_writable: bool, blocks: int = 1) -> Buffer:
     """blocks: in how many the elements are to be, if no count is said; the Buffer is all of them, as one.
 
     If a count is said it is that of one block."""
-    if blocks == 1 and (whole := _whole(spec, is_writable)) is not None:
-        return whole
+    if blocks == 1 and (plain := _plain(spec, is_writable)) is not None:
+        return plain
     buf, counts, displs, datatype = _split(spec)
     if isinstance(counts, (list, tuple)):
         if len(counts) != 2 or displs is not None:
@@ -119,11 +119,17 @@ def simple(spec: Any, is_writable: bool, blocks: int = 1) -> Buffer:
     return Buffer(memory, start, total, kind)
 
 
-def _whole(spec: Any, is_writable: bool) -> Buffer | None:
-    """The short way for what is most common: an array, or [array, datatype], from its first element to its last."""
-    said = None
-    if type(spec) is list and len(spec) == 2 and isinstance(spec[1], Kind):
-        spec, said = spec
+def _plain(spec: Any, is_writable: bool) -> Buffer | None:
+    """The short way for what is most common: an array, [array, datatype] or [array, count, datatype], from its first
+    element on; None if it is anything else, or wrong."""
+    said, count = None, -1
+    if type(spec) is list:
+        if len(spec) == 2 and isinstance(spec[1], Kind):
+            spec, said = spec
+        elif len(spec) == 3 and isinstance(spec[2], Kind) and type(spec[1]) is int:
+            spec, count, said = spec
+            if count <= 0:
+                return None
     try:
         view = memoryview(spec)
     except TypeError:
@@ -137,6 +143,11 @@ def _whole(spec: Any, is_writable: bool) -> Buffer | None:
         return None
     made = Buffer.__new__(Buffer)
     made.memory = made.data = view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    if count > 0:
+        if count * layout.size > size:
+            return None
+        size = count * layout.size
+        made.data = made.data[:size]
     made.start, made.count, made.datatype, made.size = 0, size // layout.size, kind, size
     return made
 
@@ -285,6 +296,8 @@ def _check_room(memory: memoryview | None, start: int, count: int, kind: Kind) -
     if memory is None or count <= 0:
         return
     layout = kind.layout
+    if layout.is_dense and start + count * layout.extent <= len(memory):
+        return
     last = start + (count - 1) * layout.extent
     if min(start, last) + layout.true_lb < 0 or max(start, last) + layout.true_ub > len(memory):
         raise ValueError(f"{count} elements of {kind!r} from byte {start} on are not within {len(memory)} bytes")

@@ -45,7 +45,7 @@ class Persistent(Job):
     def works(self) -> Sequence[Any]:
         return self.now.works
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # the error and the result stay when the round is left
         self.now.finish()
         self.error, self.result = self.now.error, self.now.result
 

@@ -134,12 +134,11 @@ class Request(Handle):
         assert job is not None
         job.finish()
         job.fill(status)
-        error, result = job.error, job.result
         if job.leave():
             self._named = None
-        if error is not None:
-            raise error
-        return result
+        if job.error is not None:
+            raise job.error
+        return job.result
 
     def Wait(self, status: Status | None = None) -> bool:
         """Wait until it is done."""

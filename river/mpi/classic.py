@@ -211,46 +211,51 @@ def _value(argument: Any) -> Any:
     return argument.value if isinstance(argument, Box) else argument
 
 
-def _put(row: names.Row, number: int, target: Any, value: Any) -> None:
+def _put(target: Any, value: Any) -> None:
     if isinstance(target, Box):
         target.value = value
         return
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     if isinstance(target, list):
         target[: len(values)] = values
-    elif hasattr(target, "__setitem__"):
+    else:
         for index, each in enumerate(values):
             target[index] = each
-    else:
-        raise _no_box(row, number, target)
 
 
-def _no_box(row: names.Row, number: int, target: Any) -> TypeError:
-    return TypeError(
-        f"{row.signature} puts a result in {row.arguments[number]!r}, which is to be a box, such as mpi_Int(), or a "
-        f"list, not {target!r}"
-    )
+def _check_targets(row: names.Row, given: Sequence[Any]) -> None:
+    for number in row.results:
+        if not isinstance(given[number], Box) and not hasattr(given[number], "__setitem__"):
+            raise TypeError(
+                f"{row.signature} puts a result in {row.arguments[number]!r}, which is to be a box, such as mpi_Int(), "
+                f"or a list, not {given[number]!r}"
+            )
+
+
+def _expression(row: names.Row) -> Callable[..., Any]:
+    words = ", ".join(("give", "into", "both", *row.arguments))
+    made: Callable[..., Any] = eval(compile(f"lambda {words}: (\n{row.expression})", names.__file__, "eval"), _SCOPE)
+    return made
 
 
 def _procedure(row: names.Row) -> Callable[..., Any]:
-    text = f"lambda {', '.join(('give', 'into', 'both', *row.arguments))}: (\n{row.expression})"
-    perform = eval(compile(text, names.__file__, "eval"), _SCOPE)
+    perform: Any = None  # made when it is called for the first time: most programs call a few
     most = len(row.arguments)
     status_at = row.arguments.index("status") if "status" in row.arguments else -1
     boxed = [number for number, word in enumerate(row.arguments) if word in ("requests", "types")]  # lists of boxes
 
     def call(*given: Any) -> Any:
+        nonlocal perform
         if not most - row.optional <= len(given) <= most:
             raise TypeError(f"{row.signature} takes {most} arguments, not {len(given)}")
-        for number in row.results:
-            if not hasattr(given[number], "__setitem__") and not isinstance(given[number], Box):
-                raise _no_box(row, number, given[number])
+        _check_targets(row, given)
         values = [_value(each) for each in given] + [None] * (most - len(given))
         for number in boxed:
             values[number] = [_value(each) for each in values[number]]
         its = lists.Lists()
         if status_at >= 0 and values[status_at] is None:
             values[status_at] = MPI.Status()
+        perform = perform or _expression(row)
         try:
             result = perform(its.give, its.into, its.both, *values)
         except MPI.Exception as error:
@@ -265,7 +270,7 @@ def _procedure(row: names.Row) -> Callable[..., Any]:
             its.put_back(values[status_at] if status_at >= 0 else None)
         results = [result] if len(row.results) == 1 else result if row.results else ()
         for number, value in zip(row.results, results, strict=True):
-            _put(row, number, given[number], value)
+            _put(given[number], value)
         return MPI.SUCCESS
 
     # The name is what reports say of where a rank is.
@@ -275,6 +280,7 @@ def _procedure(row: names.Row) -> Callable[..., Any]:
     return call
 
 
+_ROWS = names.rows()
 _SCOPE = {**vars(lists), **globals()}
 _made: dict[str, Any] = {
     **{f"MPI_{name}": value for name, value in vars(MPI).items() if name.isupper() and not name.startswith("_")},
@@ -283,12 +289,12 @@ _made: dict[str, Any] = {
         f"MPI_{name}": type(f"MPI_{name}", (Box,), {"__slots__": (), "first": getattr(MPI, f"{name.upper()}_NULL")})
         for name in _HANDLES
     },
-    **{f"MPI_{row.name}": _procedure(row) for row in names.rows()},
+    **{f"MPI_{row.name}": _procedure(row) for row in _ROWS},
     **{"MPI_LB": _LB, "MPI_UB": _UB, "MPI_HOST": _HOST, "MPI_2INT": MPI.INT_INT, "MPI_LONG_LONG_INT": MPI.LONG_LONG},
     **{"MPI_NULL_COPY_FN": None, "MPI_DUP_FN": True, "MPI_NULL_DELETE_FN": None},
     **{"MPI_STATUS_IGNORE": None, "MPI_STATUSES_IGNORE": None},
 }
 globals().update(_made)
-for _row in names.rows():
+for _row in _ROWS:
     setattr(mpi, f"MPI_{_row.name}", staticmethod(_made[f"MPI_{_row.name}"]))
 __all__ = ["mpi", "MPI_Status", *_made]

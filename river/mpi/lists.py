@@ -81,20 +81,52 @@ def _within(datatype: Any, size: int) -> Sequence[int]:
     """Which items of a list one element takes, in the order in which they are sent."""
     if datatype.is_predefined:
         return (0,)
-    span = datatype.true_lb + datatype.true_extent
-    if datatype.true_lb < 0 or span % size or datatype.extent % size:
+    whole = _whole(datatype, 1)
+    if whole.true_lb < 0 or whole.extent % size or datatype.extent % size:
         raise TypeError(f"the elements of {datatype.Get_name()!r} do not lie where items of a list do")
-    whole = datatype.Create_resized(0, span)
     found = [0] * (datatype.Get_size() // size)
     for shift in range(0, 32, 8 * size):  # a number may be larger than an item: it is packed in parts
         mask = (1 << 8 * size) - 1
-        marks = b"".join((index >> shift & mask).to_bytes(size, sys.byteorder) for index in range(span // size))
+        marks = b"".join((index >> shift & mask).to_bytes(size, sys.byteorder) for index in range(whole.extent // size))
         packed = bytearray(datatype.Get_size())
         whole.Pack(marks, packed, 0, MPI.COMM_SELF)
         for number in range(len(found)):
             found[number] |= int.from_bytes(packed[number * size : (number + 1) * size], sys.byteorder) << shift
     whole.Free()
     return found
+
+
+def _whole(datatype: Any, count: int) -> Any:
+    """A datatype of which one element is so many of the other, with an extent that is no smaller than they are."""
+    many = datatype.Create_contiguous(count)
+    made = many.Create_resized(0, many.true_lb + many.true_extent).Commit()
+    many.Free()
+    return made
+
+
+def pack(inbuf: Any, outbuf: Any, position: int, comm: Any) -> int:
+    """Of buffers as `give` has them; MPI's own Pack has no counts."""
+    return _packed(inbuf, lambda whole, memory: whole.Pack(memory, _bytes(outbuf), position, comm), position)
+
+
+def unpack(inbuf: Any, position: int, outbuf: Any, comm: Any) -> int:
+    return _packed(outbuf, lambda whole, memory: whole.Unpack(_bytes(inbuf), position, memory, comm), position)
+
+
+def _packed(buf: Any, move: Callable[[Any, memoryview], int], position: int) -> int:
+    memory, count, datatype = buf
+    if not count:
+        return position
+    whole = _whole(datatype, count)
+    try:
+        return move(whole, memoryview(memory).cast("B")[: whole.extent])
+    finally:
+        whole.Free()
+
+
+def _bytes(buf: Any) -> memoryview:
+    memory, size, _ = buf
+    return memoryview(memory).cast("B")[:size]
 
 
 class Lent:

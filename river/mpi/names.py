@@ -85,9 +85,9 @@ Get_elements(status, datatype, &count) = status.Get_elements(datatype)
 """
 PACKING = """
 Pack(inbuf, incount, datatype, outbuf, outsize, &position, comm) =
-    datatype.Pack(give(inbuf, incount, datatype), both(outbuf, outsize, MPI.BYTE), position, comm)
+    pack(give(inbuf, incount, datatype), both(outbuf, outsize, MPI.BYTE), position, comm)
 Unpack(inbuf, insize, &position, outbuf, outcount, datatype, comm) =
-    datatype.Unpack(give(inbuf, insize, MPI.BYTE), position, into(outbuf, outcount, datatype), comm)
+    unpack(give(inbuf, insize, MPI.BYTE), position, into(outbuf, outcount, datatype), comm)
 Pack_size(incount, datatype, comm, &size) = datatype.Pack_size(incount, comm)
 """
 COLLECTIVES = """

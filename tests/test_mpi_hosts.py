@@ -72,3 +72,40 @@ def test_a_rank_that_fails_on_another_machine_is_the_one_that_is_told(machines, 
 
     assert "rank 3 failed: ValueError: three\n" in complaints
     assert all(f"  rank {rank} was at script.py:4" in complaints for rank in (0, 1, 2))
+
+
+def test_ranks_on_two_machines_that_wait_for_each_other_for_ever_are_told_of(machines, tmp_path):
+    path = script(
+        tmp_path,
+        "from river.mpi import MPI\n"
+        "comm = MPI.COMM_WORLD\n"
+        "comm.Barrier()\n"
+        "comm.recv(source=(comm.rank + 1) % comm.size)\n",
+    )
+    _, complaints = run(4, machines, "--trace", tmp_path / "out.html", path, code=1)
+
+    assert "deadlock: ranks 0, 1, 2 and 3 wait for ever" in complaints
+    assert "in a circle: rank 0 -> rank 1 -> rank 2 -> rank 3 -> rank 0" in complaints
+    assert "script.py:3 in &lt;module&gt;" in (tmp_path / "out.html").read_text()
+
+
+def test_a_rank_that_dies_on_another_machine_is_an_error_to_those_who_go_on(machines, tmp_path):
+    path = script(
+        tmp_path,
+        "import os\n"
+        "from river.mpi import MPI\n"
+        "comm = MPI.COMM_WORLD\n"
+        "if comm.rank == 3:\n"
+        "    os._exit(9)\n"
+        "try:\n"
+        "    comm.recv(source=3)\n"
+        "except MPI.Exception as error:\n"
+        "    assert error.Get_error_class() == MPI.ERR_PROC_FAILED\n"
+        "rest = comm.Shrink()\n"
+        "if rest.allreduce(1) == 3 and rest.rank == 0:\n"
+        "    print('three go on')\n",
+    )
+    lines, complaints = run(4, machines, "--on-failure", "return", path)
+
+    assert lines == ["three go on"]
+    assert "rank 3 has ended with exit code 9\n" in complaints

@@ -407,7 +407,8 @@ class Tour(mpi):
         assert "rank" in text.value.lower() and len(text.value) == length.value
         self.MPI_Errhandler_create(lambda comm, code: seen.append(code), handler)
         self.MPI_Errhandler_set(W, handler)
-        self.MPI_Error_class(self.MPI_Send([1], 1, MPI_INT, 99, 0, W), class_)
+        self.MPI_Send([1], 1, MPI_INT, 99, 0, W)
+        self.MPI_Error_class(seen[0], class_)
         assert class_.value == MPI_ERR_RANK and len(seen) == 1
         self.MPI_Errhandler_free(handler)
         self.MPI_Errhandler_set(W, MPI_ERRORS_RETURN)

@@ -63,6 +63,7 @@ def test_a_module_of_the_program_that_is_called_mpi_is_the_programs_own(tmp_path
 
 
 def test_a_class_of_2006_is_run_by_the_command_that_it_was_written_for(tmp_path):
+    (tmp_path / "mpi").mkdir()  # which is no module
     path = script(
         tmp_path,
         "from mpi import *\n"

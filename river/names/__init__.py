@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -16,10 +16,15 @@ _NAMES = ("mpi", "vr")
 
 
 class _Finder:
-    """Of `sys.meta_path`, the last: what the program itself has by such a name comes first.  The loader, too."""
+    """Of `sys.meta_path`, the first; but a module of such a name that the program itself has is the program's.
+
+    A mere folder is none: there are many that are called mpi.  The loader, too."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        return ModuleSpec(name, self) if name in _NAMES else None  # type: ignore[arg-type]
+        if name not in _NAMES:
+            return None
+        found = PathFinder.find_spec(name)
+        return ModuleSpec(name, self) if found is None or found.origin is None else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
         """As any; it will not be used."""
@@ -32,4 +37,4 @@ class _Finder:
 def install() -> None:
     """Let the names be found in this process.  Twice is fine."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())

@@ -67,8 +67,8 @@ class Arrow(NamedTuple):
 def page(traces: Mapping[int, Trace], title: str) -> str:
     """traces: by rank, of those that could still tell."""
     ranks = sorted(traces)
-    begin = min((traces[rank].begin for rank in ranks), default=0.0)
-    span = max((traces[rank].end for rank in ranks), default=1.0) - begin or 1.0
+    begin, end = _from_to(traces)
+    span = end - begin or 1.0
     found = arrows(traces)
     scale = _Scale(begin, span, {rank: _TOP + index * _LANE for index, rank in enumerate(ranks)})
     drawing = [*scale.ticks(), *scale.bars(traces), *scale.arrows(found)]
@@ -84,6 +84,14 @@ def page(traces: Mapping[int, Trace], title: str) -> str:
         lines="".join(_lines(traces)),
         pairs="".join(_pairs(traces)),
     )
+
+
+def _from_to(traces: Mapping[int, Trace]) -> tuple[float, float]:
+    """When anything happened first and last: before, programs import what they need; after, they wait for the rest."""
+    moments = [one.when for trace in traces.values() for events in (trace.sent, trace.got) for one in events]
+    moments += [moment for trace in traces.values() for one in trace.waited for moment in (one.begin, one.end)]
+    moments = moments or [moment for trace in traces.values() for moment in (trace.begin, trace.end)] or [0.0]
+    return min(moments), max(moments)
 
 
 def arrows(traces: Mapping[int, Trace]) -> list[Arrow]:
@@ -125,7 +133,8 @@ class _Scale:
 
     def bars(self, traces: Mapping[int, Trace]) -> Iterator[str]:
         for rank, trace in traces.items():
-            yield self._bar(rank, "runs", trace.begin, trace.end, f"rank {rank}: {_seconds(trace.end - trace.begin)}")
+            begin, end = max(trace.begin, self._begin), min(trace.end, self._begin + self._span)
+            yield self._bar(rank, "runs", begin, max(begin, end), f"rank {rank}: {_seconds(trace.end - trace.begin)}")
         waits = ((rank, one) for rank, trace in traces.items() for one in trace.waited)
         for rank, one in _longest(waits, lambda each: each[1].end - each[1].begin, _MOST_BARS):
             kind = "together" if one.is_together else "message"

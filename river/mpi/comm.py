@@ -16,8 +16,9 @@ from . import constants as c
 from . import errors, ground
 from .absent import refuse
 from .attributes import Attributes
-from .constants import CONGRUENT, ERR_ARG, ERR_COMM, ERR_DIMS, ERR_GROUP, ERR_RANK, IDENT, SIMILAR, UNDEFINED, UNEQUAL
+from .constants import CONGRUENT, ERR_ARG, ERR_COMM, ERR_GROUP, ERR_RANK, IDENT, SIMILAR, UNDEFINED, UNEQUAL
 from .errhandler import Errhandler
+from .errors import Exception as Error
 from .grids import Graph, Grid, Web, numbers, weighed
 from .ground import Ground
 from .group import Group, Members
@@ -139,6 +140,13 @@ class Comm(Attributes, Modes, Nonblocking, FaultTolerant):
         """One of these ranks of the job; all ranks of this communicator call it at the same time."""
         kind = INTER if remote is not None else UNDEFINED if topology is None else topology.kind
         return classes[kind]._of(self.ground.child(ranks, remote, topology))
+
+    def _checked(self, call: Callable[..., Any], *args: Any) -> Any:
+        """What is called knows no communicator; its errors are those of this one."""
+        try:
+            return call(*args)
+        except Error as error:
+            raise self._handled(error) from None
 
     def _within(self, group: Group) -> tuple[int, ...]:
         """The ranks of a group, all of which must be in this."""
@@ -286,18 +294,18 @@ class Intracomm(Comm, Scans):
     # -- topologies ---------------------------------------------------------------------------------------------
 
     def _grid(self, dims: Sequence[int], periods: Any) -> Grid:
-        grid = Grid(dims, periods)
+        grid: Grid = self._checked(Grid, dims, periods)
         self._check_size(grid.size)
         return grid
 
     def _graph(self, index: Sequence[int], edges: Sequence[int]) -> Graph:
-        graph = Graph(index, edges)
+        graph: Graph = self._checked(Graph, index, edges)
         self._check_size(graph.size)
         return graph
 
     def _check_size(self, size: int) -> None:
         if size > self.Get_size():
-            raise self._failed(ERR_DIMS, f"a topology of {size} ranks is asked for, but there are {self.Get_size()}")
+            raise self._failed(ERR_ARG, f"a topology of {size} ranks is asked for, but there are {self.Get_size()}")
 
     def Create_cart(
         self, dims: Sequence[int], periods: Sequence[bool] | bool | None = None, reorder: bool = False

@@ -24,7 +24,6 @@ from .constants import (
     ERR_ARG,
     ERR_DIMS,
     ERR_RANK,
-    ERR_TOPOLOGY,
     GRAPH,
     PROC_NULL,
     UNWEIGHTED,
@@ -114,7 +113,7 @@ class Graph:
             del self.index[0]  # it may begin with the 0 that it does not need
         self.size = len(self.index)
         if sorted(self.index) != self.index or (self.index or [0])[-1] != len(self.edges):
-            raise fail(ERR_TOPOLOGY, f"the index {self.index} does not lead from 0 to {len(self.edges)} edges")
+            raise fail(ERR_ARG, f"the index {self.index} does not lead from 0 to {len(self.edges)} edges")
         for edge in self.edges:
             _check_rank(edge, self.size)
 
@@ -165,6 +164,8 @@ def _is_mark(weights: Any, mark: int) -> bool:
 def Compute_dims(nnodes: int, dims: int | Sequence[int]) -> list[int]:
     """Give the dimensions of a grid of so many cells, as equal as can be; those that are not 0 stay as they are."""
     wanted = numbers(dims) if isinstance(dims, Iterable) else [0] * operator.index(dims)
+    if not wanted:
+        return []
     if nnodes < 1 or any(dim < 0 for dim in wanted):
         raise fail(ERR_DIMS, f"a grid has at least 1 cell and no dimension below 0, not {nnodes} cells in {wanted}")
     left, rest = divmod(nnodes, math.prod(dim for dim in wanted if dim))

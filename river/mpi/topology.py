@@ -189,19 +189,19 @@ class Cartcomm(Topocomm):
 
     def Get_cart_rank(self, coords: Sequence[int]) -> int:
         """Give the rank in a cell."""
-        return self._topology.rank(coords)  # type: ignore[no-any-return]
+        return self._checked(self._topology.rank, coords)  # type: ignore[no-any-return]
 
     def Get_coords(self, rank: int) -> list[int]:
         """Give the cell of a rank."""
-        return self._topology.coords(rank)  # type: ignore[no-any-return]
+        return self._checked(self._topology.coords, rank)  # type: ignore[no-any-return]
 
     def Shift(self, direction: int, disp: int) -> tuple[int, int]:
         """Give the source and the destination of what is passed on by so many cells."""
-        return self._topology.shift(self.Get_rank(), direction, disp)  # type: ignore[no-any-return]
+        return self._checked(self._topology.shift, self.Get_rank(), direction, disp)  # type: ignore[no-any-return]
 
     def Sub(self, remain_dims: Sequence[bool]) -> Any:
         """Make one of the ranks that differ in these dimensions only."""
-        part, ranks = self._topology.part(self.Get_rank(), remain_dims)
+        part, ranks = self._checked(self._topology.part, self.Get_rank(), remain_dims)
         return self._made([self.ground.ranks[rank] for rank in ranks], topology=part)
 
     dim = property(Get_dim, doc="The number of dimensions.")
@@ -231,11 +231,11 @@ class Graphcomm(Topocomm):
 
     def Get_neighbors_count(self, rank: int) -> int:
         """Give the number of neighbours of a rank."""
-        return len(self._topology.of(rank))
+        return len(self.Get_neighbors(rank))
 
     def Get_neighbors(self, rank: int) -> list[int]:
         """Give the neighbours of a rank."""
-        return self._topology.of(rank)  # type: ignore[no-any-return]
+        return self._checked(self._topology.of, rank)  # type: ignore[no-any-return]
 
     dims = property(Get_dims, doc="The number of ranks and of edges.")
     nnodes = property(lambda self: self.Get_dims()[0], doc="The number of ranks.")

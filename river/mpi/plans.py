@@ -77,7 +77,7 @@ class Plans(PointToPoint):
 
     def _own(self, sendbuf: Any, into: Sequence[Buffer]) -> Buffer:
         """What this rank gives; in place, that is in its own block of what it gets."""
-        if sendbuf is IN_PLACE and into and self._is_one_group:
+        if is_in_place(sendbuf) and into and self._is_one_group:
             return into[self.ground.rank]
         return simple(sendbuf, False)
 
@@ -111,7 +111,7 @@ class Plans(PointToPoint):
     def _scatter(self, name: str, split: Split, sendbuf: Any, recvbuf: Any, root: int) -> Plan:
         is_root, is_other = self._side(root)
         source = split(sendbuf, False, len(self.ground.others)) if is_root else []
-        into = simple(recvbuf, True) if is_other and not (is_root and recvbuf is IN_PLACE) else None
+        into = simple(recvbuf, True) if is_other and not (is_root and is_in_place(recvbuf)) else None
 
         def steps(talk: Talk) -> Steps:
             parts = [each.bytes() for each in source]
@@ -133,11 +133,11 @@ class Plans(PointToPoint):
     def _alltoall(self, name: str, split: Split, sendbuf: Any, recvbuf: Any) -> Plan:
         many = len(self.ground.others)
         into = split(recvbuf, True, many)
-        is_in_place = sendbuf is IN_PLACE and self._is_one_group
-        source = into if is_in_place else split(sendbuf, False, many)
+        has_all = is_in_place(sendbuf) and self._is_one_group
+        source = into if has_all else split(sendbuf, False, many)
 
         def steps(talk: Talk) -> Steps:
-            parts = [bytes(each.bytes()) if is_in_place else each.bytes() for each in source]
+            parts = [bytes(each.bytes()) if has_all else each.bytes() for each in source]
             _put_all(into, (yield from talk.swap(parts, _targets(into))))
 
         return Plan(head(name, -1, "", source[0] if split is blocks else None, False), steps)
@@ -163,7 +163,7 @@ class Plans(PointToPoint):
 
     def _operand(self, sendbuf: Any, into: Buffer | None) -> Buffer:
         """What is combined, which must be as much as there is room for the result; in place it is there already."""
-        if sendbuf is IN_PLACE and into is not None and self._is_one_group:
+        if is_in_place(sendbuf) and into is not None and self._is_one_group:
             return into
         mine = simple(sendbuf, False)
         if into is not None:
@@ -182,7 +182,7 @@ class Plans(PointToPoint):
 
     def _reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: Op) -> Plan:
         size = len(self.ground.ranks)
-        if sendbuf is IN_PLACE and self._is_one_group:
+        if is_in_place(sendbuf) and self._is_one_group:
             mine = simple(recvbuf, True, size)
             into = mine.block(0, mine.count // size)
         else:
@@ -193,9 +193,9 @@ class Plans(PointToPoint):
     def _reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Any, op: Op) -> Plan:
         size, rank = len(self.ground.ranks), self.ground.rank
         into = simple(recvbuf, True)
-        is_in_place = sendbuf is IN_PLACE and self._is_one_group
-        mine = into if is_in_place else simple(sendbuf, False)
-        if recvcounts is None and (is_in_place or not self._is_one_group):
+        has_all = is_in_place(sendbuf) and self._is_one_group
+        mine = into if has_all else simple(sendbuf, False)
+        if recvcounts is None and (has_all or not self._is_one_group):
             raise ValueError("recvcounts is needed here: a count for each rank")
         if recvcounts is None:
             return self._folded_parts("Reduce_scatter", mine, into, None, op)
@@ -204,7 +204,7 @@ class Plans(PointToPoint):
             raise ValueError(f"{size} counts are expected, one for each rank, not {len(counts)}")
         if sum(counts) != mine.count:
             raise ValueError(f"the buffer has {mine.count} elements, but the counts of all ranks make {sum(counts)}")
-        if is_in_place:
+        if has_all:
             into = mine.block(0, counts[rank])
         else:
             _check_same(mine, into, counts[rank])
@@ -257,6 +257,11 @@ def blocks_v(spec: Any, is_writable: bool, many: int) -> list[Buffer]:
 blocks_w = vector_w
 
 NOTHING = Buffer(memoryview(b""), 0, 0, simple([None, "B"], True).datatype)
+
+
+def is_in_place(buf: Any) -> bool:
+    """Whether there is nothing to send, or to receive, as it lies in its place; None says so, too."""
+    return buf is None or buf is IN_PLACE
 
 
 def _targets(into: list[Buffer]) -> list[Any]:

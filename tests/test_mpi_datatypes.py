@@ -106,6 +106,19 @@ def test_each_block_may_have_a_datatype_of_its_own_at_a_place_in_bytes():
     blocks = vector_w([memory, ([1, 1, 1], [0, 4, 12]), [INT, DOUBLE, INT]], False, 3)
 
     assert b"".join(bytes(block.bytes()) for block in blocks) == memory
+    for spec in ([BOTTOM, None, [0], [INT]], [BOTTOM, [0], None, [INT]], [BOTTOM, [INT]]):
+        with pytest.raises(ValueError):
+            vector_w(spec, False, 1)
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_a_count_takes_as_many_elements_from_the_first_one_on(count):
+    buffer, into = simple([NUMBERS, count, DOUBLE], False), array.array("d", [-1] * 12)
+
+    taken = simple([into, count, DOUBLE], True).unpack(buffer.bytes())
+
+    assert (buffer.count, buffer.size, taken) == (count, 8 * count, 8 * count)
+    assert list(into) == [*range(count), *[-1] * (12 - count)]
 
 
 def test_what_is_received_goes_where_the_datatype_says_and_nowhere_else():
@@ -144,6 +157,8 @@ def test_memory_is_found_by_address_as_well():
     foreign = Foreign(numbers, Get_address(numbers))
 
     assert simple(foreign, False).datatype == datatypes.predefined["INT32_T"]
+    with pytest.warns(RuntimeWarning, match="description"):
+        simple(Foreign(numbers, Get_address(numbers), descr=[("a", "<i2"), ("b", "<i2")]), False)
     assert simple(foreign, True).unpack(struct.pack("3i", 7, 8, 9)) == 12
     assert list(numbers) == [7, 8, 9]
 

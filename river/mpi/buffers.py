@@ -191,6 +191,8 @@ def vector_w(spec: Any, is_writable: bool, blocks: int) -> list[Buffer]:
         buf, counts, displs, types = spec
     else:
         raise ValueError(f"2 to 4 items are expected, not {len(spec)}")
+    if buf is BOTTOM and (counts is None or displs is None):
+        raise ValueError("without memory, counts and displacements are to be said")
     memory, _ = memory_of(buf, is_writable)
     kinds = [types] * blocks if isinstance(types, _Types) else list(types)
     if len(kinds) != blocks:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,6 +142,8 @@ def _of_interface(obj: Any) -> tuple[memoryview, str]:
         raise TypeError(f"the type of elements is a text, not {typestr!r}")
     if not isinstance(said.get("descr"), (list, type(None))):
         raise TypeError(f"the description of elements is a list, not {said['descr']!r}")
+    if said.get("descr") not in (None, [("", typestr)]):
+        warnings.warn("an array's description of its elements is not looked at", RuntimeWarning, stacklevel=2)
     if said.get("mask") is not None:
         raise BufferError("an array with a mask cannot be sent")
     order, code = typestr[:1], typestr[1:]

@@ -101,6 +101,25 @@ def test_all_that_waits_to_leave_for_a_rank_that_is_lost_is_done_with_an_error(t
     assert [str(request.error) for request in held_up] == ["gone", "gone"]
 
 
+@pytest.mark.parametrize("size", [EAGER, EAGER + 1], ids=["whole", "announced"])
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_what_has_not_left_yet_can_be_given_up_and_the_rest_leaves(two, size, synchronous):
+    (zero, one), _ = two
+    first = zero.send(1, 0, 1, (bytes(EAGER),), EAGER)
+    given_up = zero.send(1, 0, 2, (bytes(size),), size, False, synchronous)
+    last = zero.send(1, 0, 3, (b"last",), 4)
+    assert first.is_done and not given_up.is_done and not last.is_done
+
+    zero.cancel(given_up)
+    came = one.receive(0, 0, 3)
+    end = beside(lambda: zero.wait(last))
+    one.wait(came)
+    end()
+
+    assert given_up.is_done and given_up.is_cancelled and zero.is_quiet
+    assert came.data == b"last" and one.probe(0, 0, 2) is None
+
+
 def test_several_threads_of_a_rank_may_wait_at_once(two):
     (zero, one), _ = two
     waiting = [zero.receive(0, 1, tag) for tag in range(4)]

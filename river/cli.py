@@ -188,6 +188,9 @@ def _run(order: _Order, name: str) -> int:
     """Run the script; returns its exit code."""
     if not getattr(sys.flags, "safe_path", False):  # as `python` does, in the place of River's own
         sys.path[0] = os.getcwd() if order.is_module else str(Path(order.argv[0]).resolve().parent)
+    if order.ranks or (order.is_module and order.argv[0].startswith("river.mpi.")):
+        # They see for themselves what they can run: a module may need what only they have.
+        return _run_ranks(order, name)
     try:
         module, code = _load(order)
     except (OSError, ImportError, ValueError) as error:
@@ -198,7 +201,7 @@ def _run(order: _Order, name: str) -> int:
         _tell(error.with_traceback(None))
         return 1
     sys.path.append(str(Path(__file__).with_name("names")))
-    if order.ranks or _is_for_ranks(code):
+    if _is_for_ranks(code):
         return _run_ranks(order, name)
     from . import exits, session
     from .multiprocessing import alias

@@ -98,6 +98,19 @@ def test_mpi4py_means_river_and_lines_are_tagged_if_it_is_asked_for(tmp_path):
     assert [len(re.findall(part, text)) for part in (r"\[[01]\] in ", "parts river", r"\[[01]\] the end")] == [2, 2, 2]
 
 
+@pytest.mark.parametrize(("package", "options"), [("mpi4py", ["--mpi4py"]), ("river.mpi", [])])
+def test_executors_have_ranks_for_workers_by_the_module_that_mpi4py_has(package, options, tmp_path):
+    path = script(
+        tmp_path,
+        f"from {package}.futures import MPIPoolExecutor\n"
+        "if __name__ == '__main__':\n"
+        "    with MPIPoolExecutor() as executor:\n"
+        "        print(list(executor.map(abs, range(-3, 0))))\n",
+    )
+
+    assert run("-n", 2, *options, "-m", f"{package}.futures", path) == (["[3, 2, 1]"], "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -125,6 +125,7 @@ LAYERS = [
     ["river.mpi.nonblocking"],
     ["river.mpi.scans"],
     ["river.mpi.comm"],
+    ["river.mpi.intracomm"],
     ["river.mpi.intercomm", "river.mpi.topology"],
     ["river.mpi.MPI", "river.mpi.names", "river.mpi.tagged", "river.mpi.magic"],
     ["river.mpi.run", "river.mpi.crew", "river.mpi.util"],

@@ -13,7 +13,7 @@ _stand_in(__name__)  # what an mpiexec has started means mpi4py: what follows is
 from .absent import FILE_NULL, SESSION_NULL, WIN_NULL, File, Session, Win
 from .absent import functions as _functions
 from .buffered import Attach_buffer, Detach_buffer, Flush_buffer, Iflush_buffer
-from .comm import COMM_NULL, COMM_SELF, COMM_WORLD, Comm, Intracomm
+from .comm import COMM_NULL, Comm
 from .constants import *  # noqa: F403
 from .datatypes import DATATYPE_NULL, Datatype
 from .datatypes import predefined as _datatypes
@@ -50,6 +50,7 @@ from .grids import Compute_dims
 from .group import GROUP_EMPTY, GROUP_NULL, Group
 from .info import INFO_ENV, INFO_NULL, Info
 from .intercomm import Intercomm
+from .intracomm import COMM_SELF, COMM_WORLD, Intracomm
 from .memories import Get_address
 from .message import MESSAGE_NO_PROC, MESSAGE_NULL, Message
 from .op import OP_NULL, Op

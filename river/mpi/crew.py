@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 from .. import failures
 from .._core import serial
 from .._core.process import without_us
-from .comm import Intracomm
 from .constants import UNDEFINED
+from .intracomm import Intracomm
 from .status import Status
 
 _RESULT, _FAILED, _BROKEN = "result", "failed", "broken"

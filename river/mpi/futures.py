@@ -35,7 +35,8 @@ from concurrent.futures import (  # noqa: F401 - its users find these here
 from typing import Any
 
 from . import crew
-from .comm import COMM_SELF, COMM_WORLD, Comm
+from .comm import Comm
+from .intracomm import COMM_SELF, COMM_WORLD
 from .run import run_command_line
 
 __all__ = [
@@ -221,7 +222,7 @@ class MPICommExecutor:
 
     def __init__(self, comm: Any = None, root: int = 0, **kwargs: Any) -> None:
         comm = COMM_WORLD if comm is None else comm
-        if not isinstance(comm, Comm) or comm.Is_inter():
+        if not isinstance(comm, Comm) or not comm or comm.Is_inter():
             raise ValueError(f"the ranks are of one intracommunicator, not of {comm!r}")
         if not 0 <= root < comm.size:
             raise ValueError(f"the root is one of {comm.size} ranks, not {root}")
@@ -302,7 +303,7 @@ def collect(fs: Collection[Future[Any]]) -> Future[list[Any]]:
     """Make a future of the list of all results.
 
     The first that fails or is cancelled is its end, and cancels the rest; to cancel it cancels all."""
-    made: Future[Any] = type(next(iter(fs), Future()))()
+    made: Future[Any] = Future()
     left = len(fs)
     lock = threading.Lock()
 
@@ -339,7 +340,7 @@ def compose(
     excepthook: Callable[[BaseException], Any] | None = None,
 ) -> Future[Any]:
     """Make a future of what a function makes of the result, or another one of the exception."""
-    made: Future[Any] = type(future)()
+    made: Future[Any] = Future()
 
     def settle(future: Future[Any]) -> None:
         if made.done():

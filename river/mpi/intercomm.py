@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from . import ground
-from .comm import COMM_WORLD, INTER, Comm, Intracomm, classes, furnished, pair
+from .comm import INTER, Comm, classes
 from .constants import ERR_COMM
 from .errhandler import Errhandler
 from .errors import fail
 from .ground import Ground
 from .group import Group, Members
 from .info import INFO_NULL, Info
+from .intracomm import COMM_WORLD, Intracomm, furnished, pair
 
 
 class Intercomm(Comm):

@@ -14,13 +14,14 @@ from typing import Any
 
 from .algorithms import Steps, Talk, finish
 from .buffers import Buffer, simple
-from .comm import Intracomm, classes
+from .comm import classes
 from .constants import CART, DIST_GRAPH, GRAPH, PROC_NULL
 from .errors import Exception as Error
 from .grids import Graph, Grid, Web
 from .ground import Ground
 from .heads import Head, head
 from .info import INFO_NULL, Info
+from .intracomm import Intracomm
 from .pickling import pickle
 from .plans import Plan, Split, blocks, blocks_v, blocks_w
 

@@ -12,7 +12,7 @@ import struct
 from typing import Any
 
 from .. import comm as comm_
-from .. import intercomm, message, request
+from .. import intercomm, intracomm, message, request
 from ..constants import ANY_SOURCE, ANY_TAG, PROC_NULL
 from ..engine.requests import Receiving
 from ..pickling import Pickle, pickle
@@ -137,7 +137,7 @@ class Comm(comm_.Comm):
         return Message.Iprobe(self, source, tag, status)
 
 
-class Intracomm(Comm, comm_.Intracomm):
+class Intracomm(Comm, intracomm.Intracomm):
     """A communicator of one group."""
 
     __slots__ = ()

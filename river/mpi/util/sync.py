@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from ..comm import COMM_SELF, Intracomm
 from ..info import INFO_NULL, Info
+from ..intracomm import COMM_SELF, Intracomm
 from ..status import Status
 
 __all__ = ["Condition", "Counter", "Mutex", "Semaphore", "Sequential"]

@@ -1,5 +1,7 @@
 """A program of ranks that keeps promises about messages from one rank to another; see test_mpi_messages."""
 
+import pickle
+import signal
 import threading
 import warnings
 from array import array
@@ -140,6 +142,30 @@ def a_message_that_was_taken_is_nobody_elses(comm):
     assert error_of(first.recv) == MPI.ERR_ARG
     assert comm.improbe() is None and MPI.Message.Iprobe(comm) is None
     comm.Barrier()
+
+
+@promise
+def who_is_interrupted_in_a_receive_leaves_none_behind(comm):
+    after, before = neighbours(comm)
+
+    def interrupt(*_):
+        raise InterruptedError
+
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    assert raised(comm.recv, None, before) is InterruptedError
+    signal.signal(signal.SIGALRM, handler)
+    comm.Barrier()
+    comm.isend("later", after)
+    assert comm.recv(source=before) == "later"
+
+
+@promise
+def what_is_no_pickle_is_an_error_of_the_receive_only(comm):
+    comm.Isend(b"no pickle", comm.rank, 1)
+    request = comm.irecv(source=comm.rank, tag=1)
+    assert raised(request.wait) is pickle.UnpicklingError and not request
+    assert comm.sendrecv("right", comm.rank, source=comm.rank) == "right"
 
 
 @promise

@@ -101,9 +101,13 @@ class PointToPoint(Handled, Handle):
         return ANY_SOURCE if source == ANY_SOURCE else self._job_rank(source)
 
     def _end(self, work: Work) -> None:
-        """Wait for a message out or in."""
+        """Wait for a message out or in; who is interrupted leaves none behind."""
         if not work.is_done:
-            ground.engine().wait(work)
+            try:
+                ground.engine().wait(work)
+            except BaseException:
+                ground.engine().cancel(work)
+                raise
         if work.error is not None:
             raise self._handled(as_error(work.error))
 

@@ -132,10 +132,12 @@ class Request(Handle):
     def _complete(self, status: Status | None) -> Any:
         job = self._named
         assert job is not None
-        job.finish()
-        job.fill(status)
-        if job.leave():
-            self._named = None
+        try:
+            job.finish()
+            job.fill(status)
+        finally:  # what came may be no pickle
+            if job.leave():
+                self._named = None
         if job.error is not None:
             raise job.error
         return job.result

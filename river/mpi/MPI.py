@@ -15,7 +15,7 @@ from .absent import functions as _functions
 from .buffered import Attach_buffer, Detach_buffer, Flush_buffer, Iflush_buffer
 from .comm import COMM_NULL, Comm
 from .constants import *  # noqa: F403
-from .datatypes import DATATYPE_NULL, Datatype
+from .datatypes import DATATYPE_NULL, Datatype, _typealign
 from .datatypes import predefined as _datatypes
 from .environment import (
     Finalize,

@@ -136,8 +136,9 @@ def predefined() -> dict[str, Layout]:
             aligned = {"F": 4, "D": 8, "g": _ALIGNED, "G": _ALIGNED}.get(code, bytes_each)
             made[name] = basic("", bytes_each, code, aligned)
     for name, of in PAIRS.items():
-        value = made[of]
-        pair = made[name] = Layout([(0, 1, value), (value.size, 1, made["INT"])], padded=True)
+        value, index = made[of], made["INT"]
+        place = value.size + -value.size % index.alignment  # as in a struct of C
+        pair = made[name] = Layout([(0, 1, value), (place, 1, index)], padded=True)
         pair.typecode = "V"
     for name, layout in made.items():
         layout.name = f"MPI_{_LONG_NAMES.get(name, name)}"

@@ -82,8 +82,9 @@ class Collectives(Plans):
         return [pickle.loads(each) for each in self._run(head("alltoall"), lambda talk: talk.swap(parts))]
 
     def _parts(self, items: Sequence[Any] | None) -> list[bytes]:
-        """An item for each rank, pickled."""
-        many, found = len(self.ground.others), [] if items is None else list(items)
+        """An item for each rank, pickled; None is a None for each."""
+        many = len(self.ground.others)
+        found = [None] * many if items is None else list(items)
         if len(found) != many:
             raise ValueError(f"{many} items are expected, one for each rank, not {len(found)}")
         return [pickle.dumps(item) for item in found]

@@ -252,6 +252,11 @@ def _rebuilt(cls: Any, base: Any, how: str, arguments: dict[str, Any]) -> Any:
     return arrays.encode(cls, base, how, arguments)
 
 
+def _typealign(datatype: Datatype) -> int | None:
+    """Give the alignment of a predefined datatype in C; None for others."""
+    return datatype.layout.alignment if datatype.is_predefined else None
+
+
 def _bytes_for(digits: int, decades: int) -> int:
     for size, most, reach in ((4, 6, 37), (8, 15, 307), (16, 33, 4931)):
         if (digits == c.UNDEFINED or digits <= most) and (decades == c.UNDEFINED or decades <= reach):

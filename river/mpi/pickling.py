@@ -11,7 +11,7 @@ import pickle as python
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .raw import buffer
+from .raw import buffer, view_of
 
 # Bytes from which on a buffer is better left out of the pickle: below, one more message costs more than the copy.
 _THRESHOLD = 1 << 18
@@ -74,7 +74,7 @@ class Pickle:
 
     def loads_oob(self, data: Any, buffers: Iterable[Any]) -> Any:
         """Make an object of bytes and of the buffers that were left out."""
-        return self._loads(data, buffers=buffers)
+        return self._loads(data, buffers=[view_of(one) for one in buffers])
 
 
 pickle = Pickle()

@@ -83,8 +83,9 @@ def _dtype(described: Any) -> Any:
 def _basic(datatype: Any) -> Any:
     for name, value in basics.PAIRS.items():
         if datatype == predefined[name]:
-            parts = predefined[value], predefined["INT"]
-            return _struct([_Block(0, 1, parts[0]), _Block(parts[0].extent, 1, parts[1])], datatype.extent)
+            first, second = predefined[value], predefined["INT"]
+            place = first.extent + -first.extent % second.layout.alignment
+            return _struct([_Block(0, 1, first), _Block(place, 1, second)], datatype.extent)
     return datatype.tocode() if _np_dtype is None else _np_dtype(datatype.typestr)
 
 
@@ -126,23 +127,33 @@ _BLOCKS: dict[str, Callable[..., list[_Block]]] = {
 
 def _struct(blocks: list[_Block], size: int) -> Any:
     """Of at least so many bytes.  It is aligned if all of its fields are."""
-    blocks = [block for block in blocks if block.many > 0]
-    size = max([size, *(block.offset + block.many * block.datatype.extent for block in blocks)])
-    alignments = [block.datatype.layout.alignment for block in blocks]
-    formats = []
-    for block in blocks:
-        of = to_numpy_dtype(block.datatype)
-        formats.append(of if block.many == 1 else _dtype((of, (block.many,))))
+    fields = [field for block in blocks if block.many > 0 for field in _fields(block)]
+    size = max([size, *(offset + _size_of(of, datatype) for offset, of, datatype in fields)])
+    alignments = [datatype.layout.alignment for _, _, datatype in fields]
+    is_aligned = not any(field[0] % alignment for field, alignment in zip(fields, alignments, strict=True))
     return _dtype(
         {
-            "names": [f"f{index}" for index in range(len(blocks))],
-            "formats": formats,
-            "offsets": [block.offset for block in blocks],
+            "names": [f"f{index}" for index in range(len(fields))],
+            "formats": [of for _, of, _ in fields],
+            "offsets": [offset for offset, _, _ in fields],
             "itemsize": size,
-            "aligned": size % max(alignments, default=1) == 0
-            and not any(block.offset % alignment for block, alignment in zip(blocks, alignments, strict=True)),
+            "aligned": is_aligned and size % max(alignments, default=1) == 0,
         }
     )
+
+
+def _fields(block: _Block) -> list[tuple[int, Any, Any]]:
+    """Offset, dtype and datatype of a block's fields: one, unless its elements overlap, as numpy sees them."""
+    offset, many, datatype = block
+    of, extent = to_numpy_dtype(datatype), datatype.extent
+    if many == 1 or _size_of(of, datatype) == extent:
+        return [(offset, of if many == 1 else _dtype((of, (many,))), datatype)]
+    return [(offset + index * extent, of, datatype) for index in range(many)]
+
+
+def _size_of(dtype: Any, datatype: Any) -> int:
+    size: int = getattr(dtype, "itemsize", datatype.extent)
+    return size
 
 
 def _resized(base: Any, lb: int, extent: int) -> Any:

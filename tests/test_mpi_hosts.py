@@ -51,6 +51,10 @@ def test_a_program_for_mpi4py_runs_unchanged_on_two_machines_and_this_one(machin
         "assert all(into[100_000 * rank] == into[100_000 * rank + 99_999] == rank for rank in range(comm.size))\n"
         "near = comm.Split_type(MPI.COMM_TYPE_SHARED)\n"
         "assert [places[rank] for rank in near.allgather(comm.rank)] == [places[comm.rank]] * near.size\n"
+        "info = MPI.Info.Create()\n"
+        "part = comm.Split_type(MPI.COMM_TYPE_HW_UNGUIDED, info=info)\n"
+        "assert part.Compare(near) == MPI.CONGRUENT and info['mpi_hw_resource_type'] == 'mpi_shared_memory'\n"
+        "assert not near.Split_type(MPI.COMM_TYPE_HW_UNGUIDED) and comm.Get_attr(MPI.WTIME_IS_GLOBAL) == 0\n"
         "total = comm.reduce(comm.rank)\n"
         "if comm.rank == 0:\n"
         "    print(len(set(places)), total)\n",

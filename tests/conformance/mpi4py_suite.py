@@ -119,7 +119,7 @@ class Ranks:
 
     def _why_silent(self, silent, seconds):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self.process.wait(0.5 if len(silent) < self.size else 0)
+            code = self.process.wait(PATIENCE if self._ended else 0)
             return FAILED, f"the ranks have ended, with exit code {code}"
         for rank in silent:  # each prints its stacks
             with contextlib.suppress(ProcessLookupError):
@@ -142,6 +142,7 @@ class Ranks:
 
     def _answers(self, end):
         answers = [None] * self.size
+        self._ended = set()  # ranks that have closed their line
         with selectors.DefaultSelector() as waiting:
             for rank, (line, _) in self._lines.items():
                 waiting.register(line, selectors.EVENT_READ, rank)
@@ -149,6 +150,8 @@ class Ranks:
                 for key, _ in waiting.select(left):
                     waiting.unregister(key.fileobj)
                     answer = answers[key.data] = self._read(key.data)
+                    if answer is None:
+                        self._ended.add(key.data)
                     if answer is None or answer[:1] == [FAILED]:
                         end = min(end, time.monotonic() + GRACE)
         return answers

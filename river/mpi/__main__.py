@@ -6,6 +6,7 @@ May not: know what ranks do.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None, name: str = "river.mpi") -> int:
         if code is not None:
             return code
         ranks = cpus.cpu_count() if options.n is None else options.n
+        if options.hosts is None and not native.is_meant():
+            importlib.import_module(".MPI", __package__)  # ranks are forks of this process: none has to do it itself
         told = {"prepare": prepare, "trace": options.trace is not None}
         with cluster_of(options.hosts) as cluster, Job(ranks, cluster, told, options.on_failure) as job:
             try:

@@ -48,6 +48,9 @@ def test_what_waits_for_a_rank_that_has_failed_is_an_error_and_the_others_go_on_
                 comm.recv(source=0, tag=2)
                 os.kill(os.getpid(), signal.SIGKILL)
             found = []
+            if comm.rank != 2:
+                near = comm.Create_group(comm.group.Excl([2]))
+                near.allreduce(1), near.Ibarrier().Wait()  # others are nothing to it
             if comm.rank == 0:
                 comm.send("go", dest=2, tag=2)
                 found.append(error(comm.recv, source=2, tag=3))
@@ -77,6 +80,27 @@ def test_what_waits_for_a_rank_that_has_failed_is_an_error_and_the_others_go_on_
         str([failed, failed, 1, 1, *rest]),
     ]
     assert complaint == "rank 2 was killed by signal 9\n"
+
+
+def test_a_collective_is_an_error_in_every_way_that_it_may_be_carried_out(tmp_path):
+    said, _ = ran(
+        tmp_path,
+        """
+        def fail_late(how_often):
+            comm, twin = MPI.COMM_WORLD, MPI.COMM_WORLD.Dup()
+            for _ in range(how_often):
+                comm.allreduce(1)  # later ones go through shared memory
+            if comm.rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            request = twin.Ibarrier()
+            return error(comm.allreduce, 1), error(request.Wait), error(comm.Dup().Barrier)
+        for how_often in (0, 10):
+            print(*run(fail_late, how_often, n=3, on_failure="return"), sep="; ")
+    """,
+    )
+
+    each = str(("MPI_ERR_PROC_FAILED",) * 3)
+    assert said == [f"{each}; rank 1 was killed by signal 9; {each}"] * 2
 
 
 def test_revoke_ends_what_the_others_wait_for_and_all_can_shrink_then(tmp_path):

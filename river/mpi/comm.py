@@ -158,10 +158,8 @@ class Comm(Attributes, Modes, Nonblocking, FaultTolerant):
         """What all ranks say, and what those of the other group say."""
         return self.allgather(value), None
 
-    def _remade(self, here: Ground, gone: Sequence[int], number: int) -> Any:
-        ours, theirs = (tuple(rank for rank in ranks if rank not in gone) for ranks in (here.ranks, here.others))
-        kind, remote = (UNDEFINED, None) if here.remote is None else (INTER, theirs)
-        return classes[kind]._of(here.child(ours, remote, number=number))
+    def _unnamed(self) -> Any:
+        return classes[UNDEFINED if self.Is_intra() else INTER]._of(None)
 
     def Dup(self, info: Info | None = None) -> Any:
         """Make another of the same ranks; without an info it has the same hints."""
@@ -228,6 +226,8 @@ class Comm(Attributes, Modes, Nonblocking, FaultTolerant):
         if self.is_predefined:
             raise self._failed(ERR_COMM, f"{self!r} is not to be freed")
         self._delete_attributes()
+        contexts = {each.context for each in (self.ground, self.ground.local)}
+        ground.engine().forget([context + part for context in contexts for part in (0, 1)])
         super().Free()
 
     def Disconnect(self) -> None:

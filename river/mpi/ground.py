@@ -13,7 +13,6 @@ May not: send anything.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import threading
 import traceback
@@ -101,6 +100,8 @@ class Ground:
         self._made: dict[Any, int] = {}
         self._local = None if remote is None else Ground(_hashed(number, "local"), ranks, rank)
         known[number] = self
+        if rank_.is_rank() and rank_.the_world().gone:
+            rank_.the_world().meet(self)
 
     @property
     def context(self) -> int:
@@ -149,6 +150,8 @@ known: weakref.WeakValueDictionary[int, Ground] = weakref.WeakValueDictionary()
 
 def _hashed(*what: Any) -> int:
     """A number that is neither WORLD nor SELF."""
+    import hashlib  # most programs make no communicator
+
     digest = hashlib.blake2b(repr(what).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (65 - _BITS) | 1 << (_BITS - 1)
 

@@ -68,7 +68,7 @@ class Agreement(Request):
 class World:
     """This process as a rank.
 
-    communicators: those that it has, by number, with their `ranks` and `others`; `ground` sees to it.
+    communicators: those that it has, by number; `ground` sees to it.
     gone: ranks that have failed, in a job that goes on; revoked: numbers of communicators."""
 
     def __init__(self, order: Order) -> None:
@@ -165,12 +165,17 @@ class World:
     def _lost(self, rank: int, why: str) -> None:
         """It has failed, and the others go on: what they do with it is an error, and so is what all of them do."""
         error = self.gone[rank] = Gone(f"rank {rank} {why}")
-        known = list(self.communicators.items())
-        its = {2 * number for number, one in known if rank in one.ranks or rank in one.others}
+        its = {one.context: one for one in list(self.communicators.values()) if rank in one.everybody}
         self.engine.lost(rank, error, its.__contains__)
-        for context in its:
-            self.engine.is_unheard(context, error)
-        self.engine.give_up((context + 1 for context in its), error)
+        for one in its.values():
+            self.meet(one)
+
+    def meet(self, communicator: Any) -> None:
+        """Of ranks that have failed, nothing comes in a communicator that they are in; nor does it, then, from all."""
+        for rank, error in list(self.gone.items()):
+            if rank in communicator.everybody:
+                self.engine.is_unheard(communicator.context, error)
+                self.engine.give_up([communicator.context + 1], error)
 
     def agree(self, key: Any, members: Sequence[int], flag: int) -> Agreement:
         """Begin to agree with these ranks; key: none of them uses it for anything else."""

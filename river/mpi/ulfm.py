@@ -32,8 +32,8 @@ class FaultTolerant(PointToPoint):
 
     __slots__ = ()
 
-    def _remade(self, here: ground.Ground, gone: tuple[int, ...], number: int) -> Any:
-        """The same communicator without these ranks of the job."""
+    def _unnamed(self) -> Any:
+        """A communicator, with one group or two as this one, that will name something."""
         raise NotImplementedError
 
     def _failed_ranks(self) -> tuple[int, ...]:
@@ -99,11 +99,11 @@ class FaultTolerant(PointToPoint):
 
     def Ishrink(self) -> tuple[Any, Request]:
         """Begin to make another of its ranks that have not failed, to be used when the request is done."""
-        here = self.ground
+        here, made = self.ground, self._unnamed()
         number = here.next_number("shrunk")
-        made = self._remade(here, (), number)
 
         def ended(agreement: Agreement) -> None:
-            made._named = self._remade(here, agreement.gone, number)._named
+            ours, theirs = ([rank for rank in ranks if rank not in agreement.gone] for ranks in (here.ranks, here.others))
+            made._named = here.child(ours, None if here.remote is None else theirs, number=number)
 
         return made, Request._of(Job(ground.agree(here, -1), ended, self))

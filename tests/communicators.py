@@ -71,7 +71,7 @@ def many_threads_make_communicators_at_the_same_time(comm):
         thread.start()
     for thread in threads:
         thread.join()
-    for number in made:
+    for number in range(len(parents)):
         for index, each in enumerate(made[number]):
             assert each.allgather((number, index)) == [(number, index)] * comm.size
 

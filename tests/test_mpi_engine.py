@@ -211,3 +211,20 @@ def test_steps_are_taken_along_with_progress_until_they_are_done(two):
         zero.progress()
 
     assert task.steps == 3
+
+
+def test_nothing_is_kept_for_a_context_that_is_used_no_more_but_what_waits_in_it_still_comes(two):
+    (zero, one), _ = two
+    for context in (4, 6):
+        came = zero.receive(context, 1, 0)
+        one.send(0, context, 0, (b"first",), 5)
+        zero.wait(came)
+    late = zero.receive(6, 1, 0)
+    assert list(zero.matcher._receives) == [4, 6]
+
+    zero.forget([4, 5, 6, 7])
+    one.send(0, 6, 0, (b"late",), 4)
+    zero.wait(late)
+    kept = list(zero.matcher._receives)
+
+    assert kept == [6] and late.data == b"late"

@@ -26,7 +26,7 @@ from .requests import Receiving, Request, Sending
 from .rest import FOR_ROOM, Rest
 
 EAGER = CHUNK
-_OBJECT, _SYNCHRONOUS = 1, 2
+_SPLIT, _SYNCHRONOUS = 1, 2
 
 # Looks before giving way, with a processor for each rank and without.
 _LOOKS, _FEW_LOOKS = 400, 20
@@ -84,13 +84,13 @@ class Engine:
         tag: int,
         parts: Sequence[Any],
         size: int,
-        is_object: bool = False,
+        is_split: bool = False,
         synchronous: bool = False,
     ) -> Sending:
         """Send a message: parts, which are bytes-like and must not change before it is done."""
         request = Sending(dest, context, tag, parts, size)
         with self._lock:
-            flags = is_object * _OBJECT | synchronous * _SYNCHRONOUS
+            flags = is_split * _SPLIT | synchronous * _SYNCHRONOUS
             if dest == self.rank:
                 self._to_myself(request, flags)
             elif dest in self._gone:
@@ -114,7 +114,7 @@ class Engine:
         return request.number
 
     def _to_myself(self, request: Sending, flags: int) -> None:
-        message = Envelope(request.context, self.rank, request.tag, request.size, bool(flags & _OBJECT))
+        message = Envelope(request.context, self.rank, request.tag, request.size, bool(flags & _SPLIT))
         message.body = b"".join(bytes(part) for part in request.parts)
         self._changes += 1
         if flags & _SYNCHRONOUS:
@@ -200,7 +200,7 @@ class Engine:
 
     def _match(self, receive: Receiving, message: Envelope) -> None:
         receive.source, receive.tag, receive.size = message.source, message.tag, message.size
-        receive.is_object, receive.is_matched = message.is_object, True
+        receive.is_split, receive.is_matched = message.is_split, True
         if message.waits:
             if message.source == self.rank:
                 self._answered(message.number)
@@ -268,7 +268,7 @@ class Engine:
     def _take(self, source: int, way: Any) -> None:
         kind, flags, _, context, tag, size, whole, number = way.head()
         if kind == MESSAGE:
-            message = Envelope(context, source, tag, size, bool(flags & _OBJECT))
+            message = Envelope(context, source, tag, size, bool(flags & _SPLIT))
             if flags & _SYNCHRONOUS:
                 message.waits, message.number = True, number
             receive = self.matcher.arrives(message)
@@ -289,7 +289,7 @@ class Engine:
         else:
             way.drop(size)
             if kind == CALL:
-                message = Envelope(context, source, tag, whole, bool(flags & _OBJECT))
+                message = Envelope(context, source, tag, whole, bool(flags & _SPLIT))
                 message.number = number
                 receive = self.matcher.arrives(message)
                 if receive is not None:
@@ -409,6 +409,12 @@ class Engine:
                 self._unheard.pop(context, None)
             else:
                 self._unheard[context] = error
+
+    def forget(self, contexts: Iterable[int]) -> None:
+        """These are used no more: keep nothing for them."""
+        with self._lock:
+            for context in contexts:
+                self.matcher.forget(context)
 
     def give_up(self, contexts: Iterable[int], error: BaseException) -> None:
         """What waits in these contexts is done, with this error, and so is what will.  Any thread."""

@@ -19,14 +19,14 @@ ANY = -1  # a source, or a tag
 class Envelope:
     """What a message is matched by: its context (a communicator's), source (a rank of the job) and tag; size: bytes."""
 
-    __slots__ = ("body", "context", "is_object", "number", "size", "source", "tag", "waits")
+    __slots__ = ("body", "context", "is_split", "number", "size", "source", "tag", "waits")
 
-    def __init__(self, context: int, source: int, tag: int, size: int, is_object: bool = False) -> None:
+    def __init__(self, context: int, source: int, tag: int, size: int, is_split: bool = False) -> None:
         self.context = context
         self.source = source
         self.tag = tag
         self.size = size
-        self.is_object = is_object
+        self.is_split = is_split
         self.body: Any = None  # what has come of it already; None: its sender waits to be told where it may go
         self.number = 0  # of the sender's request, if that waits for an answer
         self.waits = False  # whether it does
@@ -116,6 +116,7 @@ class Matcher:
         return [one for messages in chosen for one in messages]
 
     def forget(self, context: int) -> None:
-        """A communicator is gone."""
-        self._receives.pop(context, None)
-        self._messages.pop(context, None)
+        """A communicator is gone; what still waits in it is matched all the same."""
+        for waiting in (self._receives, self._messages):
+            if not waiting.get(context, True):
+                del waiting[context]

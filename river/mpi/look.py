@@ -184,7 +184,7 @@ def _waits_for_another(frame: Any, frames: Mapping[int, Any]) -> bool:
         return bool(here.get("timeout") == -1 and here["self"].ident in frames)
     if function == "join":
         return bool(here.get("timeout", 0) is None and here["self"].ident in frames)
-    return function == "_shutdown"  # the end of the program, for its other threads
+    return bool(function == "_shutdown")  # the end of the program, for its other threads
 
 
 # -- places ---------------------------------------------------------------------------------------------------------

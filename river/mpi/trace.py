@@ -97,11 +97,11 @@ class Traced(Engine):
         tag: int,
         parts: Sequence[Any],
         size: int,
-        is_object: bool = False,
+        is_split: bool = False,
         synchronous: bool = False,
     ) -> Sending:
         self._note(self._sent, Sent(self._now(), dest, context, tag, size))
-        return super().send(dest, context, tag, parts, size, is_object, synchronous)
+        return super().send(dest, context, tag, parts, size, is_split, synchronous)
 
     def _match(self, receive: Receiving, message: Envelope) -> None:
         self._note(self._got, Got(self._now(), message.source, message.context, message.tag, message.size))

@@ -103,7 +103,8 @@ class FaultTolerant(PointToPoint):
         number = here.next_number("shrunk")
 
         def ended(agreement: Agreement) -> None:
-            ours, theirs = ([rank for rank in ranks if rank not in agreement.gone] for ranks in (here.ranks, here.others))
+            gone, groups = agreement.gone, (here.ranks, here.others)
+            ours, theirs = ([rank for rank in ranks if rank not in gone] for ranks in groups)
             made._named = here.child(ours, None if here.remote is None else theirs, number=number)
 
         return made, Request._of(Job(ground.agree(here, -1), ended, self))

@@ -46,7 +46,7 @@ class Receiving(Request):
         "data",
         "got",
         "is_matched",
-        "is_object",
+        "is_split",
         "memory",
         "size",
         "source",
@@ -63,7 +63,7 @@ class Receiving(Request):
         self.memory: Any = None
         self.data: Any = b""
         self.size = self.got = 0
-        self.is_object = self.is_matched = False
+        self.is_split = self.is_matched = False
 
 
 class Probing:

@@ -248,7 +248,7 @@ class Comm(Attributes, Modes, Nonblocking, FaultTolerant):
     Join = staticmethod(refuse("processes that join a job later", "Comm.Join"))
 
 
-Comm._base = (Comm,)  # and not what it is mixed of
+Comm._base = Comm  # and not what it is mixed of
 
 
 def _of_color(color: int, said: list[Any], ranks: Sequence[int]) -> tuple[int, ...]:

@@ -6,6 +6,8 @@
     packets.py   two ends that send each other messages
     machines.py  adapters and works of machines over SSH
     processes.py adapters and works of river.multiprocessing
+    mpi.py       adapters and works of river.mpi
+    exchanges.py what their ranks run
     network.py   the hosts that those are measured on
     driver.py    one measurement in one process of its own
     report.py    ratios, table and JSON

@@ -5,6 +5,7 @@
     python -m benchmarks --only submit,map --peers loky,ray
     python -m benchmarks --only machine    machines over SSH, which are measured only when they are named
     python -m benchmarks --only mp_        river.multiprocessing beside multiprocessing; only when named, too
+    python -m benchmarks --only mpi_       river.mpi beside mpi4py; the first run makes an environment for each MPI
     python -m benchmarks --readme          a full run, then the table in README.md and docs/benchmarks.svg
     python -m benchmarks --from results.json --readme PATH     the same from an earlier run, of any kind of works
 """
@@ -16,12 +17,12 @@ import sys
 import time
 from pathlib import Path
 
-from . import driver, machines, network, picture, processes, report, turns
+from . import driver, machines, mpi, network, picture, processes, report, turns
 from .peers import PEERS, River
 from .works import WORKS
 
-EVERY_PEER = {**machines.PEERS, **processes.PEERS, **PEERS}
-EVERY_WORK = {**WORKS, **machines.WORKS, **processes.WORKS}
+EVERY_PEER = {**machines.PEERS, **processes.PEERS, **mpi.PEERS, **PEERS}
+EVERY_WORK = {**WORKS, **machines.WORKS, **processes.WORKS, **mpi.WORKS}
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -127,6 +128,8 @@ def choose(options, works):
     """The peers to measure, River first: their versions by name, None for what is not installed."""
     peers = {name: peer for work in works for name, peer in table_of(work).items()}
     wanted = options.peers or [name for name in peers if not (options.quick and peers[name].distribution)]
+    for name in peers.keys() & set(wanted):
+        peers[name].provide()
     return {
         name: peer.version() if peer.installed() else None
         for name, peer in peers.items()

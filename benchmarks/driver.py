@@ -26,9 +26,9 @@ def main(peer_name, work_name, size, workers, answer):
 
 def find(work_name):
     """The work of that name, and the peers of its kind of works, by name."""
-    from . import machines, peers, processes, works
+    from . import machines, mpi, peers, processes, works
 
-    for module in (machines, processes):
+    for module in (machines, processes, mpi):
         if work_name in module.WORKS:
             return module.WORKS[work_name], module.PEERS
     return works.WORKS[work_name], peers.PEERS

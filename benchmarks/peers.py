@@ -88,6 +88,10 @@ class Peer:
         return obj
 
     @classmethod
+    def provide(cls):
+        """Fetches what it needs, where that is not the user's to do."""
+
+    @classmethod
     def installed(cls):
         try:
             spec = importlib.util.find_spec(cls.module)

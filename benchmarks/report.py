@@ -24,6 +24,7 @@ KINDS = {
     "packet": "River's packets beside its peers",
     "machine": "River's machines over SSH beside its peers",
     "mp": "river.multiprocessing beside multiprocessing",
+    "mpi": "river.mpi beside mpi4py",
 }
 
 

@@ -202,6 +202,24 @@ def test_their_table_has_each_start_method_of_the_standard_module_and_no_column_
     assert not (tmp_path / "docs").exists()
 
 
+# ---- river.mpi
+
+
+@pytest.mark.timeout(240)
+def test_a_quick_run_of_ranks_measures_river_and_leaves_nothing(part, tmp_path):
+    some = {"mpi_send_8", "mpi_send_array", "mpi_allreduce_memory_8_4", "mpi_bcast_object_2", "mpi_start"}
+    done = benchmarks("--quick", "--only", ",".join(sorted(some)), "--json", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+
+    assert found["works"].keys() == some
+    for name, work in found["works"].items():
+        assert work["peers"].keys() == {"River"} and not {"error", "left behind"} & work["peers"]["River"].keys(), work
+        assert all(figure["median"] > 0 for figure in work["peers"]["River"]["figures"].values()), name
+    assert part("report").kind_of(found) == "mpi"
+    assert "river.mpi beside mpi4py" in (tmp_path / "found.svg").read_text(encoding="utf-8")
+
+
 # ---- the README
 
 

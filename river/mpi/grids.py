@@ -53,6 +53,7 @@ class Grid:
         if any(dim <= 0 for dim in self.dims):
             raise fail(ERR_DIMS, f"a dimension is at least 1, but there is {min(self.dims)} in {self.dims}")
         self.size = math.prod(self.dims)
+        self._neighbours: dict[int, list[int]] = {}  # that were asked for: each rank asks for its own, again and again
 
     def coords(self, rank: int) -> list[int]:
         """The cell of a rank."""
@@ -85,8 +86,11 @@ class Grid:
         return self.rank(coords) if is_inside else PROC_NULL
 
     def neighbours(self, rank: int) -> tuple[list[int], list[int]]:
-        found = [one for direction in range(len(self.dims)) for one in self.shift(rank, direction, 1)]
-        return found, found[:]
+        found = self._neighbours.get(rank)
+        if found is None:
+            found = [one for direction in range(len(self.dims)) for one in self.shift(rank, direction, 1)]
+            self._neighbours[rank] = found
+        return found[:], found[:]
 
     def arrivals(self, rank: int) -> list[tuple[int, int]]:
         """What is told to the one before comes from the one behind, also where both are the same rank."""

@@ -122,6 +122,8 @@ class Layout:
 
     @property
     def true_lb(self) -> int:
+        if self._is_dense:  # the most common, asked for by each buffer
+            return 0
         return min((offset for offset, _ in self.runs), default=0)
 
     @property

@@ -46,9 +46,9 @@ class Topocomm(Intracomm):
     inoutedges = property(_neighbours, doc="Whom this rank hears of, and whom it tells.")
     inedges = property(lambda self: self._neighbours()[0], doc="Whom this rank hears of.")
     outedges = property(lambda self: self._neighbours()[1], doc="Whom this rank tells.")
-    degrees = property(lambda self: (self.indegree, self.outdegree), doc="How many that are, each.")
-    indegree = property(lambda self: len(self.inedges), doc="Of how many this rank hears.")
-    outdegree = property(lambda self: len(self.outedges), doc="How many this rank tells.")
+    degrees = property(lambda self: tuple(map(len, self._neighbours())), doc="How many that are, each.")
+    indegree = property(lambda self: self.degrees[0], doc="Of how many this rank hears.")
+    outdegree = property(lambda self: self.degrees[1], doc="How many this rank tells.")
 
     # -- how ----------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,26 @@ def test_messages_of_any_size_go_round_a_ring_and_overtake_nothing(tmp_path):
     assert said == "[8, 8, 8]\n"
 
 
+def test_a_rank_ends_as_a_program_does_after_its_threads_and_what_is_registered_for_the_end(tmp_path):
+    said = ran(
+        tmp_path,
+        """
+        import atexit, threading
+        def end():
+            engine, rank = the_world().engine, the_world().rank
+            def exchange(tag):
+                engine.wait(engine.send(1 - rank, 0, tag, (b"x",), 1))
+                engine.wait(engine.receive(0, 1 - rank, tag))
+                print(rank, tag, flush=True)
+            atexit.register(exchange, 2)
+            threading.Thread(target=exchange, args=(1,)).start()
+        run(end, n=2)
+    """,
+    )
+
+    assert sorted(said.splitlines()) == ["0 1", "0 2", "1 1", "1 2"]
+
+
 def test_the_first_failure_is_told_with_where_the_others_were(tmp_path):
     said = ran(
         tmp_path,

@@ -96,6 +96,16 @@ def test_nothing_is_proved_while(changed):
     assert watched(*rounds) == {}
 
 
+def test_a_rank_that_has_ended_is_asked_as_long_as_it_can_be():
+    watch = Watch(2)
+    watch.ended(1)
+    watch.told(0, (1,))
+
+    assert watch.ask(0.0) == {0, 1}
+    watch.ended(1, can_be_asked=False)
+    assert watch.ask(0.0) == {0}
+
+
 def test_nobody_is_asked_who_waits_for_a_rank_that_runs():
     watch = Watch(3)
     watch.told(0, (1,))

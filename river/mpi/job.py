@@ -35,7 +35,7 @@ from .trace import Trace
 from .watch import Watch, report
 
 # Seconds for ranks to say where they are, and for those that are at their end to say what they have done.
-_PATIENCE, _LONG_PATIENCE = 0.3, 10.0
+_PATIENCE, _LONG_PATIENCE = 0.3, 5.0
 
 
 class RankFailed(errors.RiverError):
@@ -71,7 +71,6 @@ class Job:
         self._lock = threading.Lock()
         self._vms: list[RemoteVM] = []
         self._near: Near | None = None
-        self._where: dict[int, str] = {}
         self.traces: dict[int, Trace] = {}  # by rank, in the end, if the options have asked for them
         self._unsaid: list[tuple[Any, ...]] = []  # for ranks that are not there yet
         self._watch = Watch(ranks)
@@ -113,7 +112,7 @@ class Job:
             self._follow()
         finally:
             if self._options.get("trace"):
-                self.traces = self._told("trace", set(self._lines) - self._ended.keys(), _LONG_PATIENCE)
+                self.traces = self._answers("trace", set(self._lines) - self._ended.keys(), _LONG_PATIENCE)
         self._ask(self._lines, "end")
         return [
             serial.loads(self._results[rank]) if rank in self._results else self._failed[rank]
@@ -266,6 +265,8 @@ class Job:
 
     def _check_ends(self) -> None:
         for rank, facts in list(self._ended.items()):
+            if rank in self._results:
+                self._watch.ended(rank, False)  # it cannot be asked any more
             if rank in self._results or rank in self._failed:
                 continue
             line = self._lines.get(rank)
@@ -275,20 +276,20 @@ class Job:
                 code, why = facts["code"], _cause(facts)
                 self._fail(rank, f"rank {rank} {why}", why, 128 - code if code < 0 else code or 1)
 
-    def _told_of(self, rank: int) -> str:
+    def _report(self, first: str, but_for: int) -> str:
+        """What happened first, then where each other rank was."""
+        others = set(range(self.ranks)) - {but_for}
+        where = self._answers("where", others - self._results.keys(), _PATIENCE)
+        return "\n".join([first, *(f"  rank {rank} {self._told_of(rank, where.get(rank))}" for rank in sorted(others))])
+
+    def _told_of(self, rank: int, where: str | None) -> str:
         if rank in self._results:
             return "had finished"
         if rank in self._failed:
             return "had failed"
-        return f"was {self._where[rank]}" if rank in self._where else "did not say where it was"
+        return "did not say where it was" if where is None else f"was {where}"
 
-    def _report(self, first: str, but_for: int) -> str:
-        """What happened first, then where each other rank was."""
-        self._where = self._told("where", set(range(self.ranks)) - self._results.keys() - {but_for}, _PATIENCE)
-        rest = [f"  rank {rank} {self._told_of(rank)}" for rank in range(self.ranks) if rank != but_for]
-        return "\n".join([first, *rest])
-
-    def _told(self, what: str, ranks: set[int], patience: float) -> dict[int, Any]:
+    def _answers(self, what: str, ranks: set[int], patience: float) -> dict[int, Any]:
         """What these ranks answer, as far as they do within so many seconds.  The job ends: what they say besides is
         not heard."""
         answers: dict[int, Any] = {}

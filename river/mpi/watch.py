@@ -16,7 +16,7 @@ May not: ask by itself, or know what time it is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from .engine.matching import ANY
 from .look import About, Communicator, Look, Wait
@@ -54,6 +54,8 @@ class Watch:
             self._waits.pop(rank, None)
 
     def ended(self, rank: int, can_be_asked: bool = True) -> None:
+        if rank in self._gone:
+            return
         self._waits.pop(rank, None)
         if can_be_asked:
             self._ended.add(rank)
@@ -116,14 +118,14 @@ def closed(waits: Mapping[int, Peers], ended: Collection[int], ranks: int) -> se
     found = set(waits)
     while True:
         held = {*found, *ended}
-        out = {rank for rank in found if not held.issuperset(_all_of(waits[rank], ranks))}
+        out = {rank for rank in found if not _is_within(waits[rank], held, ranks)}
         if not out:
             return found
         found -= out
 
 
-def _all_of(peers: Peers, ranks: int) -> Iterable[int]:
-    return range(ranks) if peers is None else peers
+def _is_within(peers: Peers, held: set[int], ranks: int) -> bool:
+    return len(held) == ranks if peers is None else all(peer in held for peer in peers)
 
 
 def _peers(look: Look) -> Peers:

@@ -115,7 +115,7 @@ class Engine:
 
     def _to_myself(self, request: Sending, flags: int) -> None:
         message = Envelope(request.context, self.rank, request.tag, request.size, bool(flags & _SPLIT))
-        message.body = b"".join(bytes(part) for part in request.parts)
+        message.body = (bytearray() if flags & _SPLIT else b"").join(request.parts)
         self._changes += 1
         if flags & _SYNCHRONOUS:
             message.waits, message.number = True, self._expect(request)

@@ -1,6 +1,7 @@
 """A program of ranks that keeps promises about topologies and neighbours; see `communicators`."""
 
-import numpy
+from array import array
+
 from communicators import PROMISES, error_of, keep_all, promise
 
 from river.mpi import MPI
@@ -110,15 +111,19 @@ def neighbours_exchange_objects(comm):
             assert len(set(came)) == len(came) and (topo.topology == MPI.CART or came == sorted(came))
 
 
+def repeated(values, size):
+    return array("d", [value for value in values for _ in range(size)])
+
+
 def exchanges(topo, size):
     """The calls with memory: name, what is sent and where what comes goes; of each rank and edge, so many numbers."""
     into, out = topo.degrees
-    mine = numpy.full(size, 100.0 * topo.rank)
-    edges = numpy.repeat(100.0 * topo.rank + numpy.arange(out), size)
+    mine = repeated([100.0 * topo.rank], size)
+    edges = repeated([100.0 * topo.rank + edge for edge in range(out)], size)
     counts_in, counts_out = [size] * into, [size] * out
     displs_in, displs_out = [size * place for place in range(into)], [size * edge for edge in range(out)]
     bytes_in, bytes_out = [8 * displ for displ in displs_in], [8 * displ for displ in displs_out]
-    came = numpy.empty(into * size)
+    came = repeated([-1.0] * into, size)
     yield "Neighbor_allgather", mine, came, came
     yield "Neighbor_allgatherv", mine, [came, (counts_in, displs_in), MPI.DOUBLE], came
     yield "Neighbor_alltoall", edges, came, came
@@ -148,10 +153,10 @@ def neighbours_exchange_memory_in_all_forms(comm):
         ranks = [-1.0 if source == MPI.PROC_NULL else 100.0 * source for source in topo.inedges]
         for form in ("whole", "begun", "again"):
             for name, sent, into, came in exchanges(topo, size):
-                came[:] = -1
                 carried_out(topo, name, form, sent, into)
                 right = ranks if "allgather" in name else [-1.0 if edge is None else edge for edge in edges]
-                assert (came == numpy.repeat(right, size)).all(), (name, form)
+                assert came == repeated(right, size), (name, form)
+                came[:] = repeated([-1.0], len(came))
 
 
 @promise

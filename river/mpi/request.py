@@ -144,7 +144,7 @@ class Request(Handle):
 
     def Wait(self, status: Status | None = None) -> bool:
         """Wait until it is done."""
-        self.wait(status)
+        Request.wait(self, status)  # and not that of a subclass, which may call this
         return True
 
     def wait(self, status: Status | None = None) -> Any:
@@ -157,7 +157,7 @@ class Request(Handle):
 
     def Test(self, status: Status | None = None) -> bool:
         """Say whether it is done."""
-        return self.test(status)[0]
+        return Request.test(self, status)[0]
 
     def test(self, status: Status | None = None) -> tuple[bool, Any]:
         """Say whether it is done, and give the object that came."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-_PLACES = {"RankFailed": "job", "run": "job", "load_ipython_extension": "magic", "__all__": "classic"}
+_OF_JOBS = dict.fromkeys(("Deadlock", "RankFailed", "run"), "job")
+_PLACES = {**_OF_JOBS, "load_ipython_extension": "magic", "__all__": "classic"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Connections of river.multiprocessing: ends of pipes that go anywhere, end when they should, and hang nobody.
 
-What a process does is said here by functions of this module; in VMs they are found by its name.
+What a process does is said here by functions of this module, which travel by value (see children).
 """
 
 import multiprocessing.connection as standard

@@ -12,6 +12,7 @@ import threading
 
 import pytest
 import tools
+from children import processes_of_a_module  # noqa: F401
 from tasks import PATIENCE, forever, wait_until
 
 import river.multiprocessing as mp
@@ -25,16 +26,6 @@ LOCKS = ["Lock", "RLock", "Semaphore", "BoundedSemaphore"]
 
 
 # -- on one machine -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True, scope="module")
-def processes_end():
-    """The cluster behind the context lives as long as the program; here it is the module's."""
-    process = mp.Process(target=abs, args=(1,))
-    process.start()
-    process.join()
-    yield
-    mp.get_context()._cluster.terminate()
 
 
 def be_elsewhere(end):

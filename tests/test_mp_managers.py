@@ -1,6 +1,6 @@
 """Managers of river.multiprocessing: the standard module's, and nobody hangs on a client or a server that is killed.
 
-What a process does is said here by functions of this module; in VMs they are found by its name.
+What a process does is said here by functions of this module, which travel by value (see children).
 """
 
 import functools

@@ -1,6 +1,6 @@
 """Queue, JoinableQueue and SimpleQueue of river.multiprocessing: the standard module's, and what is promised beyond it.
 
-What a process does is said here by functions of this module; in VMs they are found by its name.
+What a process does is said here by functions of this module, which travel by value (see children).
 """
 
 import multiprocessing as standard

@@ -1,6 +1,6 @@
 """Values, arrays and memory of river.multiprocessing: shared by the processes of a machine, and nothing is left of it.
 
-What a process does is said here by functions of this module; in VMs they are found by its name.
+What a process does is said here by functions of this module, which travel by value (see children).
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Locks, conditions, events and barriers of river.multiprocessing: robust, whoever is killed and whenever.
 
-What a process does is said here by functions of this module; in VMs they are found by its name.
+What a process does is said here by functions of this module, which travel by value (see children).
 """
 
 import contextlib

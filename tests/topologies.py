@@ -1,5 +1,6 @@
 """A program of ranks that keeps promises about topologies and neighbours; see `communicators`."""
 
+import random
 from array import array
 
 from communicators import PROMISES, error_of, keep_all, promise
@@ -81,7 +82,7 @@ def ranks_are_in_a_graph_of_which_each_says_its_own_edges_or_any(comm):
 
 
 def topologies(comm):
-    """Grids with short rings, an uneven graph with double edges, a graph of directed edges."""
+    """Grids with short rings, an uneven graph with double edges, graphs of directed edges, by chance as well."""
     size, rank = comm.size, comm.rank
     yield comm.Create_cart(MPI.Compute_dims(size, 2), True)
     yield comm.Create_cart([size, 1], [False, True])
@@ -90,6 +91,11 @@ def topologies(comm):
     edges[-1] += [0] * 2
     yield comm.Create_graph([sum(map(len, edges[: each + 1])) for each in range(size)], sum(edges, []))
     yield comm.Create_dist_graph_adjacent([(rank - 1) % size] * 3, [(rank + 1) % size] * 3)
+    chance = random.Random(size)
+    for many in (0, size, 4 * size):
+        edges = [tuple(chance.randrange(size) for _ in range(3)) for _ in range(many)]
+        mine = [(source, dest) for source, dest, teller in edges if teller == rank]
+        yield comm.Create_dist_graph([source for source, _ in mine], [1] * len(mine), [dest for _, dest in mine])
 
 
 @promise
@@ -147,8 +153,8 @@ def carried_out(topo, name, form, *buffers):
 
 @promise
 def neighbours_exchange_memory_in_all_forms(comm):
-    for topo in topologies(comm):
-        size = 5000 if topo.topology == MPI.DIST_GRAPH else 3  # longer than what goes along with its head
+    for number, topo in enumerate(topologies(comm)):
+        size = 5000 if number == 3 else 3  # longer than what goes along with its head
         edges = topo.neighbor_alltoall([100.0 * topo.rank + edge for edge in range(topo.outdegree)])
         ranks = [-1.0 if source == MPI.PROC_NULL else 100.0 * source for source in topo.inedges]
         for form in ("whole", "begun", "again"):

@@ -53,6 +53,13 @@ RECEIVES = {
 }
 
 
+def flat(obj):
+    """What can be compared of an object with arrays in it."""
+    if isinstance(obj, (list, dict)):
+        return [flat(each) for each in (obj.values() if isinstance(obj, dict) else obj)]
+    return (obj.dtype, obj.shape, obj.tobytes()) if hasattr(obj, "tobytes") else obj
+
+
 def until(look):
     while not (found := look()):
         pass
@@ -471,6 +478,33 @@ def a_program_can_say_how_objects_are_pickled(comm):
         MPI.pickle.__init__()
     data, buffers = MPI.pickle.dumps_oob([bytearray(1 << 20), bytearray(1)])
     assert MPI.pickle.PROTOCOL == 5 and MPI.pickle.loads_oob(data, buffers)[0] == bytearray(1 << 20)
+
+
+@promise
+def large_memory_in_an_object_arrives_as_it_was(comm):
+    import numpy
+
+    after, before = neighbours(comm)
+    fixed = numpy.arange(50_000.0)
+    fixed.flags.writeable = False
+    objects = [
+        numpy.full((300, 301), 3.5, order="F"),
+        [{"small": numpy.zeros(3)}, numpy.arange(70_001), bytearray(400_001), "x" * 400_001],
+        [fixed, numpy.arange(40_001, dtype="i8"), numpy.zeros(0)],
+        numpy.arange(200_000).reshape(400, 500)[::2, ::5],
+    ]
+    came = [comm.sendrecv(obj, after, source=before) for obj in objects]
+    assert flat(came) == flat(objects)
+    shape, (_, long, *_), (same, odd, _), _ = came
+    assert shape.flags.f_contiguous and not same.flags.writeable
+    for each in (shape, long, odd):
+        assert each.flags.writeable and each.flags.aligned
+        each += 1
+    mine = numpy.zeros(100_000)
+    request = comm.isend(mine, after)
+    mine += 1  # what is sent is what it was
+    assert not comm.mprobe(before).recv().any()
+    request.wait()
 
 
 @promise

@@ -83,7 +83,7 @@ class Buffered(PointToPoint):
 
     def bsend(self, obj: Any, dest: int, tag: int = 0) -> None:
         """Send an object, and wait for nobody."""
-        self._set_aside(pickle.dumps(obj), dest, tag, True)
+        self._set_aside(pickle.dumps(obj), dest, tag, False)
 
     def ibsend(self, obj: Any, dest: int, tag: int = 0) -> Any:
         """Send an object, and wait for nobody; what this gives is done."""
@@ -99,7 +99,7 @@ class Buffered(PointToPoint):
         self.Bsend(buf, dest, tag)
         return Request._of(Job(None))
 
-    def _set_aside(self, data: bytes, dest: int, tag: int, is_object: bool) -> None:
+    def _set_aside(self, data: bytes, dest: int, tag: int, is_split: bool) -> None:
         kept = _attached.get(self.ground) or _attached.get(_PROCESS)
         if kept is None:
             raise self._failed(ERR_BUFFER, "no memory is attached for buffered sends; call MPI.Attach_buffer first")
@@ -109,7 +109,7 @@ class Buffered(PointToPoint):
                 f"there is no room for {len(data)} bytes, and {BSEND_OVERHEAD} more, in the memory that is attached, "
                 "beside what has not left yet; attach more",
             )
-        kept.keep(len(data), self._begin_send((data,), len(data), dest, tag, is_object))
+        kept.keep(len(data), self._begin_send((data,), len(data), dest, tag, is_split))
 
 
 def _attach(place: Any, buf: Any) -> None:

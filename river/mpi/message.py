@@ -94,7 +94,9 @@ class Message(Handle):
 
 def loads(work: Receiving) -> Any:
     """The object that came; an empty message is None."""
-    return pickle.loads(work.data) if work.size else None
+    if not work.size:
+        return None
+    return pickle.joined(work.data) if work.is_split else pickle.loads(work.data)
 
 
 def unpack(work: Receiving, buffer: Buffer) -> None:

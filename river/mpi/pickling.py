@@ -2,12 +2,17 @@
 
 A program may change it for all of them, as with mpi4py: MPI.pickle.__init__(dill.dumps, dill.loads).
 
+An object with large memory, an array, can be a message without a copy of that:
+
+    | how many, and how long | pickle | memory | memory | ...        each part begins at a multiple of 16
+
 May not: send anything.
 """
 
 from __future__ import annotations
 
 import pickle as python
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +20,10 @@ from .raw import buffer, view_of
 
 # Bytes from which on a buffer is better left out of the pickle: below, one more message costs more than the copy.
 _THRESHOLD = 1 << 18
+_ALIGNED = 16
+_NUMBER = struct.Struct("<Q")
+# What has no memory that could be left out, or none that would be.
+_SIMPLE = frozenset((type(None), bool, int, float, complex, str, bytes))
 
 
 class Pickle:
@@ -75,6 +84,38 @@ class Pickle:
     def loads_oob(self, data: Any, buffers: Iterable[Any]) -> Any:
         """Make an object of bytes and of the buffers that were left out."""
         return self._loads(data, buffers=[view_of(one) for one in buffers])
+
+    def split(self, obj: Any) -> tuple[list[Any], int, bool]:
+        """The parts of a message, how many bytes these have, and whether they are as drawn above: else a mere pickle.
+
+        The object must not change before they are sent."""
+        if type(obj) in _SIMPLE or self._dumps is not python.dumps or (self._protocol or 5) < 5:
+            large: list[buffer] = []
+            data = self.dumps(obj)
+        else:
+            data, large = self.dumps_oob(obj)
+        if not large:
+            return [data], len(data), False
+        found = [memoryview(data), *(each.view for each in large)]
+        parts: list[Any] = [b"".join(_NUMBER.pack(number) for number in (len(found), *map(len, found)))]
+        size = len(parts[0])
+        for part in found:
+            gap = -size % _ALIGNED
+            parts += [bytes(gap), part]
+            size += gap + len(part)
+        return parts, size, True
+
+    def joined(self, data: Any) -> Any:
+        """The object of a message as drawn above; what was memory that could be written to is again."""
+        view = memoryview(data if isinstance(data, bytearray) else bytearray(data))
+        (count,) = _NUMBER.unpack_from(view)
+        end = (1 + count) * _NUMBER.size
+        found = []
+        for (length,) in _NUMBER.iter_unpack(view[_NUMBER.size : end]):
+            start = end + -end % _ALIGNED
+            end = start + length
+            found.append(view[start:end])
+        return self.loads_oob(found[0], found[1:])
 
 
 pickle = Pickle()

@@ -1,6 +1,6 @@
 """Point to point: what one rank of a communicator sends to another one, as objects and from memory.
 
-    send(obj) ... recv()             pickled
+    send(obj) ... recv()             pickled, with large memory as it is
     Send([buf, count, type]) ...     from memory into memory
 
 The blocking calls have no request: they are "begin, wait, look what came".
@@ -67,7 +67,7 @@ class PointToPoint(Handled, Handle):
         return self.ground.where[job_rank]
 
     def _begin_send(
-        self, parts: Any, size: int, dest: int, tag: int, is_object: bool, synchronous: bool = False
+        self, parts: Any, size: int, dest: int, tag: int, is_split: bool, synchronous: bool = False
     ) -> Work:
         ground_ = self._open
         if type(tag) is not int:
@@ -77,11 +77,18 @@ class PointToPoint(Handled, Handle):
         if dest == PROC_NULL:
             return DONE
         job_rank = self._job_rank(dest)
-        return ground.engine().send(job_rank, ground_.context, tag, parts, size, is_object, synchronous)
+        return ground.engine().send(job_rank, ground_.context, tag, parts, size, is_split, synchronous)
 
-    def _begin_object(self, obj: Any, dest: int, tag: int, synchronous: bool = False) -> Work:
-        blob = pickle.dumps(obj) if dest != PROC_NULL else b""
-        return self._begin_send((blob,), len(blob), dest, tag, True, synchronous)
+    def _begin_object(self, obj: Any, dest: int, tag: int, synchronous: bool = False, stays: bool = False) -> Work:
+        """stays: the object does not change before the work is done, so its memory need not be copied."""
+        if dest == PROC_NULL:
+            return self._begin_send((), 0, dest, tag, False)
+        if stays:
+            parts, size, is_split = pickle.split(obj)
+        else:
+            blob = pickle.dumps(obj)
+            parts, size, is_split = [blob], len(blob), False
+        return self._begin_send(parts, size, dest, tag, is_split, synchronous)
 
     def _begin_memory(self, buf: Any, dest: int, tag: int, synchronous: bool = False) -> Work:
         buffer = memory(buf, dest, False)
@@ -155,11 +162,11 @@ class PointToPoint(Handled, Handle):
 
     def send(self, obj: Any, dest: int, tag: int = 0) -> None:
         """Send an object."""
-        self._end(self._begin_object(obj, dest, tag))
+        self._end(self._begin_object(obj, dest, tag, False, True))
 
     def ssend(self, obj: Any, dest: int, tag: int = 0) -> None:
         """Send an object, and wait until it is received."""
-        self._end(self._begin_object(obj, dest, tag, True))
+        self._end(self._begin_object(obj, dest, tag, True, True))
 
     def isend(self, obj: Any, dest: int, tag: int = 0) -> Any:
         """Begin to send an object."""
@@ -203,7 +210,7 @@ class PointToPoint(Handled, Handle):
         status: Status | None = None,
     ) -> Any:
         """Send an object and receive one."""
-        going = self._begin_object(sendobj, dest, sendtag)
+        going = self._begin_object(sendobj, dest, sendtag, False, True)
         obj = self.recv(recvbuf, source, recvtag, status)
         self._end(going)
         return obj

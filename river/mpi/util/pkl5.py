@@ -1,28 +1,22 @@
-"""Communicators that send large memory as it is, beside the pickle: no copy is made of arrays on their way out or in.
+"""Communicators that send large memory as it is, beside the pickle, in non-blocking calls, too; so an object is not to
+be changed before its request is done.
 
-    | how many, and how long | pickle | memory | memory | ...        one message; each part begins at a multiple of 16
-
-What is sent by one of these is received by one of these.  Collectives are those of any communicator.
+Any communicator receives what they send, and sends so in its blocking calls; see `pickling`.
 May not: copy what `pickle.dumps_oob` has left out, but for buffered sends.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 from .. import comm as comm_
 from .. import intercomm, intracomm, message, request
-from ..constants import ANY_SOURCE, ANY_TAG, PROC_NULL
-from ..engine.requests import Receiving
+from ..constants import ANY_SOURCE, ANY_TAG
 from ..pickling import Pickle, pickle
-from ..request import Job, describe
+from ..request import Job
 from ..status import Status
 
 __all__ = ["Comm", "Intercomm", "Intracomm", "Message", "Pickle", "Request"]
-
-_ALIGNED = 16
-_NUMBER = struct.Struct("<Q")
 
 
 class _BigMPI:
@@ -32,40 +26,6 @@ class _BigMPI:
 
 
 _bigmpi = _BigMPI()
-
-
-# -- the message ------------------------------------------------------------------------------------------------------
-
-
-def _parts(obj: Any) -> tuple[list[Any], int]:
-    """An object as parts of a message, and how many bytes these have."""
-    data, buffers = pickle.dumps_oob(obj)
-    found = [memoryview(data), *(buffer.view for buffer in buffers)]
-    head = b"".join(_NUMBER.pack(number) for number in (len(found), *(len(part) for part in found)))
-    parts: list[Any] = [head]
-    size = len(head)
-    for part in found:
-        if gap := -size % _ALIGNED:
-            parts.append(bytes(gap))
-        if len(part):
-            parts.append(part)
-        size += gap + len(part)
-    return parts, size
-
-
-def _loads(work: Receiving) -> Any:
-    """The object that came; nothing is None."""
-    if not work.size:
-        return None
-    view = memoryview(work.data)
-    (count,) = _NUMBER.unpack_from(view)
-    end = (1 + count) * _NUMBER.size
-    found = []
-    for (length,) in _NUMBER.iter_unpack(view[_NUMBER.size : end]):
-        start = end + -end % _ALIGNED
-        end = start + length
-        found.append(view[start:end])
-    return pickle.loads_oob(found[0], found[1:])
 
 
 # -- what sends and receives it ---------------------------------------------------------------------------------------
@@ -82,13 +42,9 @@ class Message(message.Message):
 
     __slots__ = ()
 
-    def recv(self, status: Status | None = None) -> Any:
-        """Receive it as an object."""
-        return self.irecv().wait(status)
-
     def irecv(self) -> Any:
         """Begin to receive it as an object."""
-        return Request(self._received(None, _loads))
+        return Request(super().irecv())
 
 
 class Comm(comm_.Comm):
@@ -96,9 +52,8 @@ class Comm(comm_.Comm):
 
     __slots__ = ()
 
-    def _begin_object(self, obj: Any, dest: int, tag: int, synchronous: bool = False) -> Any:
-        parts, size = ([], 0) if dest == PROC_NULL else _parts(obj)
-        return self._begin_send(parts, size, dest, tag, True, synchronous)
+    def _begin_object(self, obj: Any, dest: int, tag: int, synchronous: bool = False, stays: bool = True) -> Any:
+        return super()._begin_object(obj, dest, tag, synchronous, True)
 
     def isend(self, obj: Any, dest: int, tag: int = 0) -> Any:
         """Begin to send an object, whose memory is not to be changed until it is done."""
@@ -110,7 +65,8 @@ class Comm(comm_.Comm):
 
     def bsend(self, obj: Any, dest: int, tag: int = 0) -> None:
         """Send an object, and wait for nobody."""
-        self._set_aside(b"".join(_parts(obj)[0]), dest, tag, True)
+        parts, _, is_split = pickle.split(obj)
+        self._set_aside(b"".join(parts), dest, tag, is_split)
 
     def ibsend(self, obj: Any, dest: int, tag: int = 0) -> Any:
         """Send an object, and wait for nobody; what this gives is done."""
@@ -118,11 +74,7 @@ class Comm(comm_.Comm):
 
     def recv(self, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> Any:
         """Receive an object."""
-        work = self._ask(source, tag)
-        self._end(work)
-        if status is not None:
-            describe(status, self, work)
-        return _loads(work)
+        return super().recv(None, source, tag, status)
 
     def irecv(self, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> Any:
         """Raise RuntimeError, as mpi4py does; `mprobe` and the message's `irecv` do it."""

@@ -68,6 +68,9 @@ class Buffer:
 
     def block(self, index: int, count: int) -> Buffer:
         """`count` elements from the element `index` on, which need not be within this one's count."""
+        if self.data is not None and 0 <= index and 0 < count <= self.count - index and self.datatype.layout.is_dense:
+            unit = self.size // self.count
+            return _lying(self.data[index * unit : (index + count) * unit], count, self.datatype)
         return Buffer(self.memory, self.start + index * self.datatype.layout.extent, count, self.datatype)
 
 
@@ -89,7 +92,7 @@ def simple(spec: Any, is_writable: bool, blocks: int = 1) -> Buffer:
     """blocks: in how many the elements are to be, if no count is said; the Buffer is all of them, as one.
 
     If a count is said it is that of one block."""
-    if blocks == 1 and (plain := _plain(spec, is_writable)) is not None:
+    if (plain := _plain(spec, is_writable)) is not None and (blocks == 1 or _is_divided(spec, plain, blocks)):
         return plain
     buf, counts, displs, datatype = _split(spec)
     if isinstance(counts, (list, tuple)):
@@ -119,6 +122,11 @@ def simple(spec: Any, is_writable: bool, blocks: int = 1) -> Buffer:
     return Buffer(memory, start, total, kind)
 
 
+def _is_divided(spec: Any, plain: Buffer, blocks: int) -> bool:
+    """Whether it is all the blocks: no count is said, which would be that of one."""
+    return (type(spec) is not list or len(spec) == 2) and not plain.count % blocks
+
+
 def _plain(spec: Any, is_writable: bool) -> Buffer | None:
     """The short way for what is most common: an array, [array, datatype] or [array, count, datatype], from its first
     element on; None if it is anything else, or wrong."""
@@ -141,14 +149,17 @@ def _plain(spec: Any, is_writable: bool) -> Buffer | None:
     layout = kind._named
     if not layout.is_dense or not layout.size or size % layout.size:
         return None
+    memory = view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    if count < 0:
+        return _lying(memory, size // layout.size, kind)
+    return _lying(memory[: count * layout.size], count, kind) if count * layout.size <= size else None
+
+
+def _lying(data: memoryview, count: int, kind: Kind) -> Buffer:
+    """So many elements side by side, from the first byte of this memory to the last."""
     made = Buffer.__new__(Buffer)
-    made.memory = made.data = view if view.format == "B" and view.ndim == 1 else view.cast("B")
-    if count > 0:
-        if count * layout.size > size:
-            return None
-        size = count * layout.size
-        made.data = made.data[:size]
-    made.start, made.count, made.datatype, made.size = 0, size // layout.size, kind, size
+    made.memory = made.data = data
+    made.start, made.count, made.datatype, made.size = 0, count, kind, data.nbytes
     return made
 
 

@@ -111,7 +111,8 @@ class Op(Handle):
         elif operation.name != "NO_OP":
             if not layout.typecode or layout.typecode not in operation.codes:
                 raise fail(ERR_OP, f"{operation.name} is not for elements of {datatype!r}")
-            _combine(operation, a, b, layout.typecode)
+            if not (b.nbytes <= _SMALL and _combine_few(operation, a, b, count, layout.typecode)):
+                _combine(operation, a, b, layout.typecode)
 
     def toint(self) -> int:
         """Give the number that stands for what this names; -1 for one that the program made."""
@@ -137,7 +138,7 @@ def _numpy() -> Any:
 
 def _combine(operation: Operation, a: Any, b: memoryview, code: str) -> None:
     code = "q" if code == "p" else code
-    numpy = None if b.nbytes <= _SMALL and _is_simple(operation, code) else _numpy()
+    numpy = _numpy()
     if numpy is not None:
         target = numpy.frombuffer(b, code)
         with numpy.errstate(all="ignore"):  # what overflows, overflows as in C
@@ -153,9 +154,23 @@ def _combine(operation: Operation, a: Any, b: memoryview, code: str) -> None:
     second[:] = memoryview(array.array(code, combined)) if code != "?" else memoryview(bytes(combined)).cast("?")
 
 
-def _is_simple(operation: Operation, code: str) -> bool:
-    """Whether Python has the elements, and gives the same result; of what is no number numpy makes something else."""
-    return code in _INTEGERS or (code in "fd" and operation.name in ("SUM", "PROD"))
+def _combine_few(operation: Operation, a: Any, b: memoryview, count: int, code: str) -> bool:
+    """The same by Python itself; False: it has no such elements, or not the same result.
+
+    Of what is no number MAX and MIN of numpy's make something else, and what overflows is left to it, too."""
+    if code not in _INTEGERS and not (code in "fd" and operation.name in ("SUM", "PROD")):
+        return False
+    numbers = _numbers(count, code)
+    try:
+        b[:] = numbers.pack(*map(operation.on_objects, numbers.unpack_from(a), numbers.unpack_from(b)))
+    except (struct.error, OverflowError):
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=256)
+def _numbers(count: int, code: str) -> struct.Struct:
+    return struct.Struct(f"{count}{code}")
 
 
 def _wrapped(value: int, code: str) -> int:

@@ -83,13 +83,15 @@ class Look(NamedTuple):
     communicators: dict[int, Communicator]  # by number
 
 
-def look(engine: Engine, grounds: Mapping[int, Any], is_over: bool) -> Look:
-    """grounds: communicators by number. is_over: the program has ended, and the main thread waits for the others."""
+def look(engine: Engine, grounds: Mapping[int, Any], is_over: bool, before: Mapping[int, Any]) -> Look:
+    """grounds: communicators by number. is_over: the program has ended, and the main thread waits for the others.
+
+    before: handlers of signals that were there before the program."""
     waiting = list(engine.rest.waits)
     traffic = engine.traffic()
     frames = sys._current_frames()
     return Look(
-        is_idle(frames, {wait.thread for wait in waiting}, is_over),
+        before == handlers() and is_idle(frames, {wait.thread for wait in waiting}, is_over),
         tuple(_wait(wait, frames.get(wait.thread), grounds) for wait in waiting),
         *traffic,
         tuple(Message(one.context, one.source, one.tag, one.size) for one in engine.matcher.messages()),
@@ -151,8 +153,6 @@ def is_idle(frames: Mapping[int, Any], waiting: set[int], is_over: bool) -> bool
     """Whether no thread but those that wait for messages can do anything before one of these does.
 
     frames: where each thread is; waiting: those that wait for messages."""
-    if _has_handlers():
-        return False
     main = threading.main_thread().ident
     names = {thread.ident: thread for thread in threading.enumerate()}
     for ident, frame in frames.items():
@@ -165,10 +165,10 @@ def is_idle(frames: Mapping[int, Any], waiting: set[int], is_over: bool) -> bool
     return True
 
 
-def _has_handlers() -> bool:
-    """Whether a signal would call something of the program's."""
-    handlers = (signal.getsignal(number) for number in signal.valid_signals())
-    return any(callable(one) and one is not signal.default_int_handler for one in handlers)
+def handlers() -> dict[int, Any]:
+    """What a signal would call, by its number: a program in which that changes may do something at any time."""
+    found = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    return {number: handler for number, handler in found.items() if callable(handler)}
 
 
 def _waits_for_another(frame: Any, frames: Mapping[int, Any]) -> bool:

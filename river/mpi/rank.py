@@ -27,7 +27,7 @@ from .engine.engine import Engine
 from .engine.requests import Gone, Request, Revoked
 from .engine.ring import is_ordered
 from .engine.stream import Stream
-from .look import look, peers, where_is_main
+from .look import handlers, look, peers, where_is_main
 from .near import Near
 from .trace import Traced
 
@@ -79,6 +79,7 @@ class World:
         self.gone: dict[int, BaseException] = {}
         self.revoked: set[int] = set()
         self._agreements: dict[Any, Agreement] = {}
+        self._handlers = handlers()
         self.neighbours = [rank for rank, place in enumerate(order.places) if place == order.places[order.rank]]
         self._lock = threading.Lock()
         self._early: list[tuple[int, Stream]] = []  # ways that came before there was an engine
@@ -94,7 +95,7 @@ class World:
             self._engine = self.engine
             for rank, way in self._early:
                 self.engine.arrived(rank, way)
-        handlers: dict[str, Callable[..., None]] = {
+        answers: dict[str, Callable[..., None]] = {
             "where": self._tell_where,
             "look": self._tell_look,
             "trace": self._tell_trace,
@@ -102,7 +103,7 @@ class World:
             "agreed": self._agreed,
             "revoked": self.take_revoked,
         }
-        self.line = Line(order.starter, order.job, order.rank, handlers)
+        self.line = Line(order.starter, order.job, order.rank, answers)
         self.line.start()
         self.engine.rest.told = self._tell_waits
 
@@ -153,7 +154,7 @@ class World:
         self.line.tell("waits", peers(self.engine, self.communicators))
 
     def _tell_look(self) -> None:
-        self.line.tell("look", look(self.engine, self.communicators, self.is_over))
+        self.line.tell("look", look(self.engine, self.communicators, self.is_over, self._handlers))
         self.engine.rest.ring_here()  # until the next time, who waits is to look for what he waits for
 
     def _tell_trace(self) -> None:

@@ -22,7 +22,7 @@ from .engine.matching import ANY
 from .look import About, Communicator, Look, Wait
 
 # Seconds between one time and the next; more when there is no end to it, as with a rank that looks idle and is not.
-_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _TIMES = 3
 # Messages of a collective have its number as tag; from here on, the collective goes through shared memory.
 _SHARED = 1 << 30

@@ -10,6 +10,7 @@ May not: change what the engine does.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -75,11 +76,15 @@ class Traced(Engine):
         self._sent: list[Sent] = []
         self._got: list[Got] = []
         self._waited: list[Waited] = []
+        self._waiting: dict[int, tuple[float, Sequence[Any]]] = {}  # by thread: since when, and for what
         self._lost = 0
 
     def trace(self) -> Trace:
+        """So far.  Any thread."""
+        frames, now = sys._current_frames(), self._now()
+        waiting = [_waited(begin, now, frames.get(one), things) for one, (begin, things) in list(self._waiting.items())]
         with self._lock:
-            return Trace(self._begin, self._now(), self._sent, self._got, self._waited, self._lost)
+            return Trace(self._begin, now, self._sent, self._got, [*self._waited, *waiting], self._lost)
 
     def _now(self) -> float:
         return time.perf_counter() + self._offset
@@ -115,11 +120,16 @@ class Traced(Engine):
         self._timed(lambda: super(Traced, self).wait_until(ready, about), about)
 
     def _timed(self, wait: Callable[[], None], things: Sequence[Any]) -> None:
-        begin = self._now()
+        begin, thread = self._now(), threading.get_ident()
+        self._waiting[thread] = begin, things
         try:
             wait()
         finally:
-            messages = about(things)
-            peers = tuple(sorted({one.peer for one in messages}))
-            is_together = any(one.context % 2 for one in messages)
-            self._note(self._waited, Waited(begin, self._now(), *place_of(sys._getframe(1)), peers, is_together))
+            self._waiting.pop(thread, None)
+            self._note(self._waited, _waited(begin, self._now(), sys._getframe(1), things))
+
+
+def _waited(begin: float, end: float, frame: Any, things: Sequence[Any]) -> Waited:
+    messages = about(things)
+    peers = tuple(sorted({one.peer for one in messages}))
+    return Waited(begin, end, *place_of(frame), peers, any(one.context % 2 for one in messages))

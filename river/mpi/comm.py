@@ -22,6 +22,7 @@ from .errors import Exception as Error
 from .grids import numbers
 from .ground import Ground
 from .group import Group, Members
+from .heads import after, head
 from .info import INFO_NULL, Info
 from .modes import Modes
 from .nonblocking import Nonblocking
@@ -137,8 +138,15 @@ class Comm(Attributes, Modes, Nonblocking, FaultTolerant):
 
     def _made(self, ranks: Sequence[int], remote: Sequence[int] | None = None, topology: Any = None) -> Any:
         """One of these ranks of the job; all ranks of this communicator call it at the same time."""
-        kind = INTER if remote is not None else UNDEFINED if topology is None else topology.kind
-        return classes[kind]._of(self.ground.child(ranks, remote, topology))
+        cls = classes[INTER if remote is not None else UNDEFINED if topology is None else topology.kind]
+        self._note(cls.__name__)
+        return cls._of(self.ground.child(ranks, remote, topology))
+
+    def _note(self, call: str) -> None:
+        """All ranks make this call, which sends nothing: one that does not is found out in the next that does."""
+        here = self.ground
+        with here.lock:
+            here.past = after(here.past, head(call))
 
     def _checked(self, call: Callable[..., Any], *args: Any) -> Any:
         """What is called knows no communicator; its errors are those of this one."""
@@ -164,6 +172,7 @@ class Comm(Attributes, Modes, Nonblocking, FaultTolerant):
     def Dup(self, info: Info | None = None) -> Any:
         """Make another of the same ranks; without an info it has the same hints."""
         old = self.ground
+        self._note("Dup")
         made = old.child(old.ranks, old.remote, old.topology)
         assert made is not None
         made.info.update(old.info if info is None else info.items())

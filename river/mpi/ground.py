@@ -59,6 +59,7 @@ class Ground:
         "acknowledged",
         "attributes",
         "calls",
+        "context",
         "errhandler",
         "info",
         "is_revoked",
@@ -85,6 +86,7 @@ class Ground:
         topology: Any = None,
     ) -> None:
         self.number, self.ranks, self.rank, self.name = number, ranks, rank, name
+        self.context = 2 * number
         self.remote, self.topology = remote, topology
         self.others = ranks if remote is None else remote
         self.where = {job: index for index, job in enumerate(self.others)}
@@ -102,10 +104,6 @@ class Ground:
         known[number] = self
         if rank_.is_rank() and rank_.the_world().gone:
             rank_.the_world().meet(self)
-
-    @property
-    def context(self) -> int:
-        return 2 * self.number
 
     @property
     def everybody(self) -> tuple[int, ...]:
@@ -135,13 +133,18 @@ class Ground:
         topology: Any = None,
         number: int | None = None,
     ) -> Ground | None:
-        """What these ranks make from this; None if this process is not among them, or there is no other group."""
+        """What these ranks make from this; None if this process is not among them, or there is no other group.
+
+        number: of `next_number` with a key; None: all ranks of this make it, who have made the same calls before."""
+        past = self.past if number is None else 0
         number = self.next_number() if number is None else number
         ours, theirs = tuple(ranks), None if remote is None else tuple(remote)
         mine = engine().rank
         if mine not in ours or theirs == ():
             return None
-        return Ground(number, ours, ours.index(mine), "", theirs, topology)
+        made = Ground(number, ours, ours.index(mine), "", theirs, topology)
+        made.past = past
+        return made
 
 
 # By number, those that this process has.

@@ -144,10 +144,10 @@ def _plain(spec: Any, is_writable: bool) -> Buffer | None:
         return None
     kind = said if said is not None else by_code.get(view.format)
     size = view.nbytes
-    if not kind or not size or not view.c_contiguous or (is_writable and view.readonly):
+    if kind is None or not size or not view.c_contiguous or (is_writable and view.readonly):
         return None
     layout = kind._named
-    if not layout.is_dense or not layout.size or size % layout.size:
+    if layout is None or not layout.is_dense or not layout.size or size % layout.size:
         return None
     memory = view if view.format == "B" and view.ndim == 1 else view.cast("B")
     if count < 0:

@@ -69,15 +69,18 @@ class PointToPoint(Handled, Handle):
     def _begin_send(
         self, parts: Any, size: int, dest: int, tag: int, is_split: bool, synchronous: bool = False
     ) -> Work:
-        ground_ = self._open
+        here = self._named
+        if here is None or here.is_revoked:
+            here = self._open
         if type(tag) is not int:
             tag = operator.index(tag)
         if not 0 <= tag <= TAG_MOST:
             raise self._failed(ERR_TAG, f"a tag is from 0 to {TAG_MOST}, not {tag}")
         if dest == PROC_NULL:
             return DONE
-        job_rank = self._job_rank(dest)
-        return ground.engine().send(job_rank, ground_.context, tag, parts, size, is_split, synchronous)
+        others = here.others
+        job_rank = others[dest] if 0 <= dest < len(others) else self._job_rank(dest)
+        return ground.engine().send(job_rank, here.context, tag, parts, size, is_split, synchronous)
 
     def _begin_object(self, obj: Any, dest: int, tag: int, synchronous: bool = False, stays: bool = False) -> Work:
         """stays: the object does not change before the work is done, so its memory need not be copied."""
@@ -96,16 +99,23 @@ class PointToPoint(Handled, Handle):
 
     def _ask(self, source: int, tag: int, target: memoryview | None = None) -> Receiving:
         """Begin to receive."""
-        context = self._open.context
+        here = self._named
+        if here is None or here.is_revoked:
+            here = self._open
         if source == PROC_NULL:
             return ground.engine().claim(FROM_NOBODY)
-        return ground.engine().receive(context, self._wanted(source, tag), operator.index(tag), target)
+        if type(tag) is not int:
+            tag = operator.index(tag)
+        return ground.engine().receive(here.context, self._wanted(source, tag), tag, target)
 
     def _wanted(self, source: int, tag: int) -> int:
         """The job's rank that may be the source."""
         if not (tag == ANY_TAG or 0 <= tag <= TAG_MOST):
             raise self._failed(ERR_TAG, f"a tag is ANY_TAG or from 0 to {TAG_MOST}, not {tag}")
-        return ANY_SOURCE if source == ANY_SOURCE else self._job_rank(source)
+        if source == ANY_SOURCE:
+            return ANY_SOURCE
+        others = self.ground.others
+        return others[source] if 0 <= source < len(others) else self._job_rank(source)
 
     def _end(self, work: Work) -> None:
         """Wait for a message out or in; who is interrupted leaves none behind."""

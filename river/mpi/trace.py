@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .engine.engine import Engine
-from .engine.matching import Envelope
 from .engine.requests import Receiving, Request, Sending
 from .look import about, place_of
 
@@ -108,9 +107,9 @@ class Traced(Engine):
         self._note(self._sent, Sent(self._now(), dest, context, tag, size))
         return super().send(dest, context, tag, parts, size, is_split, synchronous)
 
-    def _match(self, receive: Receiving, message: Envelope) -> None:
-        self._note(self._got, Got(self._now(), message.source, message.context, message.tag, message.size))
-        super()._match(receive, message)
+    def _match(self, receive: Receiving, source: int, tag: int, size: int, is_split: bool) -> None:
+        self._note(self._got, Got(self._now(), source, receive.context, tag, size))
+        super()._match(receive, source, tag, size, is_split)
 
     def wait(self, request: Request) -> None:
         if not request.is_done:

@@ -22,7 +22,7 @@ from typing import Any
 
 from .matching import ANY, Envelope, Matcher
 from .outbox import BACK, CALL, CHUNK, DATA, GIVEN, GO, MESSAGE, MET, Outbox
-from .requests import Receiving, Request, Sending
+from .requests import SENT, Receiving, Request, Sending
 from .rest import FOR_ROOM, Rest
 
 EAGER = CHUNK
@@ -60,7 +60,7 @@ class Engine:
         self._ring = self.rest.ring
         self._out = Outbox(rank, ways_out, dial, self._ring)
         self._write, self._queue = self._out.write, self._out.queue
-        self._queues, self._dialed = self._out.queues, self._out.dialed
+        self._queues, self._dialed, self._ways = self._out.queues, self._out.dialed, self._out.ways
         self.has_room = has_room
         self.has_room = has_room
         self._looks = _LOOKS if has_room else _FEW_LOOKS
@@ -74,6 +74,7 @@ class Engine:
         self._changes = 0  # see `news`
         self._tasks: list[Any] = []  # what is taken along
         self._lock = threading.RLock()
+        self._acquire, self._release = self._lock.acquire, self._lock.release  # take less than half of `with`
 
     # -- sending ------------------------------------------------------------------------------------------------
 
@@ -88,6 +89,9 @@ class Engine:
         synchronous: bool = False,
     ) -> Sending:
         """Send a message: parts, which are bytes-like and must not change before it is done."""
+        if size <= EAGER and not synchronous and dest in self._ways:
+            if self._send_now(dest, (MESSAGE, is_split * _SPLIT, self.rank, context, tag, size, 0, parts, size)):
+                return SENT
         request = Sending(dest, context, tag, parts, size)
         with self._lock:
             flags = is_split * _SPLIT | synchronous * _SYNCHRONOUS
@@ -107,6 +111,14 @@ class Engine:
                 if not self._write(dest, frame):
                     self._queue(dest, (*frame, None))
         return request
+
+    def _send_now(self, dest: int, frame: tuple[Any, ...]) -> bool:
+        """What is most common: a message that leaves at once, in one frame."""
+        self._acquire()
+        try:
+            return dest not in self._gone and self._write(dest, frame)
+        finally:
+            self._release()
 
     def _expect(self, request: Sending) -> int:
         request.number = next(self._numbers)
@@ -187,7 +199,12 @@ class Engine:
                     self._say(request.dest, BACK, request.number, 0)
 
     def _deliver(self, receive: Receiving, message: Envelope) -> None:
-        self._match(receive, message)
+        self._match(receive, message.source, message.tag, message.size, message.is_split)
+        if message.waits:
+            if message.source == self.rank:
+                self._answered(message.number)
+            else:
+                self._say(message.source, MET, message.number, 0)
         if message.body is None:
             self._ask_for(receive, message)
             return
@@ -198,14 +215,9 @@ class Engine:
             receive.target[:size] = message.body[:size]
         receive.is_done = True
 
-    def _match(self, receive: Receiving, message: Envelope) -> None:
-        receive.source, receive.tag, receive.size = message.source, message.tag, message.size
-        receive.is_split, receive.is_matched = message.is_split, True
-        if message.waits:
-            if message.source == self.rank:
-                self._answered(message.number)
-            else:
-                self._say(message.source, MET, message.number, 0)
+    def _match(self, receive: Receiving, source: int, tag: int, size: int, is_split: bool) -> None:
+        receive.source, receive.tag, receive.size = source, tag, size
+        receive.is_split, receive.is_matched = is_split, True
 
     def _answered(self, number: int, is_cancelled: bool = False) -> None:
         request = self._asked.pop(number, None)
@@ -235,7 +247,8 @@ class Engine:
     def progress(self) -> bool:
         """Take what has come, send what can be sent; whether there was anything."""
         was_busy = False
-        with self._lock:
+        self._acquire()
+        try:
             while self._arrived:
                 self._in.append(self._arrived.popleft())
             for source, way in self._in:
@@ -249,6 +262,8 @@ class Engine:
                 was_busy = True
             if self._tasks and self._advance():
                 was_busy = True
+        finally:
+            self._release()
         return was_busy
 
     def take_along(self, task: Any) -> None:
@@ -268,12 +283,12 @@ class Engine:
     def _take(self, source: int, way: Any) -> None:
         kind, flags, _, context, tag, size, whole, number = way.head()
         if kind == MESSAGE:
-            message = Envelope(context, source, tag, size, bool(flags & _SPLIT))
-            if flags & _SYNCHRONOUS:
-                message.waits, message.number = True, number
-            receive = self.matcher.arrives(message)
+            receive = self.matcher.expected(context, source, tag)
             if receive is None:
+                message = Envelope(context, source, tag, size, bool(flags & _SPLIT))
+                message.waits, message.number = bool(flags & _SYNCHRONOUS), number
                 message.body = way.take(size)
+                self.matcher.keep(message)
                 return
             target = receive.target
             if target is None:
@@ -282,7 +297,9 @@ class Engine:
                 way.take_into(target, size)
             else:
                 target[:] = way.take(size)[: len(target)]
-            self._match(receive, message)
+            self._match(receive, source, tag, size, bool(flags & _SPLIT))
+            if flags & _SYNCHRONOUS:
+                self._say(source, MET, number, 0)
             receive.is_done = True
         elif kind == DATA:
             self._take_part(way, self._coming.get(number), whole, size, number)
@@ -370,6 +387,11 @@ class Engine:
         """What it is not quiet for."""
         with self._lock:
             return [*self._asked.values(), *self._out.waiting]
+
+    def unread(self, most: int) -> list[Envelope]:
+        """So many of the messages that have come and that nobody has received."""
+        with self._lock:
+            return self.matcher.messages()[:most]
 
     def traffic(self) -> tuple[int, dict[int, int], dict[int, int], list[int]]:
         """(news, written, read, held up): what was written to each rank and read from each, in bytes, and for whom

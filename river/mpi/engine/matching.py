@@ -47,17 +47,26 @@ class Matcher:
         self._receives: dict[int, deque[Any]] = {}  # by context, in the order in which they were posted
         self._messages: dict[int, deque[Envelope]] = {}  # by context, in the order in which they came
 
-    def arrives(self, message: Envelope) -> Any:
-        """The receive that gets this message; None: it is kept."""
-        receives = self._receives.get(message.context)
+    def expected(self, context: int, source: int, tag: int) -> Any:
+        """The receive that gets such a message; None: the message is to be kept."""
+        receives = self._receives.get(context)
         if receives:
-            source, tag = message.source, message.tag
             for index, one in enumerate(receives):
                 if (one.source == source or one.source == ANY) and (one.tag == tag or one.tag == ANY):
                     del receives[index]
                     return one
-        self._messages.setdefault(message.context, deque()).append(message)
         return None
+
+    def keep(self, message: Envelope) -> None:
+        """Nobody has received it yet."""
+        self._messages.setdefault(message.context, deque()).append(message)
+
+    def arrives(self, message: Envelope) -> Any:
+        """The receive that gets this message; None: it is kept."""
+        receive = self.expected(message.context, message.source, message.tag)
+        if receive is None:
+            self.keep(message)
+        return receive
 
     def posted(self, receive: Any) -> Envelope | None:
         """The message that this receive gets; None: it waits for one."""

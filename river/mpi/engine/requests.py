@@ -20,20 +20,21 @@ class Revoked(ConnectionAbortedError):
 class Request:
     """Something under way.  error: what has become of it instead, if it is done."""
 
-    __slots__ = ("error", "is_cancelled", "is_done")
-
-    def __init__(self) -> None:
-        self.is_done = self.is_cancelled = False
-        self.error: BaseException | None = None
+    # What has not come about yet is the class's: to set it in each would take as long as all else.
+    is_done = is_cancelled = False
+    error: BaseException | None = None
 
 
 class Sending(Request):
-    __slots__ = ("context", "dest", "number", "offset", "parts", "size", "tag", "to")
+    number = offset = to = 0
 
     def __init__(self, dest: int, context: int, tag: int, parts: Sequence[Any], size: int) -> None:
-        super().__init__()
         self.dest, self.context, self.tag, self.parts, self.size = dest, context, tag, parts, size
-        self.number = self.offset = self.to = 0
+
+
+# What has left at once, whatever it was.
+SENT = Sending(-1, 0, 0, (), 0)
+SENT.is_done = True
 
 
 class Receiving(Request):
@@ -41,29 +42,14 @@ class Receiving(Request):
 
     Once it is matched: source, tag, size (in bytes, of the message, which may be more than there is room for)."""
 
-    __slots__ = (
-        "context",
-        "data",
-        "got",
-        "is_matched",
-        "is_split",
-        "memory",
-        "size",
-        "source",
-        "tag",
-        "target",
-        "was",
-    )
+    memory: Any = None
+    data: Any = b""
+    size = got = 0
+    is_split = is_matched = False
 
     def __init__(self, context: int, source: int, tag: int, target: memoryview | None) -> None:
-        super().__init__()
-        self.context, self.source, self.tag = context, source, tag
+        self.context, self.source, self.tag, self.target = context, source, tag, target
         self.was = source, tag  # as it was asked for
-        self.target = target
-        self.memory: Any = None
-        self.data: Any = b""
-        self.size = self.got = 0
-        self.is_split = self.is_matched = False
 
 
 class Probing:

@@ -23,6 +23,8 @@ from .engine.rest import Wait as Waiting
 
 # Threads of River's that only pass on bytes.  What they bring for a wait is news of the engine.
 _OURS = ("river-mpi", "river-post", "river-reader", "river-bridge")
+# Messages that nobody has received and that are told of.
+_MOST = 50
 _RIVER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _BOTTOM = "live", os.path.join(_RIVER, "mpi", "rank.py")
 _PYTHON = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
@@ -94,8 +96,8 @@ def look(engine: Engine, grounds: Mapping[int, Any], is_over: bool, before: Mapp
         before == handlers() and is_idle(frames, {wait.thread for wait in waiting}, is_over),
         tuple(_wait(wait, frames.get(wait.thread), grounds) for wait in waiting),
         *traffic,
-        tuple(Message(one.context, one.source, one.tag, one.size) for one in engine.matcher.messages()),
-        {number: _communicator(ground) for number, ground in list(grounds.items())},
+        tuple(Message(one.context, one.source, one.tag, one.size) for one in engine.unread(_MOST)),
+        {number: _communicator(ground) for number, ground in grounds.items()},
     )
 
 

@@ -14,7 +14,8 @@ import runpy
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
@@ -75,7 +76,7 @@ class World:
         self.order = order
         self.rank, self.size = order.rank, order.size
         self.is_over = False
-        self.communicators: Mapping[int, Any] = {}
+        self.communicators: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.gone: dict[int, BaseException] = {}
         self.revoked: set[int] = set()
         self._agreements: dict[Any, Agreement] = {}
@@ -151,11 +152,16 @@ class World:
         self.line.tell("where", where_is_main())
 
     def _tell_waits(self) -> None:
-        self.line.tell("waits", peers(self.engine, self.communicators))
+        self.line.tell("waits", peers(self.engine, self._known()))
 
     def _tell_look(self) -> None:
-        self.line.tell("look", look(self.engine, self.communicators, self.is_over, self._handlers))
+        self.line.tell("look", look(self.engine, self._known(), self.is_over, self._handlers))
         self.engine.rest.ring_here()  # until the next time, who waits is to look for what he waits for
+
+    def _known(self) -> dict[int, Any]:
+        """The communicators that there are now, whatever other threads make meanwhile."""
+        found = (reference() for reference in self.communicators.valuerefs())
+        return {one.number: one for one in found if one is not None}
 
     def _tell_trace(self) -> None:
         assert isinstance(self.engine, Traced)
@@ -166,7 +172,7 @@ class World:
     def _lost(self, rank: int, why: str) -> None:
         """It has failed, and the others go on: what they do with it is an error, and so is what all of them do."""
         error = self.gone[rank] = Gone(f"rank {rank} {why}")
-        its = {one.context: one for one in list(self.communicators.values()) if rank in one.everybody}
+        its = {one.context: one for one in self._known().values() if rank in one.everybody}
         self.engine.lost(rank, error, its.__contains__)
         for one in its.values():
             self.meet(one)

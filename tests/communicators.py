@@ -258,6 +258,22 @@ def predefined_communicators_are_not_freed(comm):
 
 
 @promise
+def what_is_prepared_is_started_in_any_order(comm):
+    one, two = bytearray([comm.rank]), bytearray([comm.rank])
+    prepared = [comm.Bcast_init(one, 0), comm.Bcast_init(two, comm.size - 1)]
+    for turn in range(3):
+        one[0] = two[0] = 10 * turn + comm.rank
+        first, second = prepared[:: -1 if comm.rank % 2 else 1]
+        first.Start()
+        assert comm.allgather(turn) == [turn] * comm.size and comm.Dup()
+        second.Start()
+        MPI.Request.Waitall(prepared)
+        assert (one[0], two[0]) == (10 * turn, 10 * turn + comm.size - 1)
+    for request in prepared:
+        request.Free()
+
+
+@promise
 def what_river_has_not_says_so(comm):
     for call in (comm.Spawn, comm.Spawn_multiple, comm.Accept, comm.Connect, MPI.Comm.Join):
         try:

@@ -14,6 +14,7 @@ from . import ground
 from .algorithms import Across, Steps, Talk
 from .collectives import Collectives
 from .engine.requests import Request as Work
+from .ground import Ground
 from .info import INFO_NULL, Info
 from .op import SUM, Op
 from .persistent import Persistent, Prequest
@@ -60,15 +61,20 @@ class Nonblocking(Collectives):
     def _begin(self, plan: Plan) -> Any:
         return Request._of(self._begun(plan))
 
-    def _begun(self, plan: Plan) -> Job:
+    def _begun(self, plan: Plan, way: Ground | None = None) -> Job:
         here = self._open
-        talk = (Talk if here.remote is None else Across)(here, plan.head)
+        talk = (Talk if here.remote is None else Across)(way or here, plan.head)
         going = Going(plan.steps(talk))
         ground.engine().take_along(going)
         return Job(going, Going.end, self)
 
     def _keep(self, plan: Plan) -> Any:
-        return Prequest._of(Persistent(lambda: self._begun(plan)))
+        """What is prepared has contexts of its own: ranks need not start it at the same place among other calls."""
+        here = self.ground
+        way = here.child(here.ranks, here.remote, number=here.next_number("prepared"))
+        assert way is not None
+        way.name = here.name
+        return Prequest._of(Persistent(lambda: self._begun(plan, way)))
 
     # -- begun once ---------------------------------------------------------------------------------------------
 

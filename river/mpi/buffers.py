@@ -132,12 +132,12 @@ def _plain(spec: Any, is_writable: bool) -> Buffer | None:
     element on; None if it is anything else, or wrong."""
     said, count = None, -1
     if type(spec) is list:
-        if len(spec) == 2 and isinstance(spec[1], Kind):
+        if len(spec) == 2 and isinstance(spec[1], _Types):
             spec, said = spec
-        elif len(spec) == 3 and isinstance(spec[2], Kind) and type(spec[1]) is int:
+        elif len(spec) == 3 and isinstance(spec[2], _Types) and type(spec[1]) is int and spec[1] > 0:
             spec, count, said = spec
-            if count <= 0:
-                return None
+        if type(said) is str and (said := by_code.get(said)) is None:
+            return None
     try:
         view = memoryview(spec)
     except TypeError:

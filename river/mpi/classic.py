@@ -207,8 +207,8 @@ def _is_handled(values: Sequence[Any]) -> bool:
 # ---- the procedures
 
 
-def _value(argument: Any) -> Any:
-    return argument.value if isinstance(argument, Box) else argument
+def _values(arguments: Sequence[Any]) -> list[Any]:
+    return [each.value if isinstance(each, Box) else each for each in arguments]
 
 
 def _put(target: Any, value: Any) -> None:
@@ -249,9 +249,9 @@ def _procedure(row: names.Row) -> Callable[..., Any]:
         if not most - row.optional <= len(given) <= most:
             raise TypeError(f"{row.signature} takes {most} arguments, not {len(given)}")
         _check_targets(row, given)
-        values = [_value(each) for each in given] + [None] * (most - len(given))
+        values = _values(given) + [None] * (most - len(given))
         for number in boxed:
-            values[number] = [_value(each) for each in values[number]]
+            values[number] = _values(values[number])
         its = lists.Lists()
         if status_at >= 0 and values[status_at] is None:
             values[status_at] = MPI.Status()

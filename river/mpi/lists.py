@@ -42,11 +42,17 @@ class _Form(NamedTuple):
 
 def _form(datatype: Any) -> _Form:
     """Raises TypeError for a datatype whose elements no list can hold."""
-    basics = _basics(datatype)
-    kinds = {(basic.Get_name(), basic.typechar, basic.Get_size()) for basic in basics}
+    kinds = frozenset((basic.Get_name(), basic.typechar, basic.Get_size()) for basic in _basics(datatype))
+    return _form_of(kinds, datatype.is_predefined)
+
+
+@functools.cache
+def _form_of(kinds: frozenset[tuple[str, str, int]], is_predefined: bool) -> _Form:
+    """Of elements made of these: (name, code, size)."""
+    name, code, size = min(kinds)
+    code = {"p": "q"}.get(code, code)
     if len({kind[1:] for kind in kinds}) == 1:
-        name, code, size = min(kinds)
-        if name in _PAIRS and datatype.is_predefined:
+        if name in _PAIRS and is_predefined:
             pair = struct.Struct(_PAIRS[name])
             return _Form(
                 pair.size,
@@ -58,7 +64,6 @@ def _form(datatype: Any) -> _Form:
             return _Form(1, 1, lambda items: "".join(items).encode("latin-1"), lambda memory: memory.decode("latin-1"))
         if code == "?":
             return _Form(1, 1, lambda items: bytes(map(bool, items)), lambda memory: list(map(bool, memory)))
-        code = {"p": "q"}.get(code, code)
         if code in "bBhHiIlLqQfd" and struct.calcsize(code) == size:
             return _Form(
                 size,

@@ -76,13 +76,13 @@ class Group(Handle):
     @classmethod
     def Union(cls, group1: Any, group2: Any) -> Any:
         """Make one of the first group's ranks, and then those that only the second has."""
-        first, second = group1.members.ranks, group2.members.ranks
-        return group1._with([*first, *(rank for rank in second if rank not in first)], cls, group2)
+        ranks = dict.fromkeys(group1.members.ranks + group2.members.ranks)
+        return group1._with(ranks, cls, group2)
 
     @classmethod
     def Intersection(cls, group1: Any, group2: Any) -> Any:
         """Make one of the first group's ranks that the second has as well."""
-        theirs = group2.members.ranks
+        theirs = set(group2.members.ranks)
         return group1._with([rank for rank in group1.members.ranks if rank in theirs], cls)
 
     Intersect = Intersection
@@ -90,7 +90,7 @@ class Group(Handle):
     @classmethod
     def Difference(cls, group1: Any, group2: Any) -> Any:
         """Make one of the first group's ranks that the second has not."""
-        theirs = group2.members.ranks
+        theirs = set(group2.members.ranks)
         return group1._with([rank for rank in group1.members.ranks if rank not in theirs], cls)
 
     def Incl(self, ranks: Sequence[int]) -> Any:

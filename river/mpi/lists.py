@@ -47,7 +47,7 @@ def _form(datatype: Any) -> _Form:
 
 
 @functools.cache
-def _form_of(kinds: frozenset[tuple[str, str, int]], is_predefined: bool) -> _Form:
+def _form_of(kinds: frozenset[tuple[str, Any, int]], is_predefined: bool) -> _Form:
     """Of elements made of these: (name, code, size)."""
     name, code, size = min(kinds)
     code = {"p": "q"}.get(code, code)

@@ -9,7 +9,7 @@ from array import array
 from promises import Promises, error_of
 
 promise = Promises()
-SMALL, LARGE = 10, 100_000  # numbers of doubles; the large ones are asked for before they come
+SMALL, LARGE = 10, 20_000  # numbers of doubles; the large ones are asked for before they come
 
 
 def neighbours(comm):
@@ -527,7 +527,7 @@ def an_object_is_also_received_in_memory_that_the_program_says(comm):
 def partitions_leave_as_they_are_ready_and_come_one_by_one(comm):
     after, before = neighbours(comm)
     every_second = MPI.DOUBLE.Create_vector(2, 1, 2).Commit()
-    for parts, size in ((1, 12), (4, 3), (6, 2), (4, 30_000), (3, 0)):
+    for parts, size in ((1, 12), (4, 3), (6, 2), (4, 20_000), (3, 0)):
         mine, into = doubles(parts * size), doubles(parts * size)
         out = comm.Psend_init(mine, parts, after, 1)
         coming = comm.Precv_init(into, 2 if size else parts, before, 1)  # the other side's parts are its own affair

@@ -236,9 +236,11 @@ class Job:
         self._tell(set(members) - {rank}, "revoked", number)
 
     def _take_goes_on(self, rank: int, does: bool) -> None:
-        if self._on_failure == "end":
-            (self._go_on.add if does else self._go_on.discard)(rank)
+        if does:
+            self._go_on.add(rank)
             self._watch.is_for_all = True
+        elif self._on_failure == "end":
+            self._go_on.discard(rank)
 
     def _fail(self, rank: int, first: str, why: str, code: int = 1, cause: BaseException | None = None) -> None:
         """A rank has failed: end the job, or go on without it."""

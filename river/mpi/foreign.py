@@ -113,9 +113,17 @@ def _of_dlpack(obj: Any) -> tuple[memoryview, str]:
     size = (tensor.bits * tensor.lanes + 7) // 8
     count = _counted(shape, strides, 1)
     address = (tensor.data or 0) + tensor.byte_offset
-    code = f"{_KINDS[tensor.code]}{size}" if tensor.lanes == 1 and tensor.code in _KINDS else ""
+    code = _code(tensor, size)
     memory = _reached(address, count * size, kind in (_HOST, _CUDA_HOST), (obj, capsule))
     return memory.toreadonly() if is_readonly else memory, code
+
+
+def _code(tensor: Any, size: int) -> str:
+    """Two lanes of a real number are a complex one: for the long of them there are too few bits to say so."""
+    kind = _KINDS.get(tensor.code, "")
+    if kind == "f" and tensor.lanes == 2:
+        return f"c{size}"
+    return f"{kind}{size}" if kind and tensor.lanes == 1 else ""
 
 
 def _opened(capsule: Any) -> tuple[Any, bool]:

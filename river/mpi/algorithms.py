@@ -53,16 +53,20 @@ class Combine(Protocol):
 
 def finish(steps: Steps) -> Any:
     """Wait until it is done; returns what it returns."""
-    wait = ground_.engine().wait
     try:
+        request = next(steps)
+        wait = ground_.engine().wait
         while True:
-            wait(next(steps))
+            wait(request)
+            request = next(steps)
     except StopIteration as end:
         return end.value
 
 
 def fold_here(values: list[Any], combine: Combine) -> Any:
     """All of these combined, in the order in which the ranks do it in a tree."""
+    if len(values) == 2:
+        return combine(values[0], values[1])
     step = 1
     while step < len(values):
         for index in range(0, len(values) - step, 2 * step):

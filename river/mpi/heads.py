@@ -42,8 +42,8 @@ def _made(name: str, root: int, op: str, size: int, layout: Layout | None) -> He
     code = ""
     if layout is not None and layout.typecode and layout.size > 1:  # bytes may stand for anything
         code = arrays.typestr(layout)
-    what = f"{call}\n{op[:100]}\n"
-    return Head(f"{what}{size if size >= 0 else ''} {code}".encode(), zlib.crc32(what.encode()))
+    what = f"{call}\n{op[:40]}\n".encode("ascii", "replace")
+    return Head(what + f"{size if size >= 0 else ''} {code}".encode(), zlib.crc32(what))
 
 
 def after(past: int, call: Head) -> int:

@@ -24,7 +24,7 @@ from .layouts import Layout, gather, scatter
 
 _INTEGERS, _REALS, _COMPLEX = "bhilqpBHILQ", "efdg", "FDG"
 # Bytes up to which Python itself is quicker than a call of numpy's.
-_SMALL = 32
+_FEW = 32
 
 
 class Operation:
@@ -111,8 +111,18 @@ class Op(Handle):
         elif operation.name != "NO_OP":
             if not layout.typecode or layout.typecode not in operation.codes:
                 raise fail(ERR_OP, f"{operation.name} is not for elements of {datatype!r}")
-            if not (b.nbytes <= _SMALL and _combine_few(operation, a, b, count, layout.typecode)):
-                _combine(operation, a, b, layout.typecode)
+            _combine(operation, a, b, layout.typecode)
+
+    def few(self, count: int, datatype: Kind) -> Callable[[Any, Any], bytes | None] | None:
+        """A quick way for so few elements that Python itself does them, if it has them and they are the same then:
+        gives a op b, or None where that overflows.  Of what is no number MAX and MIN of numpy's make something else."""
+        operation, layout = self.operation, datatype.layout
+        code = layout.typecode or "V"
+        if count * layout.size > _FEW or operation.function is not None or code not in operation.codes:
+            return None
+        if code in _INTEGERS or (code in "fd" and operation.name in ("SUM", "PROD")):
+            return _few(operation.on_objects, f"{count}{code}")
+        return None
 
     def toint(self) -> int:
         """Give the number that stands for what this names; -1 for one that the program made."""
@@ -154,23 +164,18 @@ def _combine(operation: Operation, a: Any, b: memoryview, code: str) -> None:
     second[:] = memoryview(array.array(code, combined)) if code != "?" else memoryview(bytes(combined)).cast("?")
 
 
-def _combine_few(operation: Operation, a: Any, b: memoryview, count: int, code: str) -> bool:
-    """The same by Python itself; False: it has no such elements, or not the same result.
-
-    Of what is no number MAX and MIN of numpy's make something else, and what overflows is left to it, too."""
-    if code not in _INTEGERS and not (code in "fd" and operation.name in ("SUM", "PROD")):
-        return False
-    numbers = _numbers(count, code)
-    try:
-        b[:] = numbers.pack(*map(operation.on_objects, numbers.unpack_from(a), numbers.unpack_from(b)))
-    except (struct.error, OverflowError):
-        return False
-    return True
-
-
 @functools.lru_cache(maxsize=256)
-def _numbers(count: int, code: str) -> struct.Struct:
-    return struct.Struct(f"{count}{code}")
+def _few(function: Callable[[Any, Any], Any], codes: str) -> Callable[[Any, Any], bytes | None]:
+    numbers = struct.Struct(codes)
+    pack, unpack = numbers.pack, numbers.unpack
+
+    def combined(a: Any, b: Any) -> bytes | None:
+        try:
+            return pack(*map(function, unpack(a), unpack(b)))
+        except (struct.error, OverflowError):
+            return None
+
+    return combined
 
 
 def _wrapped(value: int, code: str) -> int:

@@ -40,6 +40,8 @@ class Elements:
         self.name = op.operation.name
         self._op, self._datatype = op, buffer.datatype
         self.unit = buffer.datatype.size if buffer.size else 0
+        self._size = buffer.size
+        self._few = op.few(buffer.count, buffer.datatype) if buffer.size else None
 
     def open(self, data: Any) -> Any:
         return data
@@ -47,6 +49,8 @@ class Elements:
     pack = open
 
     def __call__(self, a: Any, b: Any) -> Any:
+        if self._few is not None and len(b) == self._size and (found := self._few(a, b)) is not None:
+            return found
         result = b if type(b) is bytearray else bytearray(b)  # a bytearray is ours, nobody else has it
         if self.unit:
             self._op.combine(a, memoryview(result), len(result) // self.unit, self._datatype)

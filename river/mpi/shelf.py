@@ -42,9 +42,9 @@ _MOST_RANKS = 32
 _ROOM = 128 << 10
 # What is combined by each rank by itself; above, each combines a part, which takes one more round.
 _ALONE, _FEW = 16 << 10, 8
-_FRONT = struct.Struct("<HIQ")  # length of the head, number for the calls before, length of the data
-_END = struct.Struct("<Q")
-_HEAD, _DATA = _FRONT.size, 1024  # where in a slot the head and the data begin
+_SIZE, _PAST = struct.Struct("<Q"), struct.Struct("<IH")
+# Where in a slot it says which call it is (the number for the calls before, and the head), and where the data begin.
+_CALL, _DATA = _SIZE.size, 128
 _SLOT = _DATA + _ROOM
 # The words of a line, which is two lines of the cache: neighbours are loaded together.
 _LINE = 16
@@ -60,7 +60,7 @@ def talk(ground: Ground, head: Head) -> Any:
         shelf = _considered(ground)
     if shelf is None:
         return Talk(ground, head)
-    shelf.call, shelf.head, shelf.past = head, head.text, ground.past
+    shelf.call, shelf.said = head, _PAST.pack(ground.past, len(head.text)) + head.text
     ground.past = heads.after(ground.past, head)
     return shelf
 
@@ -99,10 +99,10 @@ def _made(ground: Ground) -> Any:
 
 
 class Shelf:
-    """Of one communicator.  call, head, past: of what is under way, see `heads`."""
+    """Of one communicator.  call: what is under way; said: as a slot says it."""
 
     def __init__(self, ground: Ground, block: Any) -> None:
-        self.call, self.head, self.past = Head(b"", 0), b"", 0
+        self.call, self.said = Head(b"", 0), b""
         self.rank, self.size = ground.rank, len(ground.ranks)
         self._context, self._mates = ground.context + 1, ground.ranks
         self._ground = weakref.ref(ground)  # which has this
@@ -128,10 +128,11 @@ class Shelf:
         self.round = number = self.round + 1
         if self._free < number - 2:
             self._wait_for_room(number - 2)
-        slot, head = self._slots[self.rank][number & 1], self.head
-        _FRONT.pack_into(slot, 0, len(head), self.past, size)
-        slot[_HEAD : _HEAD + len(head)] = head
-        slot[_DATA : _DATA + len(data)] = data
+        slot, said = self._slots[self.rank][number & 1], self.said
+        _SIZE.pack_into(slot, 0, size)
+        slot[_CALL : _CALL + len(said)] = said
+        if size:
+            slot[_DATA : _DATA + len(data)] = data
         self._words[self._line] = number
         mates, ring = self._mates, self._ring
         for rank in readers:
@@ -144,20 +145,22 @@ class Shelf:
         return self.round
 
     def _read(self, rank: int, number: int) -> tuple[int, memoryview]:
-        """The size and the data of what a rank has posted, after waiting for it."""
+        """The size of what a rank has posted, and the slot it is in, after waiting for it."""
         index = rank * _LINE
         if self._words[index] < number:
             self._wait(rank, index, number)
         slot = self._slots[rank][number & 1]
-        length, past, size = _FRONT.unpack_from(slot)
-        if past != self.past or slot[_HEAD : _HEAD + length] != self.head:
+        if slot[_CALL : _CALL + len(self.said)] != self.said:
             self._check(rank, slot)
-        return size, slot[_DATA:]
+        return _SIZE.unpack_from(slot)[0], slot
 
     def _check(self, rank: int, slot: memoryview) -> None:
-        length, past, _ = _FRONT.unpack_from(slot)
-        theirs = bytes(slot[_HEAD : _HEAD + length])
-        heads.check(self.head, theirs, f"rank {self.rank}", f"rank {rank}", past == self.past)
+        past, length = _PAST.unpack_from(slot, _CALL)
+        start = _CALL + _PAST.size
+        is_past_equal = (past,) == _PAST.unpack_from(self.said)[:1]
+        heads.check(
+            self.call.text, bytes(slot[start : start + length]), f"rank {self.rank}", f"rank {rank}", is_past_equal
+        )
 
     def _end(self, number: int) -> None:
         """This rank is through with the round."""
@@ -192,8 +195,8 @@ class Shelf:
         words, line = self._words, self._line
         if words[line] < number and all(words[rank * _LINE + _THROUGH] >= number - 2 for rank in self._others):
             slot = self._slots[self.rank][number & 1]
-            _FRONT.pack_into(slot, 0, len(self.head), self.past, 0)
-            slot[_HEAD : _HEAD + len(self.head)] = self.head
+            _SIZE.pack_into(slot, 0, 0)
+            slot[_CALL : _CALL + len(self.said)] = self.said
             words[line + _BEGUN] = number
 
     def _is_hopeless(self, rank: int, index: int, number: int) -> bool:
@@ -207,7 +210,7 @@ class Shelf:
         if words[line + _BEGUN] == number and words[line] < number:
             self._check(rank, self._slots[rank][number & 1])
         if words[line + _THROUGH] >= number > words[line]:
-            call = self.head.decode().partition("\n")[0]
+            call = self.call.text.decode().partition("\n")[0]
             raise fail(
                 ERR_OTHER,
                 f"rank {self.rank} is in {call} and waits for rank {rank}, which has ended its call at the same place "
@@ -229,28 +232,36 @@ class Shelf:
     # -- as in Talk: moving -------------------------------------------------------------------------------------
 
     def meet(self) -> Steps:
-        return self.share(b"")
+        yield from _STEPS
+        number = self._post(b"", 0, self._others)
+        for rank in self._others:
+            self._read(rank, number)
+        self._end(number)
+        self._free = number - 1  # who has posted in this round is through with the one before
 
     def spread(self, root: int, data: Any, target: Any = None) -> Steps:
         yield from _STEPS
         if self.rank == root:
             view, size = memoryview(data), len(data)
-            for start in range(0, size or 1, _ROOM):
+            if size <= _ROOM:
+                self._end(self._post(view, size, self._others))
+                return data
+            for start in range(0, size, _ROOM):
                 self._end(self._post(view[start : start + _ROOM], size, self._others))
             return data
         number = self._begin()
-        size, place = self._read(root, number)
-        found = _place_for(size, target)
+        size, slot = self._read(root, number)
         if size <= _ROOM:
-            found[:] = place[:size]
+            found = _taken(slot[_DATA : _DATA + size], target)
             self._end(number)
             return found
+        found = target if target is not None and len(target) == size else bytearray(size)
         for start in range(0, size, _ROOM):
             if start:
                 number = self._begin()
-                _, place = self._read(root, number)
+                _, slot = self._read(root, number)
             end = min(start + _ROOM, size)
-            found[start:end] = place[: end - start]
+            found[start:end] = slot[_DATA : _DATA + end - start]
             self._end(number)
         return found
 
@@ -258,22 +269,32 @@ class Shelf:
         yield from _STEPS
         found: list[Any] = [data] * self.size
         size = most = len(data)
-        start = 0
-        while start < most or not start:
-            part = data if size <= _ROOM else memoryview(data)[start : start + _ROOM]
-            number = self._post(part if start < size or not start else b"", size, self._others)
-            for rank in self._others:
-                length, place = self._read(rank, number)
-                if not start:
-                    found[rank] = _place_for(length, targets[rank] if targets else None)
-                    most = max(most, length)
-                end = min(start + _ROOM, length)
-                if start < end:
-                    found[rank][start:end] = place[: end - start]
-            self._end(number)
-            self._free = number - 1  # who has posted in this round is through with the one before
-            start += _ROOM
+        number = self._post(data if size <= _ROOM else memoryview(data)[:_ROOM], size, self._others)
+        for rank in self._others:
+            length, slot = self._read(rank, number)
+            target = targets[rank] if targets else None
+            if length <= _ROOM:
+                found[rank] = _taken(slot[_DATA : _DATA + length], target)
+            else:
+                found[rank] = target if target is not None and len(target) == length else bytearray(length)
+                found[rank][:_ROOM] = slot[_DATA:]
+                most = max(most, length)
+        self._end(number)
+        self._free = number - 1
+        for start in range(_ROOM, most, _ROOM):
+            self._share_more(data, start, found)
         return found
+
+    def _share_more(self, data: Any, start: int, found: list[Any]) -> None:
+        """The next part of what is longer than a slot."""
+        size = len(data)
+        number = self._post(memoryview(data)[start : start + _ROOM], size, self._others)
+        for rank in self._others:
+            length, slot = self._read(rank, number)
+            if start < length:
+                found[rank][start : start + _ROOM] = slot[_DATA : _DATA + min(_ROOM, length - start)]
+        self._end(number)
+        self._free = number - 1
 
     def collect(self, root: int, data: Any, targets: Sequence[Any] = ()) -> Steps:
         if self.rank != root:
@@ -288,11 +309,10 @@ class Shelf:
         number = self._begin()
         found: list[Any] = [data] * self.size
         for rank in self._others:
-            size, place = self._read(rank, number)
+            size, slot = self._read(rank, number)
             target = targets[rank] if targets else None
             if size <= _ROOM:
-                found[rank] = _place_for(size, target)
-                found[rank][:] = place[:size]
+                found[rank] = _taken(slot[_DATA : _DATA + size], target)
             else:
                 found[rank] = yield from self._messages(number).receive(self._mates[rank], target)
         self._end(number)
@@ -313,13 +333,11 @@ class Shelf:
                 yield from self._messages(number).deal(root, parts)
             return parts[root]
         number = self._begin()
-        size, place = self._read(root, number)
+        size, slot = self._read(root, number)
         if size > _ROOM:
             self._end(number)
             return (yield from self._messages(number).deal(root, [], target))
-        part = _unpacked(place, self.rank, self.size)
-        found = _place_for(len(part), target)
-        found[:] = part
+        found = _taken(_unpacked(slot, self.rank, self.size), target)
         self._end(number)
         return found
 
@@ -329,12 +347,10 @@ class Shelf:
         found: list[Any] = [parts[self.rank]] * self.size
         is_long = len(packed) > _ROOM
         for rank in self._others:
-            size, place = self._read(rank, number)
+            size, slot = self._read(rank, number)
             is_long = is_long or size > _ROOM
             if not is_long:
-                part = _unpacked(place, self.rank, self.size)
-                found[rank] = _place_for(len(part), targets[rank] if targets else None)
-                found[rank][:] = part
+                found[rank] = _taken(_unpacked(slot, self.rank, self.size), targets[rank] if targets else None)
         self._end(number)
         self._free = number - 1
         if is_long:
@@ -377,7 +393,7 @@ class Shelf:
                 places = cut(memoryview(result)[start : start + most], sizes)
                 places[self.rank][:] = part
                 for rank in self._others:
-                    places[rank][:] = self._read(rank, number)[1][: sizes[rank]]
+                    places[rank][:] = self._read(rank, number)[1][_DATA : _DATA + sizes[rank]]
             self._end(number)
         return result
 
@@ -388,7 +404,7 @@ class Shelf:
         last = first + sizes[self.rank]
         values: list[Any] = [chunk[first:last]] * self.size
         for rank in self._others:
-            values[rank] = self._read(rank, number)[1][first:last]
+            values[rank] = self._read(rank, number)[1][_DATA + first : _DATA + last]
         result = fold_here(values, combine)
         self._end(number)
         self._free = number - 1
@@ -406,9 +422,12 @@ class Shelf:
         return below, here
 
 
-def _place_for(size: int, target: Any) -> Any:
-    """Where so many bytes go: the target, if it is as large."""
-    return target if target is not None and len(target) == size else bytearray(size)
+def _taken(part: memoryview, target: Any) -> Any:
+    """A copy of a part of a slot: in the target, if that is as large."""
+    if target is None or len(target) != len(part):
+        return bytearray(part)
+    target[:] = part
+    return target
 
 
 def _packed(parts: Sequence[Any]) -> bytes:
@@ -420,8 +439,8 @@ def _packed(parts: Sequence[Any]) -> bytes:
     return b"".join([struct.pack(f"<{len(ends)}Q", *ends), *parts])
 
 
-def _unpacked(place: memoryview, index: int, many: int) -> memoryview:
+def _unpacked(slot: memoryview, index: int, many: int) -> memoryview:
     """Of so many parts the one with that index."""
-    (start,) = _END.unpack_from(place, 8 * index - 8) if index else (8 * many,)
-    (end,) = _END.unpack_from(place, 8 * index)
-    return place[start:end]
+    (start,) = _SIZE.unpack_from(slot, _DATA + 8 * index - 8) if index else (8 * many,)
+    (end,) = _SIZE.unpack_from(slot, _DATA + 8 * index)
+    return slot[_DATA + start : _DATA + end]

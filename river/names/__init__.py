@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -23,7 +23,8 @@ class _Finder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name not in _NAMES:
             return None
-        found = PathFinder.find_spec(name)
+        others = (finder.find_spec(name, None) for finder in sys.meta_path if not isinstance(finder, _Finder))
+        found = next(filter(None, others), None)
         return ModuleSpec(name, self) if found is None or found.origin is None else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:

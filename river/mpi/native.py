@@ -39,6 +39,10 @@ _LAUNCHERS = (
 )
 
 
+# Whether this process starts ranks of River's.
+_starts_ours = False
+
+
 class Launch(NamedTuple):
     """What has started this process for an MPI: whose way it is, and of how many this is which.  size: 0, not told."""
 
@@ -61,8 +65,8 @@ def is_meant(engine: str | None = None) -> bool:
     said = engine or os.environ.get(_VARIABLE)
     if said and said not in (*ENGINES, _HERE):
         raise RiverError(f"the engine (--engine, {_VARIABLE}) is one of {', '.join(ENGINES)}, not {said!r}")
-    if is_rank():
-        return False  # the launcher is that of whoever has started us
+    if is_rank() or _starts_ours:
+        return False  # whatever has started this process, it was not to be a rank
     return said != "river" if said else launched() is not None
 
 
@@ -104,7 +108,17 @@ def main(
     """Run a program as `python -m river.mpi` was told, if that means the installed MPI; returns the exit code.
 
     ranks: as many are to be started, None: what is usual.  program, prepare: see `rank.Order`;
-    arguments: the program, for `python -m river.mpi`.  Returns None if River's ranks are meant."""
+    arguments: the program, for `python -m river.mpi`.  Returns None if River's ranks are meant; this process starts
+    them then, and is none of another MPI's."""
+    global _starts_ours
+    code = _run(engine, ranks, program, arguments, prepare)
+    _starts_ours = code is None
+    return code
+
+
+def _run(
+    engine: str | None, ranks: int | None, program: Any, arguments: Sequence[str], prepare: Sequence[str]
+) -> int | None:
     if not is_meant(engine):
         return None
     launch = launched()

@@ -258,6 +258,19 @@ def predefined_communicators_are_not_freed(comm):
 
 
 @promise
+def a_communicator_is_disconnected_when_its_own_messages_have_left(comm):
+    before, after = (comm.rank - 1) % comm.size, (comm.rank + 1) % comm.size
+    twin, large = comm.Dup(), bytes(1 << 20)
+    late = comm.isend(large, after)  # nobody receives it yet
+    sent = twin.isend(large, after)
+    assert twin.recv(source=before) == large
+    twin.Disconnect()
+    comm.Barrier()
+    assert sent.test()[0] and comm.recv(source=before) == large
+    late.wait()
+
+
+@promise
 def what_is_prepared_is_started_in_any_order(comm):
     one, two = bytearray([comm.rank]), bytearray([comm.rank])
     prepared = [comm.Bcast_init(one, 0), comm.Bcast_init(two, comm.size - 1)]

@@ -235,15 +235,19 @@ class Comm(Attributes, Modes, Nonblocking, FaultTolerant):
         if self.is_predefined:
             raise self._failed(ERR_COMM, f"{self!r} is not to be freed")
         self._delete_attributes()
-        contexts = {each.context for each in (self.ground, self.ground.local)}
-        ground.engine().forget([context + part for context in contexts for part in (0, 1)])
+        ground.engine().forget(self._contexts)
         super().Free()
 
     def Disconnect(self) -> None:
-        """Wait until all that was sent has left, and name nothing from now on."""
-        engine = ground.engine()
-        engine.wait_until(lambda: engine.is_quiet)
+        """Wait until all that was sent in it has left, and name nothing from now on."""
+        engine, contexts = ground.engine(), self._contexts
+        leaving = [each for each in engine.leaving if each.context in contexts]
+        engine.wait_until(lambda: all(each.is_done for each in leaving), leaving)
         self.Free()
+
+    @property
+    def _contexts(self) -> set[int]:
+        return {each.context + part for each in (self.ground, self.ground.local) for part in (0, 1)}
 
     def Abort(self, errorcode: int = 0) -> NoReturn:
         """End all ranks of the job."""

@@ -79,6 +79,7 @@ class Intercomm(Comm):
         here = self.ground
         ours, theirs = self._shared((bool(high), min(here.ranks)))
         is_first = min(ours) < min(theirs or ours)
+        self._note("Merge")
         first, second = (here.ranks, here.others) if is_first else (here.others, here.ranks)
         return Intracomm._of(here.child([*first, *second]))
 

@@ -9,6 +9,7 @@ May not: know how anything is sent.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,8 +36,8 @@ class Intracomm(Comm, Scans):
 
     def Create_group(self, group: Group, tag: int = 0) -> Any:
         """Make one of the ranks of a group, who are the only ones to call this."""
-        ranks = self._within(group)
-        return Intracomm._of(self.ground.child(ranks, number=self.ground.next_number("group", ranks, tag)))
+        ranks, here = self._within(group), self.ground
+        return Intracomm._of(here.child(ranks, number=here.next_number("group", ranks, operator.index(tag))))
 
     @classmethod
     def Create_from_group(
@@ -157,7 +158,9 @@ for _name in ("Spawn", "Spawn_multiple", "Accept", "Connect"):
 def pair(ground_: Ground, other: int, tag: int = 0) -> Intracomm:
     """This process and one other rank of the job, who calls the same; others need not."""
     ranks = tuple(sorted((ground.engine().rank, other)))
-    made: Intracomm = Intracomm._of(ground_.child(ranks, number=ground_.next_number("pair", ranks, tag)))
+    made: Intracomm = Intracomm._of(
+        ground_.child(ranks, number=ground_.next_number("pair", ranks, operator.index(tag)))
+    )
     return made
 
 

@@ -1,8 +1,16 @@
 """What follows from how ranks look: when it is proved that they wait for ever, and when it is not."""
 
-import pytest
+import concurrent.futures
+import contextlib
+import os
+import queue
+import sys
+import threading
 
-from river.mpi.look import About, Communicator, Look, Message, Wait
+import pytest
+import tasks
+
+from river.mpi.look import About, Communicator, Look, Message, Wait, is_idle
 from river.mpi.watch import Watch, closed, report
 
 WORLD = Communicator("MPI_COMM_WORLD", (0, 1, 2), 0, 0)
@@ -135,3 +143,59 @@ def test_what_is_said_of_a_collective_names_who_has_not_come_to_it():
     text = report({0: inside, 1: outside}, 2)
 
     assert "  rank 0 waits in recv at program.py:3 in main, and rank 1 has not come to it" in text.splitlines()
+
+
+def idle():
+    return is_idle(sys._current_frames(), set(), False)
+
+
+@contextlib.contextmanager
+def beside(function, end):
+    """Another thread is in this function; `end` lets it return."""
+    thread = threading.Thread(target=function)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        end()
+        thread.join()
+
+
+def test_threads_that_sleep_until_another_one_wakes_them_do_nothing_by_themselves():
+    event, items = threading.Event(), queue.Queue()
+    with (
+        beside(event.wait, event.set) as waiting,
+        beside(items.get, lambda: items.put(None)),
+        beside(waiting.join, event.set),
+        concurrent.futures.ThreadPoolExecutor(1) as executor,
+        beside(executor.submit(event.wait).result, event.set),
+    ):
+        tasks.wait_until(idle, what="rest")
+        executor.submit(tasks.nothing)
+
+        assert idle()  # it is behind what waits
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        executor.submit(tasks.nothing).result()
+
+        tasks.wait_until(idle, what="rest")
+
+
+@pytest.mark.parametrize("what", ["a time", "a file", "its turn"])
+def test_a_thread_that_may_go_on_by_itself_is_not_idle(what):
+    event, there = threading.Event(), threading.Event()
+    ours, theirs = os.pipe()
+    functions = {
+        "a time": lambda: (there.set(), event.wait(60)),
+        "a file": lambda: (there.set(), os.read(ours, 1)),
+        "its turn": lambda: (there.set(), spin(event)),
+    }
+    with open(theirs, "wb", buffering=0) as writer, open(ours, "rb", buffering=0):
+        with beside(functions[what], lambda: (event.set(), writer.write(b"x"))):
+            there.wait(60)
+
+            assert not any(idle() for _ in range(100))
+
+
+def spin(event):
+    while not event.is_set():
+        pass

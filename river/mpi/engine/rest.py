@@ -67,6 +67,7 @@ class Rest:
         self._asleep = self._sleepers[rank]
         self._turn, self._needs_room, self._polled = turn, needs_room, polled
         self._numbers = itertools.count()
+        self._dozing: list[int] = []  # threads of this rank that sleep
         self.waits: list[Wait] = []  # those that take long
         self.told: Callable[[], None] | None = None  # is called when `waits` has changed
 
@@ -91,13 +92,15 @@ class Rest:
                     wait.looks += 1
                 if self._turn():
                     yields = _YIELDS
+                    if self._dozing:  # what has come may be theirs
+                        self.ring_here()
                 elif yields:
                     yields -= 1
                     os.sched_yield()
                 elif self._is_woken():
                     nap = _NAP
                 elif ready():
-                    self._asleep[0] = AWAKE
+                    self._say_awake()
                     break
                 else:
                     nap = self._sleep(nap)
@@ -118,9 +121,13 @@ class Rest:
         self._asleep[0] = FOR_ROOM if self._needs_room() else FOR_MESSAGES
         os.sched_yield()  # a call of the system's: what was stored before it is seen by others
         if self._turn():
-            self._asleep[0] = AWAKE
+            self._say_awake()
             return True
         return False
+
+    def _say_awake(self) -> None:
+        """This thread sleeps no more; as long as another one does, this rank is to be rung."""
+        self._asleep[0] = FOR_MESSAGES if self._dozing else AWAKE
 
     def _sleep(self, nap: float) -> float:
         """Sleep until somebody rings, or for a while; returns how long the next time may be."""
@@ -128,12 +135,17 @@ class Rest:
         poller.register(self._bell, select.POLLIN)
         for number, events in self._polled():
             poller.register(number, events)
-        for number, _ in poller.poll(nap * 1000):
+        self._dozing.append(threading.get_ident())
+        try:
+            rung = poller.poll(nap * 1000)
+        finally:
+            self._dozing.remove(threading.get_ident())
+        for number, _ in rung:
             if number == self._bell:
                 with contextlib.suppress(BlockingIOError):  # another thread has slept here, too, and was quicker
                     os.read(number, 4096)
                 nap = _NAP / 2
-        self._asleep[0] = AWAKE
+        self._say_awake()
         return min(2 * nap, _LONGEST_NAP)
 
 

@@ -5,6 +5,7 @@ by the command that stands there.
 """
 
 import re
+import sys
 import textwrap
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ from conformance_table import DOCUMENT, MPI4PY, row_for, rows_of
 from mpi4py_suite import FAILED, FORGIVEN, HUNG, PASSED, SKIPPED
 
 ALL_OF_A_MODULE = re.compile(r"(test_\w+)\.\*")
-WORDS = {"1-rank"}
+WORDS = {"1-rank", "{}.{}".format(*sys.version_info)}
 NUMBERS = re.compile(r"^\| `(test_\w+)` \| (\d+) of \d+ \|", re.MULTILINE)
 
 

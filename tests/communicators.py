@@ -1,39 +1,13 @@
-"""A program of ranks that keeps promises about communicators; rank 0 prints the name of each that was kept by all.
-
-`python -m river.mpi -n 5 communicators.py`; see test_mpi_communicators.
-"""
+"""A program of ranks that keeps promises about communicators and groups; see test_mpi_communicators."""
 
 import contextlib
 import io
 import pickle
 import threading
 
-from river.mpi import MPI
+from promises import Promises, error_of
 
-PROMISES = {}
-
-
-def promise(function):
-    PROMISES[function.__name__] = function
-    return function
-
-
-def error_of(call, *args, **keywords):
-    """The code of what it raises."""
-    try:
-        call(*args, **keywords)
-    except MPI.Exception as error:
-        return error.Get_error_class()
-    raise AssertionError("it raises nothing")
-
-
-def keep_all():
-    """Be a rank that keeps all promises."""
-    for name, keep in PROMISES.items():
-        keep(MPI.COMM_WORLD.Dup())
-        MPI.COMM_WORLD.Barrier()
-        if MPI.COMM_WORLD.rank == 0:
-            print(name, flush=True)
+promise = Promises()
 
 
 def halves(comm):
@@ -378,4 +352,6 @@ def two_groups_are_connected_without_another_communicator(comm):
 
 
 if __name__ == "__main__":
-    keep_all()
+    from river.mpi import MPI
+
+    promise.keep()

@@ -1,51 +1,39 @@
 """Communicators of all kinds, groups and topologies: the promises of two programs, kept by 1, 2 and 5 ranks."""
 
-import ast
-import subprocess
-import sys
-from pathlib import Path
-
+import communicators
+import promises
 import pytest
 import tools
-
-HERE = Path(__file__).parent
-# By name: the program that keeps it.
-PROMISES = {
-    function.name: program
-    for program in ("communicators.py", "topologies.py")
-    for function in ast.parse((HERE / program).read_text()).body
-    if getattr(function, "decorator_list", ())
-}
-
-
-def ran(ranks, program):
-    return subprocess.run(
-        [sys.executable, "-m", "river.mpi", "-n", str(ranks), str(program)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=tools.surroundings(),
-    )
+import topologies
 
 
 @pytest.fixture(scope="module", params=[1, 2, 5], ids="{} ranks".format)
-def run(request):
-    """By program: the names of the promises that all ranks have kept, and what was said of the one they have not."""
-    done = {}
-
-    def run(program):
-        if program not in done:
-            done[program] = ran(request.param, HERE / program)
-        return done[program].stdout.splitlines(), done[program].stderr
-
-    return run
+def ranks(request):
+    return request.param
 
 
-@pytest.mark.parametrize("promise", PROMISES)
-def test_all_ranks_keep_the_promise_that(promise, run):
-    kept, said = run(PROMISES[promise])
+@pytest.fixture(scope="module")
+def of_communicators(ranks):
+    return promises.kept(communicators, ranks)
 
-    assert promise in kept, said
+
+@pytest.fixture(scope="module")
+def of_topologies(ranks):
+    return promises.kept(topologies, ranks)
+
+
+@pytest.mark.parametrize("promise", communicators.promise)
+def test_all_ranks_keep_the_promise_that(promise, of_communicators):
+    names, said = of_communicators
+
+    assert promise in names, said
+
+
+@pytest.mark.parametrize("promise", topologies.promise)
+def test_all_neighbours_keep_the_promise_that(promise, of_topologies):
+    names, said = of_topologies
+
+    assert promise in names, said
 
 
 @pytest.mark.parametrize(
@@ -55,7 +43,7 @@ def test_all_ranks_keep_the_promise_that(promise, run):
 )
 def test_a_rank_that_makes_another_communicator_than_the_others_is_found_out(one, others, then, tmp_path):
     text = f"comm = MPI.COMM_WORLD\nmade = {others} if comm.rank else {one}\n{then}\n"
-    done = ran(2, tools.script(tmp_path, "from river.mpi import MPI\n" + text))
+    code, _, said = promises.ended(tools.script(tmp_path, "from river.mpi import MPI\n" + text), 2)
 
-    assert done.returncode == 1
-    assert "rank 1 and rank 0 have not made the same calls before this bcast with root 0" in done.stderr
+    assert code == 1
+    assert "rank 1 and rank 0 have not made the same calls before this bcast with root 0" in said

@@ -1,13 +1,11 @@
-"""A program of ranks that keeps promises about topologies and neighbours; see `communicators`."""
+"""A program of ranks that keeps promises about topologies and neighbours; see test_mpi_communicators."""
 
 import random
 from array import array
 
-from communicators import PROMISES, error_of, keep_all, promise
+from promises import Promises, error_of
 
-from river.mpi import MPI
-
-PROMISES.clear()  # those of `communicators` are kept by itself
+promise = Promises()
 
 
 @promise
@@ -181,4 +179,6 @@ def wrong_arguments_are_errors(comm):
 
 
 if __name__ == "__main__":
-    keep_all()
+    from river.mpi import MPI
+
+    promise.keep()

@@ -20,10 +20,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from .losses import Losses
 from .matching import ANY, Envelope, Matcher
 from .outbox import BACK, CALL, CHUNK, DATA, GIVEN, GO, MESSAGE, MET, Outbox
 from .requests import SENT, Receiving, Request, Sending
-from .rest import FOR_ROOM, Rest
+from .rest import FOR_MESSAGES, FOR_ROOM, Rest
 
 EAGER = CHUNK
 _SPLIT, _SYNCHRONOUS = 1, 2
@@ -68,9 +69,8 @@ class Engine:
         self._asked: dict[int, Sending] = {}  # by number: what waits for an answer
         self._coming: dict[int, Receiving] = {}  # by number: what comes in parts
         self._arrived: deque[tuple[int, Any]] = deque()  # ways in that others have made
-        self._gone: dict[int, BaseException] = {}  # ranks that have ended
-        self._given_up: dict[int, BaseException] = {}  # contexts in which nothing is received any more
-        self._unheard: dict[int, BaseException] = {}  # contexts in which one has ended who might have been ANY
+        self.losses = Losses()
+        self._gone, self.why_never = self.losses.gone, self.losses.why_never
         self._changes = 0  # see `news`
         self._tasks: list[Any] = []  # what is taken along
         self._lock = threading.RLock()
@@ -89,9 +89,8 @@ class Engine:
         synchronous: bool = False,
     ) -> Sending:
         """Send a message: parts, which are bytes-like and must not change before it is done."""
-        if size <= EAGER and not synchronous and dest in self._ways:
-            if self._send_now(dest, (MESSAGE, is_split * _SPLIT, self.rank, context, tag, size, 0, parts, size)):
-                return SENT
+        if size <= EAGER and not synchronous and self._is_sent(dest, context, tag, parts, size, is_split * _SPLIT):
+            return SENT
         request = Sending(dest, context, tag, parts, size)
         with self._lock:
             flags = is_split * _SPLIT | synchronous * _SYNCHRONOUS
@@ -112,11 +111,19 @@ class Engine:
                     self._queue(dest, (*frame, None))
         return request
 
-    def _send_now(self, dest: int, frame: tuple[Any, ...]) -> bool:
-        """What is most common: a message that leaves at once, in one frame."""
+    def _is_sent(self, dest: int, context: int, tag: int, parts: Sequence[Any], size: int, flags: int) -> bool:
+        """What is most common, by the shortest way: a message that leaves at once, in one frame; False: it does not."""
+        way = self._ways.get(dest)
+        if way is None:
+            return False
         self._acquire()
         try:
-            return dest not in self._gone and self._write(dest, frame)
+            if dest in self._queues or dest in self._gone:
+                return False
+            if not way.write(MESSAGE, flags, self.rank, context, tag, size, 0, parts, size):
+                return False
+            self._ring(dest, FOR_MESSAGES)
+            return True
         finally:
             self._release()
 
@@ -142,12 +149,15 @@ class Engine:
     def receive(self, context: int, source: int, tag: int, target: memoryview | None = None) -> Receiving:
         """Wait for a message; source and tag may be ANY."""
         receive = Receiving(context, source, tag, target)
-        with self._lock:
+        self._acquire()
+        try:
             message = self.matcher.posted(receive)
             if message is not None:
                 self._deliver(receive, message)
-            elif self._gone or self._given_up:
+            elif self.losses:
                 self._check(receive)
+        finally:
+            self._release()
         return receive
 
     def _check(self, receive: Receiving) -> None:
@@ -156,12 +166,6 @@ class Engine:
         if error is not None:
             self.matcher.cancel(receive)
             self._fail(receive, error)
-
-    def why_never(self, context: int, source: int) -> BaseException | None:
-        """Why nothing will come from there any more; None: it may."""
-        """Why nothing will come from there, if that is known."""
-        error = self._given_up.get(context) or self._gone.get(source)
-        return self._unheard.get(context) if error is None and source == ANY else error
 
     def probe(self, context: int, source: int, tag: int, take: bool = False) -> Envelope | None:
         """The first message that such a receive would get; with `take` it is the caller's, for `claim`.
@@ -424,14 +428,6 @@ class Engine:
             self._fail_pending(lambda receive: receive.source == rank, lambda sending: sending.dest == rank, error)
         self.stir()
 
-    def is_unheard(self, context: int, error: BaseException | None) -> None:
-        """Of a context: from now on (None: no longer) a receive from ANY, for which nothing has come, is an error."""
-        with self._lock:
-            if error is None:
-                self._unheard.pop(context, None)
-            else:
-                self._unheard[context] = error
-
     def forget(self, contexts: Iterable[int]) -> None:
         """These are used no more: keep nothing for them."""
         with self._lock:
@@ -443,7 +439,7 @@ class Engine:
         with self._lock:
             given_up = set(contexts)
             for context in given_up:
-                self._given_up[context] = error
+                self.losses.given_up[context] = error
                 for receive in self.matcher.receives(context):
                     self.matcher.cancel(receive)
                     self._fail(receive, error)

@@ -10,7 +10,7 @@ May not: move a byte, or know how a message came.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from typing import Any, Protocol
 
 ANY = -1  # a source, or a tag
@@ -44,8 +44,9 @@ class Matcher:
     """What waits to be matched in one process."""
 
     def __init__(self) -> None:
-        self._receives: dict[int, deque[Any]] = {}  # by context, in the order in which they were posted
-        self._messages: dict[int, deque[Envelope]] = {}  # by context, in the order in which they came
+        # By context, in the order in which they were posted, and in which they came.
+        self._receives: defaultdict[int, deque[Any]] = defaultdict(deque)
+        self._messages: defaultdict[int, deque[Envelope]] = defaultdict(deque)
 
     def expected(self, context: int, source: int, tag: int) -> Any:
         """The receive that gets such a message; None: the message is to be kept."""
@@ -59,7 +60,7 @@ class Matcher:
 
     def keep(self, message: Envelope) -> None:
         """Nobody has received it yet."""
-        self._messages.setdefault(message.context, deque()).append(message)
+        self._messages[message.context].append(message)
 
     def arrives(self, message: Envelope) -> Any:
         """The receive that gets this message; None: it is kept."""
@@ -72,7 +73,7 @@ class Matcher:
         """The message that this receive gets; None: it waits for one."""
         message = self.take(receive.context, receive.source, receive.tag)
         if message is None:
-            self._receives.setdefault(receive.context, deque()).append(receive)
+            self._receives[receive.context].append(receive)
         return message
 
     def find(self, context: int, source: int, tag: int) -> Envelope | None:

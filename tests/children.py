@@ -15,15 +15,13 @@ METHODS = ["forkserver", "spawn", "fork"]
 
 
 @pytest.fixture(name="processes_end", autouse=True, scope="module")
-def processes_of_a_module(request):
+def processes_of_a_module(by_value):
     """The clusters behind the contexts live as long as the program; here they are the module's.
 
-    Its functions travel by value, as a script's do: to import it, and pytest with it, takes a process half a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(request.module, "__spec__", None)
-        for method in METHODS[:2]:
-            end(start(mp.get_context(method), os.getpid))
-        yield
+    by_value: see `tools.functions_by_value`."""
+    for method in METHODS[:2]:
+        end(start(mp.get_context(method), os.getpid))
+    yield
     for method in METHODS:
         cluster = mp.get_context(method)._cluster
         if cluster is not None:

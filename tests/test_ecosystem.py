@@ -16,6 +16,7 @@ import pytest
 import tasks
 import tools
 from packaging.requirements import Requirement
+from tools import functions_by_value  # noqa: F401
 
 import river
 import river.schwimmbad

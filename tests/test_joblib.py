@@ -17,6 +17,7 @@ import pytest
 import tasks
 import tools
 from tasks import Gate, lines, note, wait_until
+from tools import functions_by_value  # noqa: F401
 
 from river import BrokenProcessPool, RiverExecutor, RiverPool, TransferError
 from river.hosts import Host

@@ -1,6 +1,6 @@
 """Connections of river.multiprocessing: ends of pipes that go anywhere, end when they should, and hang nobody.
 
-What a process does is said here by functions of this module, which travel by value (see children).
+What a process does is said here by functions of this module, which travel by value.
 """
 
 import multiprocessing.connection as standard
@@ -18,6 +18,7 @@ import pytest
 import tools
 from children import end, kill, processes_of_a_module, start  # noqa: F401
 from tasks import PATIENCE, forever, wait_until
+from tools import functions_by_value  # noqa: F401
 
 import river.multiprocessing as mp
 from river._core import bridge, homes

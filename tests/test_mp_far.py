@@ -14,6 +14,7 @@ import pytest
 import tools
 from children import processes_of_a_module  # noqa: F401
 from tasks import PATIENCE, forever, wait_until
+from tools import functions_by_value  # noqa: F401
 
 import river.multiprocessing as mp
 from river.errors import VirtualResourceLost

@@ -1,6 +1,6 @@
 """Managers of river.multiprocessing: the standard module's, and nobody hangs on a client or a server that is killed.
 
-What a process does is said here by functions of this module, which travel by value (see children).
+What a process does is said here by functions of this module, which travel by value.
 """
 
 import functools
@@ -16,6 +16,7 @@ import pytest
 import tools
 from children import end, kill, processes_of_a_module, start  # noqa: F401
 from tasks import PATIENCE, forever, wait_until
+from tools import functions_by_value  # noqa: F401
 
 import river.multiprocessing as mp
 from river._core import modules

@@ -1,6 +1,6 @@
 """Queue, JoinableQueue and SimpleQueue of river.multiprocessing: the standard module's, and what is promised beyond it.
 
-What a process does is said here by functions of this module, which travel by value (see children).
+What a process does is said here by functions of this module, which travel by value.
 """
 
 import multiprocessing as standard
@@ -19,6 +19,7 @@ import pytest
 import tools
 from children import METHODS, end, kill, processes_of_a_module, start  # noqa: F401
 from tasks import wait_until
+from tools import functions_by_value  # noqa: F401
 
 import river.multiprocessing as mp
 from river.errors import ConsumerLost, VirtualResourceLost

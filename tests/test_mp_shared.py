@@ -1,6 +1,6 @@
 """Values, arrays and memory of river.multiprocessing: shared by the processes of a machine, and nothing is left of it.
 
-What a process does is said here by functions of this module, which travel by value (see children).
+What a process does is said here by functions of this module, which travel by value.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import pytest
 import tools
 from children import METHODS, end, kill, processes_of_a_module, start  # noqa: F401
 from tasks import PATIENCE, forever, wait_until
+from tools import functions_by_value  # noqa: F401
 
 import river.multiprocessing as mp
 from river import RiverPool

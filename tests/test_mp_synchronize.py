@@ -1,6 +1,6 @@
 """Locks, conditions, events and barriers of river.multiprocessing: robust, whoever is killed and whenever.
 
-What a process does is said here by functions of this module, which travel by value (see children).
+What a process does is said here by functions of this module, which travel by value.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import pytest
 import tools
 from children import METHODS, end, kill, processes_of_a_module, start  # noqa: F401
 from tasks import PATIENCE, forever, wait_until
+from tools import functions_by_value  # noqa: F401
 
 import river.multiprocessing as mp
 from river.multiprocessing import home, synchronize

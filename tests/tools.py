@@ -37,6 +37,14 @@ both_starts = pytest.mark.parametrize("start", STARTS)
 forking_is_meant = pytest.mark.filterwarnings("ignore:.*fork.. may lead to deadlocks:DeprecationWarning")
 
 
+@pytest.fixture(name="by_value", autouse=True, scope="module")
+def functions_by_value(request):
+    """Those of the module travel as a script's do: to import it, and pytest with it, takes a VM half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(request.module, "__spec__", None)
+        yield
+
+
 def warm(pool):
     """Bring into being what a pool makes once and keeps, so that no test is blamed for it; returns the pool."""
     wait_until(lambda: len(pids(pool)) == pool._max_workers, what="the start of all VMs")

@@ -152,13 +152,13 @@ def test_a_receive_from_anybody_is_an_error_where_a_rank_was_lost_until_that_is_
     there, elsewhere = zero.receive(4, ANY, 7), zero.receive(6, ANY, 7)
 
     zero.lost(1, Gone("gone"), lambda context: context == 4)
-    zero.is_unheard(4, Gone("gone"))
+    zero.losses.is_unheard(4, Gone("gone"))
 
     assert there.is_done and not elsewhere.is_done
     assert zero.receive(4, ANY, 7).is_done
     with pytest.raises(Gone):
         zero.probe(4, ANY, 7)
-    zero.is_unheard(4, None)
+    zero.losses.is_unheard(4, None)
     assert not zero.receive(4, ANY, 7).is_done
     assert zero.probe(4, ANY, 7) is None
 

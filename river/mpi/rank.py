@@ -181,7 +181,7 @@ class World:
         """Of ranks that have failed, nothing comes in a communicator that they are in; nor does it, then, from all."""
         for rank, error in list(self.gone.items()):
             if rank in communicator.everybody:
-                self.engine.is_unheard(communicator.context, error)
+                self.engine.losses.is_unheard(communicator.context, error)
                 self.engine.give_up([communicator.context + 1], error)
 
     def agree(self, key: Any, members: Sequence[int], flag: int) -> Agreement:

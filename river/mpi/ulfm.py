@@ -53,7 +53,7 @@ class FaultTolerant(PointToPoint):
         here, gone = self.ground, self._failed_ranks()
         here.acknowledged |= {*gone[:num_to_ack]}
         if here.acknowledged.issuperset(gone):
-            ground.engine().is_unheard(here.context, None)
+            ground.engine().losses.is_unheard(here.context, None)
         return len(here.acknowledged)
 
     def Revoke(self) -> None:

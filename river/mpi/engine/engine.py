@@ -70,7 +70,7 @@ class Engine:
         self._coming: dict[int, Receiving] = {}  # by number: what comes in parts
         self._arrived: deque[tuple[int, Any]] = deque()  # ways in that others have made
         self.losses = Losses()
-        self._gone, self.why_never = self.losses.gone, self.losses.why_never
+        self._gone, self._given_up, self.why_never = self.losses.gone, self.losses.given_up, self.losses.why_never
         self._changes = 0  # see `news`
         self._tasks: list[Any] = []  # what is taken along
         self._lock = threading.RLock()
@@ -154,7 +154,7 @@ class Engine:
             message = self.matcher.posted(receive)
             if message is not None:
                 self._deliver(receive, message)
-            elif self.losses:
+            elif self._gone or self._given_up:
                 self._check(receive)
         finally:
             self._release()
@@ -439,7 +439,7 @@ class Engine:
         with self._lock:
             given_up = set(contexts)
             for context in given_up:
-                self.losses.given_up[context] = error
+                self._given_up[context] = error
                 for receive in self.matcher.receives(context):
                     self.matcher.cancel(receive)
                     self._fail(receive, error)

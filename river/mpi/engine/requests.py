@@ -49,7 +49,6 @@ class Receiving(Request):
 
     def __init__(self, context: int, source: int, tag: int, target: memoryview | None) -> None:
         self.context, self.source, self.tag, self.target = context, source, tag, target
-        self.was = source, tag  # as it was asked for
 
 
 class Probing:

@@ -261,6 +261,17 @@ def what_is_prepared_is_started_in_any_order(comm):
 
 
 @promise
+def what_is_prepared_is_revoked_with_its_communicator(comm):
+    prepared = comm.Barrier_init()
+    if comm.rank:
+        prepared.Start()
+    MPI.COMM_WORLD.Barrier()
+    if comm.rank == 0:
+        comm.Revoke()
+    assert error_of(prepared.Wait if comm.rank else prepared.Start) == MPI.ERR_REVOKED
+
+
+@promise
 def what_river_has_not_says_so(comm):
     for call in (comm.Spawn, comm.Spawn_multiple, comm.Accept, comm.Connect, MPI.Comm.Join):
         try:

@@ -50,7 +50,8 @@ def _nobody(rank: int) -> Any:
 class Ground:
     """See the module.  ranks: of the job; rank: this process's among them; topology: see `grids`.
 
-    remote: the ranks of the other group, if this is an intercommunicator's."""
+    remote: the ranks of the other group, if this is an intercommunicator's.
+    whole: of what this is the way of one call only, that is begun again and again."""
 
     __slots__ = (
         "__weakref__",
@@ -74,6 +75,7 @@ class Ground:
         "shelf",
         "topology",
         "where",
+        "whole",
     )
 
     def __init__(
@@ -99,6 +101,7 @@ class Ground:
         self.acknowledged: frozenset[int] = frozenset()  # ranks that have failed, as the program knows
         self.is_revoked = rank_.is_rank() and number in rank_.the_world().revoked
         self.lock = threading.Lock()
+        self.whole: Ground | None = None
         self._made: dict[Any, int] = {}
         self._local = None if remote is None else Ground(_hashed(number, "local"), ranks, rank)
         known[number] = self
@@ -197,7 +200,7 @@ def agree(here: Ground, flag: int) -> rank_.Agreement:
 
 def revoke(here: Ground) -> None:
     """Let all its ranks do nothing in it any more."""
-    for one in {here, here.local}:
+    for one in {here, here.local, *(each for each in list(known.values()) if each.whole is here)}:
         one.is_revoked = True
         if rank_.is_rank():
             rank_.the_world().revoke(one.number, here.everybody)

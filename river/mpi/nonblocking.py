@@ -73,7 +73,7 @@ class Nonblocking(Collectives):
         here = self.ground
         way = here.child(here.ranks, here.remote, number=here.next_number("prepared"))
         assert way is not None
-        way.name = here.name
+        way.name, way.whole = here.name, here
         return Prequest._of(Persistent(lambda: self._begun(plan, way)))
 
     # -- begun once ---------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ LAYERS = [
     ["river.multiprocessing.context"],
     ["river.multiprocessing"],
     ["river.mpi.engine", "river.mpi.engine.matching", "river.mpi.engine.ring", "river.mpi.engine.requests"],
-    ["river.mpi.engine.rest", "river.mpi.engine.stream", "river.mpi.engine.losses"],
+    ["river.mpi.engine.rest", "river.mpi.engine.stream", "river.mpi.engine.losses", "river.mpi.engine.pending"],
     ["river.mpi.engine.outbox"],
     ["river.mpi.engine.engine"],
     ["river.mpi.near", "river.mpi.control", "river.mpi.places", "river.mpi.look", "river.mpi.agreements"],

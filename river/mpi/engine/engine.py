@@ -13,7 +13,6 @@ May not: know communicators, datatypes or what a message means.
 
 from __future__ import annotations
 
-import itertools
 import select
 import threading
 from collections import deque
@@ -23,7 +22,8 @@ from typing import Any
 from .losses import Losses
 from .matching import ANY, Envelope, Matcher
 from .outbox import BACK, CALL, CHUNK, DATA, GIVEN, GO, MESSAGE, MET, Outbox
-from .requests import SENT, Receiving, Request, Sending
+from .pending import Pending
+from .requests import SENT, Receiving, Request, Sending, fail
 from .rest import FOR_MESSAGES, FOR_ROOM, Rest
 
 EAGER = CHUNK
@@ -65,9 +65,9 @@ class Engine:
         self.has_room = has_room
         self.has_room = has_room
         self._looks = _LOOKS if has_room else _FEW_LOOKS
-        self._numbers = itertools.count(1)
-        self._asked: dict[int, Sending] = {}  # by number: what waits for an answer
-        self._coming: dict[int, Receiving] = {}  # by number: what comes in parts
+        self._pending = Pending()
+        self._asked, self._coming = self._pending.asked, self._pending.coming
+        self._expect, self._answered = self._pending.expect, self._pending.answered
         self._arrived: deque[tuple[int, Any]] = deque()  # ways in that others have made
         self.losses = Losses()
         self._gone, self._given_up, self.why_never = self.losses.gone, self.losses.given_up, self.losses.why_never
@@ -97,7 +97,7 @@ class Engine:
             if dest == self.rank:
                 self._to_myself(request, flags)
             elif dest in self._gone:
-                self._fail(request, self._gone[dest])
+                fail(request, self._gone[dest])
             elif size <= EAGER:
                 number = self._expect(request) if synchronous else 0
                 frame = (MESSAGE, flags, self.rank, context, tag, size, number, parts, size)
@@ -126,11 +126,6 @@ class Engine:
             return True
         finally:
             self._release()
-
-    def _expect(self, request: Sending) -> int:
-        request.number = next(self._numbers)
-        self._asked[request.number] = request
-        return request.number
 
     def _to_myself(self, request: Sending, flags: int) -> None:
         message = Envelope(request.context, self.rank, request.tag, request.size, bool(flags & _SPLIT))
@@ -165,7 +160,7 @@ class Engine:
         error = self.why_never(receive.context, receive.source)
         if error is not None:
             self.matcher.cancel(receive)
-            self._fail(receive, error)
+            fail(receive, error)
 
     def probe(self, context: int, source: int, tag: int, take: bool = False) -> Envelope | None:
         """The first message that such a receive would get; with `take` it is the caller's, for `claim`.
@@ -223,12 +218,6 @@ class Engine:
         receive.source, receive.tag, receive.size = source, tag, size
         receive.is_split, receive.is_matched = is_split, True
 
-    def _answered(self, number: int, is_cancelled: bool = False) -> None:
-        request = self._asked.pop(number, None)
-        if request is not None:  # else it was given up
-            request.is_cancelled = is_cancelled
-            request.is_done = True
-
     def _ask_for(self, receive: Receiving, message: Envelope) -> None:
         """Let its sender send it."""
         target = receive.target
@@ -237,8 +226,7 @@ class Engine:
             receive.memory = memoryview(receive.data)
         else:
             receive.memory = target
-        number = next(self._numbers)
-        self._coming[number] = receive
+        number = self._pending.comes(receive)
         self._say(message.source, GO, message.number, number)
 
     def _say(self, dest: int, kind: int, number: int, whole: int) -> None:
@@ -417,15 +405,15 @@ class Engine:
             self._gone[rank] = error
             self._in = [(source, way) for source, way in self._in if source != rank]
             for request in self._out.forget(rank):
-                self._fail(request, error)
+                fail(request, error)
             for receive in self.matcher.receives():
                 if receive.source == rank or (receive.source == ANY and is_there(receive.context)):
                     self.matcher.cancel(receive)
-                    self._fail(receive, error)
+                    fail(receive, error)
             for message in self.matcher.messages():
                 if message.source == rank and message.body is None:  # and now it will not come
                     self.matcher.drop(message)
-            self._fail_pending(lambda receive: receive.source == rank, lambda sending: sending.dest == rank, error)
+            self._pending.give_up(lambda receive: receive.source == rank, lambda sending: sending.dest == rank, error)
         self.stir()
 
     def forget(self, contexts: Iterable[int]) -> None:
@@ -442,20 +430,6 @@ class Engine:
                 self._given_up[context] = error
                 for receive in self.matcher.receives(context):
                     self.matcher.cancel(receive)
-                    self._fail(receive, error)
-            self._fail_pending(lambda one: one.context in given_up, lambda one: one.context in given_up, error)
+                    fail(receive, error)
+            self._pending.give_up(lambda one: one.context in given_up, lambda one: one.context in given_up, error)
         self.stir()
-
-    def _fail_pending(
-        self, is_coming: Callable[[Receiving], bool], is_asked: Callable[[Sending], bool], error: BaseException
-    ) -> None:
-        """Of what comes in parts, and what waits for an answer."""
-        coming = [number for number, receive in self._coming.items() if is_coming(receive)]
-        asked = [number for number, sending in self._asked.items() if is_asked(sending)]
-        for request in [*map(self._coming.pop, coming), *map(self._asked.pop, asked)]:
-            self._fail(request, error)
-
-    @staticmethod
-    def _fail(request: Request, error: BaseException) -> None:
-        request.error = error
-        request.is_done = True

@@ -69,6 +69,12 @@ class Probing:
         return self.message is not None
 
 
+def fail(request: Request, error: BaseException) -> None:
+    """It is done, and this has become of it."""
+    request.error = error
+    request.is_done = True
+
+
 def cut(parts: Sequence[Any], start: int, size: int) -> list[Any]:
     """So many bytes of these parts, from there on."""
     found = []

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ MARKERS = "<!-- benchmarks:begin -->\nold\n<!-- benchmarks:end -->"
 def benchmarks(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "benchmarks", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=200,
+        cwd=ROOT, capture_output=True, text=True, timeout=220,
     )  # fmt: skip
 
 
@@ -36,18 +37,45 @@ def part(monkeypatch):
     return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
+# Smoke runs, each for all tests that use the fixture of its name.
+RUNS = {"quick": [], "of_processes": ["--only", "mp_"], "of_machines": ["--only", "machine"]}
+
+
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """One smoke run for all tests: its folder, and what it printed."""
-    folder = tmp_path_factory.mktemp("benchmarks")
-    done = benchmarks("--quick", "--json", folder / "found.json")
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+def ended(request, tmp_path_factory):
+    """Those runs that this session's tests need, side by side, as none of their figures is to be believed: what waits
+    until all have ended, and returns the folder of one and what it printed."""
+    used = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    folders = {name: tmp_path_factory.mktemp(name) for name in RUNS if name in used}
+    if testbed.missing():
+        folders.pop("of_machines", None)
+    with ThreadPoolExecutor(len(RUNS)) as pool:
+        runs = {
+            name: pool.submit(benchmarks, "--quick", *RUNS[name], "--json", folder / "found.json")
+            for name, folder in folders.items()
+        }
+
+    def of(name):
+        done = runs[name].result()
+        assert done.returncode == 0, done.stderr
+        return folders[name], done.stdout
+
+    return of
+
+
+def read(folder):
+    return json.loads((folder / "found.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def quick(ended):
+    """Its folder, and what it printed."""
+    return ended("quick")
 
 
 @pytest.fixture(scope="module")
 def found(quick):
-    return json.loads((quick[0] / "found.json").read_text(encoding="utf-8"))
+    return read(quick[0])
 
 
 def stored(found, folder, edited):
@@ -116,14 +144,11 @@ def test_the_picture_is_xml_and_shows_every_peer(quick, found):
 
 
 @pytest.fixture(scope="module")
-def of_machines(tmp_path_factory):
-    """A smoke run of those works that need hosts."""
+def of_machines(ended):
+    """What was found of those works that need hosts."""
     if reason := testbed.missing():
         pytest.skip(f"the testbed {reason}")
-    path = tmp_path_factory.mktemp("machines") / "found.json"
-    done = benchmarks("--quick", "--only", "machine", "--json", path)
-    assert done.returncode == 0, done.stderr
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read(ended("of_machines")[0])
 
 
 @pytest.mark.timeout(240)
@@ -164,12 +189,10 @@ def test_a_target_of_another_way_is_judged_by_that_way_and_speed_is_shown_as_meg
 
 
 @pytest.fixture(scope="module")
-def of_processes(tmp_path_factory):
-    """A smoke run of those works: its folder, and what it found."""
-    folder = tmp_path_factory.mktemp("processes")
-    done = benchmarks("--quick", "--only", "mp_", "--json", folder / "found.json")
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads((folder / "found.json").read_text(encoding="utf-8"))
+def of_processes(ended):
+    """Its folder, and what it found."""
+    folder, _ = ended("of_processes")
+    return folder, read(folder)
 
 
 @pytest.mark.timeout(240)

@@ -2,15 +2,18 @@
 
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 
 import pytest
 import tools
 
+from river.mpi import MPI
+
 
 def test_collectives_give_what_numpy_gives_for_any_shape_root_count_and_number_of_ranks():
     pytest.importorskip("numpy")
-    said = tools.python("-m", "river.mpi", "-n", 7, Path(__file__).with_name("collectives.py"), 4)
+    said = tools.python("-m", "river.mpi", "-n", 7, Path(__file__).with_name("collectives.py"), 2)
 
     assert said == "right\n" * 7
 
@@ -46,6 +49,11 @@ DIFFERENT = {
         "rank {} is in Reduce with root {} and rank {} in Reduce with root {}: all ranks",
         (0, 1),
     ),
+    "root that nobody waits for": (
+        "comm.bcast(1, root=comm.rank)\ncomm.Barrier()",
+        "rank {}{} and rank {}{} have not made the same calls before this Barrier",
+        ("", ""),
+    ),
     "operation": (
         "comm.Allreduce(array('i', [1]), array('i', [0]), op=MPI.MAX if comm.rank else MPI.SUM)",
         "in Allreduce, rank {} has the operation {} and rank {} {}: it must be the same",
@@ -71,3 +79,17 @@ def test_ranks_that_differ_in_a_collective_are_told_who_and_in_what(what, calls,
     shown = failed(tmp_path, text, calls)
 
     assert any(told.format(rank, each[rank], 1 - rank, each[1 - rank]) in shown for rank in range(2)), shown
+
+
+def test_a_function_of_the_program_may_put_elements_of_any_type_in_the_memory_that_it_combines():
+    def add(a, b, datatype):
+        first, second = memoryview(a).cast("i"), b.cast("i")
+        b[:] = array("i", [x + y for x, y in zip(first, second, strict=True)])
+        assert len(a) == a.nbytes == b.nbytes
+
+    total = array("i", [1, 2, 3])
+    op = MPI.Op.Create(add)
+    op.Reduce_local(array("i", [10, 20, 30]), total)
+    op.Free()
+
+    assert total.tolist() == [11, 22, 33]

@@ -47,6 +47,21 @@ class Operation:
         self.function, self.commutes = function, commutes
 
 
+class Operand(bytearray):
+    """What a function of the program combines: memory that takes elements of any type, `b[:] = array`.
+
+    A memoryview takes only elements of its own, and before Python 3.12 `buffer` shows its memory to nobody."""
+
+    nbytes = property(len)
+
+    def cast(self, format: str, shape: Any = None) -> memoryview:
+        flat: Any = memoryview(self)
+        return flat.cast(format) if shape is None else flat.cast(format, shape)  # type: ignore[no-any-return]
+
+    def tobytes(self) -> bytes:
+        return bytes(self)
+
+
 class Op(Handle):
     """An operation of a reduction."""
 
@@ -211,14 +226,16 @@ def _call(function: Any, a: Any, b: memoryview, count: int, datatype: Kind) -> N
     """The program's function on elements as they lie in its own memory, with their gaps."""
     layout = datatype.layout
     if layout.is_dense:
-        function(memoryview(a), b, datatype)
+        second = Operand(b)
+        function(Operand(a), second, datatype)
+        b[:] = second
         return
     size = max((count - 1) * layout.extent + layout.true_ub, count * layout.extent)
-    first, second = memoryview(bytearray(size)), memoryview(bytearray(size))
-    scatter(first, 0, layout, count, a)
-    scatter(second, 0, layout, count, b)
+    first, second = Operand(size), Operand(size)
+    scatter(memoryview(first), 0, layout, count, a)
+    scatter(memoryview(second), 0, layout, count, b)
     function(first, second, datatype)
-    b[:] = gather(second, 0, layout, count)
+    b[:] = gather(memoryview(second), 0, layout, count)
 
 
 def _located(is_better: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:

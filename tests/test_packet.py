@@ -216,12 +216,15 @@ class Broken:
     """Stands for a value that cannot be unpacked."""
 
 
+ANY_OF = type(any_of())
+
+
 def naive_accepts(want, value):
     if want is ANY:
         return True
     if isinstance(value, Broken):
         return False
-    if isinstance(want, type(any_of())):
+    if isinstance(want, ANY_OF):
         return any(naive_accepts(one, value) for one in want.values)
     if callable(want) and not isinstance(want, type):
         return bool(want(value))

@@ -196,3 +196,25 @@ def test_a_program_for_mpi4py_is_not_touched(tmp_path):
     )
 
     assert tools.python("-m", "river.mpi", "-n", 2, "--mpi4py", path) == "river 2\n" * 2
+
+
+def test_ranks_that_made_different_collective_calls_are_told_of_even_if_none_of_them_had_to_wait(tmp_path):
+    code, shown = failed(tmp_path, "comm.bcast(1, root=comm.rank % 2)", n=4)
+
+    assert code == 1 and shown.startswith("on MPI_COMM_WORLD, ranks 1, 3 made other calls than rank 0: all ranks of")
+
+
+def test_ranks_that_part_do_not_owe_each_other_the_same_calls(tmp_path):
+    code, shown = failed(
+        tmp_path,
+        """
+        part = comm.Split(comm.rank % 2)
+        for _ in range(comm.rank % 2 + 5):
+            assert part.allreduce(1) == 2
+        MPI.COMM_SELF.barrier()
+        [MPI.COMM_SELF.bcast(1) for _ in range(comm.rank)]
+    """,
+        n=4,
+    )
+
+    assert (code, shown) == (0, "")

@@ -30,7 +30,7 @@ from . import control
 from .agreements import Agreed, Agreements
 from .look import Look
 from .near import Near
-from .rank import Order, live
+from .rank import Calls, Order, live
 from .trace import Trace
 from .watch import Watch, report
 
@@ -67,6 +67,7 @@ class Job:
         self._lines: dict[int, control.Connection] = {}
         self._ended: dict[int, dict[str, Any]] = {}
         self._results: dict[int, Any] = {}
+        self._calls: dict[int, dict[int, Calls]] = {}  # by number of a communicator, and rank: what they have done
         self._wake_in, self._wake_out = multiprocessing.connection.Pipe(False)
         self._lock = threading.Lock()
         self._vms: list[RemoteVM] = []
@@ -110,6 +111,8 @@ class Job:
         self._start(program)
         try:
             self._follow()
+            if not self._failed:
+                self._compare()
         finally:
             if self._options.get("trace"):
                 self.traces = self._answers("trace", set(self._lines) - self._ended.keys(), _LONG_PATIENCE)
@@ -211,8 +214,10 @@ class Job:
         if rank not in self._failed:
             getattr(self, f"_take_{what}")(rank, *values)
 
-    def _take_result(self, rank: int, blob: bytes) -> None:
+    def _take_result(self, rank: int, blob: bytes, calls: dict[int, Calls]) -> None:
         self._results[rank] = blob
+        for number, its in calls.items():
+            self._calls.setdefault(number, {})[rank] = its
         self._watch.ended(rank)
 
     def _take_waits(self, rank: int, peers: tuple[int, ...] | None) -> None:
@@ -256,6 +261,20 @@ class Job:
         self._watch.ended(rank, False)
         self._tell(others, "lost", rank, why)
         self._answer(self._agreements.lost(rank))
+
+    def _compare(self) -> None:
+        """Raises RankFailed if ranks have made different collective calls and none of them had to find out."""
+        for calls in self._calls.values():
+            one = next(iter(calls.values()))
+            first = calls.get(one.ranks[0])
+            if first is None or calls.keys() != set(one.ranks):
+                continue  # not all have it still
+            others = sorted(rank for rank in calls if calls[rank].past != first.past)
+            if others:
+                on = one.name or f"the communicator of ranks {', '.join(map(str, sorted(one.ranks)))}"
+                ranks = f"rank{'s' * (len(others) > 1)} {', '.join(map(str, others))}"
+                why = "all ranks of a communicator make the same calls in the same order, with the same root"
+                raise RankFailed(others[0], f"on {on}, {ranks} made other calls than rank {one.ranks[0]}: {why}")
 
     def _take_exit(self, rank: int, code: int) -> None:
         raise RankFailed(rank, self._report(f"rank {rank} has ended with exit code {code}", rank), code)

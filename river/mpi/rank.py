@@ -55,6 +55,16 @@ class Order(NamedTuple):
     options: dict[str, Any]
 
 
+class Calls(NamedTuple):
+    """The collective calls of a rank on a communicator, as a number: all of its ranks must have made the same.
+
+    ranks: of the job, in its order."""
+
+    past: int
+    name: str
+    ranks: tuple[int, ...]
+
+
 class Agreement(Request):
     """What some ranks agree on, whoever of them ends meanwhile.  flag: all bits that are set in everybody's.
 
@@ -208,6 +218,11 @@ class World:
             revoked.is_revoked = True
         self.engine.give_up((2 * number, 2 * number + 1), Revoked("a rank has called Revoke"))
 
+    def calls(self) -> dict[int, Calls]:
+        """What is left to compare of communicators of one group, by number."""
+        known = self._known().values()
+        return {one.number: Calls(one.past, one.name, one.ranks) for one in known if one.remote is None is one.whole}
+
     def exit(self, code: int) -> NoReturn:
         """End the job, with this exit code."""
         flush_output()
@@ -273,7 +288,7 @@ def _perform(order: Order) -> None:
     _end_program()
     world.finalize()
     flush_output()
-    world.line.tell("result", serial.dump_result(result))
+    world.line.tell("result", serial.dump_result(result), world.calls())
     world.line.wait_for_end()  # others may have to do with this rank still
 
 

@@ -128,7 +128,7 @@ LAYERS = [
     ["river.mpi.intracomm"],
     ["river.mpi.intercomm", "river.mpi.topology"],
     ["river.mpi.MPI", "river.mpi.names", "river.mpi.tagged", "river.mpi.magic"],
-    ["river.mpi.run", "river.mpi.crew", "river.mpi.util"],
+    ["river.mpi.runner", "river.mpi.crew", "river.mpi.util"],
     ["river.mpi.util.sync", "river.mpi.util.dtlib", "river.mpi.util.pkl5", "river.mpi.futures"],
     ["river.mpi.util.pool"],
     ["river.mpi.lists"],

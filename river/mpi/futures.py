@@ -37,7 +37,7 @@ from typing import Any
 from . import crew
 from .comm import Comm
 from .intracomm import COMM_SELF, COMM_WORLD
-from .run import run_command_line
+from .runner import run_command_line
 
 __all__ = [
     "ALL_COMPLETED",

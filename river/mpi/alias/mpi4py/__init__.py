@@ -90,7 +90,7 @@ class _Same:
 
 def _rivers(name: str) -> str:
     name = name.removeprefix(_OURS)
-    return _RIVERS + ("run" if name == "__main__" else name)  # river.mpi's own starts ranks
+    return _RIVERS + ("runner" if name in ("__main__", "run") else name)  # river.mpi's own start ranks
 
 
 def _heed_errors(MPI: Any) -> None:

@@ -10,6 +10,7 @@ May not: know datatypes; elements are described by numpy's codes.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 import warnings
@@ -190,11 +191,16 @@ def _reached(address: int, nbytes: int, is_sure: bool, owner: Any) -> memoryview
     return memory_at(address, nbytes, owner)
 
 
+@functools.lru_cache(maxsize=1)
+def _c_library() -> Any:
+    return ctypes.CDLL(None)
+
+
 def _is_readable(address: int) -> bool:
     """Asked of the kernel, which refuses what this process would die of."""
     reading, writing = os.pipe()
     try:
-        return bool(ctypes.CDLL(None).write(writing, ctypes.c_void_p(address), ctypes.c_size_t(1)) == 1)
+        return bool(_c_library().write(writing, ctypes.c_void_p(address), ctypes.c_size_t(1)) == 1)
     finally:
         os.close(reading)
         os.close(writing)

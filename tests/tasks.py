@@ -196,6 +196,21 @@ def rebuild_troubled(cls, kind, when, spared):
     return cls(kind, when, spared)
 
 
+class Counted:
+    """Notes each time it is pickled or unpickled."""
+
+    def __init__(self, log, content):
+        self.log, self.content = log, content
+
+    def __getstate__(self):
+        note(self.log, "pickled")
+        return self.__dict__
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        note(self.log, f"unpickled in {os.getpid()}")
+
+
 def take(x):
     return type(x).__name__
 

@@ -18,7 +18,7 @@ import tasks
 import tools
 import tqdm
 from tasks import Gate, wait_until
-from tools import both_starts, forking_is_meant
+from tools import both_starts, forking_is_meant, functions_by_value  # noqa: F401
 
 import river
 from river import BrokenProcessPool, MemoryLimitError, RiverExecutor, RiverPool, TaskTimeout, WorkerLost
@@ -461,25 +461,10 @@ def hoard_in_a_child(megabytes):
 # ------------------------------------------------------------------------------------- objects sent once
 
 
-class Counted:
-    """Notes each time it is pickled or unpickled."""
-
-    def __init__(self, log, content):
-        self.log, self.content = log, content
-
-    def __getstate__(self):
-        tasks.note(self.log, "pickled")
-        return self.__dict__
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        tasks.note(self.log, f"unpickled in {os.getpid()}")
-
-
 @both_starts
 def test_put_sends_an_object_to_each_vm_once(pool, tmp_path):
     log = str(tmp_path / "log")
-    handle = pool.put(Counted(log, 42))
+    handle = pool.put(tasks.Counted(log, 42))
 
     assert pool.map(content_and, [(handle, x) for x in range(200)], 10) == [42 + x for x in range(200)]
     assert [pool.submit(content_and, (handle, x)).result(60) for x in range(20)] == [42 + x for x in range(20)]

@@ -29,8 +29,9 @@ from .rest import FOR_MESSAGES, FOR_ROOM, Rest
 EAGER = CHUNK
 _SPLIT, _SYNCHRONOUS = 1, 2
 
-# Looks before giving way, with a processor for each rank and without.
-_LOOKS, _FEW_LOOKS = 400, 20
+# Looks before rest, with a processor for each rank and without: a little longer than it takes to wake somebody, so that
+# those who have slept can go on without.
+_LOOKS, _FEW_LOOKS = 120, 20
 
 
 class Engine:
@@ -57,7 +58,7 @@ class Engine:
         self.rank, self.size = rank, size
         self.matcher = Matcher()
         self._in = list(ways_in.items())
-        self.rest = Rest(rank, bell, bells, sleepers, self.progress, lambda: bool(self._queues), self._polled)
+        self.rest = Rest(rank, bell, bells, sleepers, self.progress, lambda: bool(self._queues), self._polled, has_room)
         self._ring = self.rest.ring
         self._out = Outbox(rank, ways_out, dial, self._ring)
         self._write, self._queue = self._out.write, self._out.queue

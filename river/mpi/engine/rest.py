@@ -21,7 +21,8 @@ from typing import Any
 
 # What is told to others of a rank that sleeps: ring for messages; ring when there is room, too.
 AWAKE, FOR_MESSAGES, FOR_ROOM = range(3)
-# Turns of giving way before sleep.
+# Turns of giving way before sleep, where ranks outnumber processors.  With one for each, who gives way gives way to
+# strangers, for as long as they like; who sleeps is woken at once.
 _YIELDS = 8
 # A bell may be missed (a processor may hold back the news that somebody sleeps): nobody sleeps longer at first.
 _NAP, _LONGEST_NAP = 0.002, 0.05
@@ -49,6 +50,7 @@ class Rest:
     sleepers: a byte of shared memory for each of these, in the order of `bells`.
     turn: takes what has come, and says whether there was anything.
     needs_room: whether something waits to leave. polled: what is to be polled beside the bell, and for what.
+    has_room: whether each rank on this machine has a processor for itself.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Rest:
         turn: Callable[[], bool],
         needs_room: Callable[[], bool],
         polled: Callable[[], Iterable[tuple[int, int]]],
+        has_room: bool,
     ) -> None:
         self._bell, self._own = bell, bells[rank]
         self._bells = bells
         self._sleepers = {one: sleepers[index : index + 1] for index, one in enumerate(bells)}
         self._asleep = self._sleepers[rank]
         self._turn, self._needs_room, self._polled = turn, needs_room, polled
+        self._yields = 0 if has_room else _YIELDS
         self._numbers = itertools.count()
         self._dozing: list[int] = []  # threads of this rank that sleep
         self.waits: list[Wait] = []  # those that take long
@@ -84,14 +88,14 @@ class Rest:
 
     def until(self, ready: Callable[[], Any], about: Sequence[Any] = ()) -> None:
         """Wait until this is so, which turns may bring about; it is not asked again then."""
-        began, nap, yields = time.monotonic(), _NAP, _YIELDS
+        began, nap, yields = time.monotonic(), _NAP, self._yields
         wait: Wait | None = None
         try:
             while not ready():
                 if wait is not None:
                     wait.looks += 1
                 if self._turn():
-                    yields = _YIELDS
+                    yields = self._yields
                     if self._dozing:  # what has come may be theirs
                         self.ring_here()
                 elif yields:

@@ -9,6 +9,8 @@ import pytest
 import tools
 
 from river.mpi import MPI
+from river.mpi.buffers import simple
+from river.mpi.plans import Elements
 
 
 def test_collectives_give_what_numpy_gives_for_any_shape_root_count_and_number_of_ranks():
@@ -93,3 +95,15 @@ def test_a_function_of_the_program_may_put_elements_of_any_type_in_the_memory_th
     op.Free()
 
     assert total.tolist() == [11, 22, 33]
+
+
+@pytest.mark.parametrize("count", [1, 100])
+@pytest.mark.parametrize("code, values, total", [("AINT", (3, -5), -2), ("INT", (2**31 - 1, 1), -(2**31))])
+def test_few_elements_and_many_are_combined_alike(count, code, values, total):
+    datatype = getattr(MPI, code)
+    typecode = "q" if datatype.size == 8 else "i"
+    first, second = (array(typecode, [value] * count) for value in values)
+    combine = Elements(MPI.SUM, simple([first, datatype], False))
+    combined = array(typecode, bytes(combine(memoryview(first).cast("B"), memoryview(second).cast("B"))))
+
+    assert combined.tolist() == [total] * count

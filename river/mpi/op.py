@@ -128,17 +128,6 @@ class Op(Handle):
                 raise fail(ERR_OP, f"{operation.name} is not for elements of {datatype!r}")
             _combine(operation, a, b, layout.typecode)
 
-    def few(self, count: int, datatype: Kind) -> Callable[[Any, Any], bytes | None] | None:
-        """A quick way for so few elements that Python itself does them, if it has them and they are the same then:
-        gives a op b, or None where that overflows.  Of what is no number MAX and MIN of numpy's make something else."""
-        operation, layout = self.operation, datatype.layout
-        code = layout.typecode or "V"
-        if count * layout.size > _FEW or operation.function is not None or code not in operation.codes:
-            return None
-        if code in _INTEGERS or (code in "fd" and operation.name in ("SUM", "PROD")):
-            return _few(operation.on_objects, f"{count}{code}")
-        return None
-
     def toint(self) -> int:
         """Give the number that stands for what this names; -1 for one that the program made."""
         return super().toint() if self.is_predefined else -1
@@ -180,8 +169,15 @@ def _combine(operation: Operation, a: Any, b: memoryview, code: str) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _few(function: Callable[[Any, Any], Any], codes: str) -> Callable[[Any, Any], bytes | None]:
-    numbers = struct.Struct(codes)
+def few(operation: Operation, count: int, layout: Layout) -> Callable[[Any, Any], bytes | None] | None:
+    """A quick way for so few elements that Python itself does them, if it has them and they are the same then: gives
+    a op b, or None where that overflows.  Of what is no number MAX and MIN of numpy's make something else."""
+    code = layout.typecode or "V"
+    if count * layout.size > _FEW or operation.function is not None or code not in operation.codes:
+        return None
+    if code not in _INTEGERS and (code not in "fd" or operation.name not in ("SUM", "PROD")):
+        return None
+    function, numbers = operation.on_objects, struct.Struct(f"{count}{'q' if code == 'p' else code}")
     pack, unpack = numbers.pack, numbers.unpack
 
     def combined(a: Any, b: Any) -> bytes | None:

@@ -18,7 +18,7 @@ from .algorithms import Steps, Talk
 from .buffers import Buffer, simple, vector, vector_w
 from .constants import ERR_ROOT, IN_PLACE, PROC_NULL, ROOT
 from .heads import Head, head
-from .op import Op
+from .op import Op, few
 from .point import PointToPoint
 
 Split = Callable[[Any, bool, int], list[Buffer]]
@@ -37,11 +37,11 @@ class Elements:
     def __init__(self, op: Op, buffer: Buffer) -> None:
         if not isinstance(op, Op):
             raise TypeError(f"an operation of MPI is expected, such as SUM, not {op!r}")
-        self.name = op.operation.name
-        self._op, self._datatype = op, buffer.datatype
-        self.unit = buffer.datatype.size if buffer.size else 0
-        self._size = buffer.size
-        self._few = op.few(buffer.count, buffer.datatype) if buffer.size else None
+        operation, layout = op.operation, buffer.datatype.layout
+        self.name = operation.name
+        self._op, self._datatype, self._size = op, buffer.datatype, buffer.size
+        self.unit = layout.size if buffer.size else 0
+        self._few = few(operation, buffer.count, layout) if self.unit else None
 
     def open(self, data: Any) -> Any:
         return data
@@ -274,7 +274,11 @@ def _targets(into: list[Buffer]) -> list[Any]:
 
 def _put(into: Buffer, found: Any) -> None:
     """To its place, unless it is there."""
-    if found is not into.data:
+    if found is into.data:
+        return
+    if into.data is not None and len(found) == into.size:
+        into.data[:] = found
+    else:
         into.unpack(found)
 
 

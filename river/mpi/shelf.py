@@ -1,10 +1,10 @@
 """A shelf: memory that the ranks of a communicator share if they are all on one machine, for collectives that wait.
 
-    | a line for each rank: rounds in which it posted, rounds it is through with, ... | slots: two for each rank |
+    | a line for each rank: rounds in which it posted, rounds it is through with, ... | slots: four for each rank |
 
 A call is one round, or more if the data are longer than a slot.  In a round some ranks post what they have in their
 slots, and those who need it read it there; no message is sent.  The slots of a rank take turns: the one of round c is
-used again in round c + 2, once all ranks are through with round c.  All words only grow, and each has one writer; a
+used again in round c + 4, once all ranks are through with round c.  All words only grow, and each has one writer; a
 post is seen after its bytes, as `engine.ring` says of x86-64.
 
 It has the face of `algorithms.Talk`, and combines in the same order: the result is the same, bit for bit.
@@ -16,6 +16,7 @@ May not: know what the bytes mean.
 
 from __future__ import annotations
 
+import os
 import struct
 import weakref
 from collections.abc import Sequence
@@ -46,10 +47,12 @@ _SIZE, _PAST = struct.Struct("<Q"), struct.Struct("<IH")
 # Where in a slot it says which call it is (the number for the calls before, and the head), and where the data begin.
 _CALL, _DATA = _SIZE.size, 128
 _SLOT = _DATA + _ROOM
+_SLOTS = 4  # with fewer a root that runs ahead waits more often; with more they leave the cache
 # The words of a line, which is two lines of the cache: neighbours are loaded together.
 _LINE = 16
 _POSTED, _THROUGH, _WANTS, _BEGUN = range(4)
-_LOOKS, _FEW_LOOKS = 1000, 50
+# Looks before sleep, with a processor for each rank; and without, where others have their turn after each.
+_LOOKS, _FEW_LOOKS = 2000, 100
 _STEPS: tuple[Any, ...] = ()  # this waits by itself, but where messages are needed; it is a generator as in `Talk`
 
 
@@ -84,7 +87,7 @@ def _made(ground: Ground) -> Any:
     block, blob = None, b""
     try:
         if ground.rank == 0:
-            block = heap.allocate(len(ground.ranks) * (8 * _LINE + 2 * _SLOT))
+            block = heap.allocate(len(ground.ranks) * (8 * _LINE + _SLOTS * _SLOT))
             blob = pickle.dumps(block)
         blob = bytes(finish(Talk(ground, said).spread(0, blob)))
         if ground.rank and blob:
@@ -110,13 +113,14 @@ class Shelf:
         self._engine = ground_.engine()
         self._ring = self._engine.rest.ring
         self._looks = _LOOKS if self._engine.has_room else _FEW_LOOKS
+        self._gives_way = not self._engine.has_room
         memory = block.create_memoryview()
         start = self.size * 8 * _LINE
         self._words = memory[:start].cast("Q")
         self._line = self.rank * _LINE
         self._slots = [
-            [memory[at : at + _SLOT] for at in (start + 2 * rank * _SLOT, start + (2 * rank + 1) * _SLOT)]
-            for rank in range(self.size)
+            [memory[at : at + _SLOT] for at in range(first, first + _SLOTS * _SLOT, _SLOT)]
+            for first in range(start, len(memory), _SLOTS * _SLOT)
         ]
         self.round = 0
         self._free = 0  # all are through with this round, as far as is known
@@ -126,9 +130,9 @@ class Shelf:
     def _post(self, data: Any, size: int, readers: Sequence[int]) -> int:
         """Begin a round by posting data, which are all or a part of so many bytes; returns its number."""
         self.round = number = self.round + 1
-        if self._free < number - 2:
-            self._wait_for_room(number - 2)
-        slot, said = self._slots[self.rank][number & 1], self.said
+        if self._free < number - _SLOTS:
+            self._wait_for_room(number - _SLOTS)
+        slot, said = self._slots[self.rank][number % _SLOTS], self.said
         _SIZE.pack_into(slot, 0, size)
         slot[_CALL : _CALL + len(said)] = said
         if size:
@@ -149,7 +153,7 @@ class Shelf:
         index = rank * _LINE
         if self._words[index] < number:
             self._wait(rank, index, number)
-        slot = self._slots[rank][number & 1]
+        slot = self._slots[rank][number % _SLOTS]
         if slot[_CALL : _CALL + len(self.said)] != self.said:
             self._check(rank, slot)
         return _SIZE.unpack_from(slot)[0], slot
@@ -174,13 +178,14 @@ class Shelf:
 
     def _wait(self, rank: int, index: int, number: int) -> None:
         """Until that word has that number."""
-        words, looks = self._words, self._looks
-        while looks:
-            for _ in range(10):
-                if words[index] >= number:
-                    return
-            self._engine.progress()
-            looks -= 10
+        words = self._words
+        for look in range(self._looks):
+            if words[index] >= number:
+                return
+            if self._gives_way:
+                os.sched_yield()
+            if not look % 16:
+                self._engine.progress()
         if index == rank * _LINE:
             self._announce(number)
         coming = Receiving(self._context, self._mates[rank], LAST_TAG, None)  # says who is waited for
@@ -193,8 +198,8 @@ class Shelf:
     def _announce(self, number: int) -> None:
         """Let others who wait see in which call this rank is."""
         words, line = self._words, self._line
-        if words[line] < number and all(words[rank * _LINE + _THROUGH] >= number - 2 for rank in self._others):
-            slot = self._slots[self.rank][number & 1]
+        if words[line] < number and all(words[rank * _LINE + _THROUGH] >= number - _SLOTS for rank in self._others):
+            slot = self._slots[self.rank][number % _SLOTS]
             _SIZE.pack_into(slot, 0, 0)
             slot[_CALL : _CALL + len(self.said)] = self.said
             words[line + _BEGUN] = number
@@ -208,7 +213,7 @@ class Shelf:
         if index != line:
             return False
         if words[line + _BEGUN] == number and words[line] < number:
-            self._check(rank, self._slots[rank][number & 1])
+            self._check(rank, self._slots[rank][number % _SLOTS])
         if words[line + _THROUGH] >= number > words[line]:
             call = self.call.text.decode().partition("\n")[0]
             raise fail(

@@ -29,9 +29,9 @@ from .rest import FOR_MESSAGES, FOR_ROOM, Rest
 EAGER = CHUNK
 _SPLIT, _SYNCHRONOUS = 1, 2
 
-# Looks before rest, with a processor for each rank and without: a little longer than it takes to wake somebody, so that
+# Looks before rest, with a processor for each rank and without: for longer than it takes to wake somebody, so that
 # those who have slept can go on without.
-_LOOKS, _FEW_LOOKS = 120, 20
+_LOOKS, _FEW_LOOKS = 200, 20
 
 
 class Engine:

@@ -16,6 +16,7 @@ May not: know what the bytes mean.
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import weakref
@@ -331,10 +332,9 @@ class Shelf:
 
     def deal(self, root: int, parts: Sequence[Any], target: Any = None) -> Steps:
         if self.rank == root:
-            packed = _packed(parts)
-            number = self._post(packed if len(packed) <= _ROOM else b"", len(packed), self._others)
+            number, size = self._post_parts(parts)
             self._end(number)
-            if len(packed) > _ROOM:
+            if size > _ROOM:
                 yield from self._messages(number).deal(root, parts)
             return parts[root]
         number = self._begin()
@@ -346,11 +346,18 @@ class Shelf:
         self._end(number)
         return found
 
+    def _post_parts(self, parts: Sequence[Any]) -> tuple[int, int]:
+        """Post a part for each other rank, unless they are too long together; returns the round and their size."""
+        parts = [b"" if rank == self.rank else part for rank, part in enumerate(parts)]
+        ends = list(itertools.accumulate(map(len, parts), initial=8 * self.size))[1:]
+        if ends[-1] > _ROOM:
+            return self._post(b"", ends[-1], self._others), ends[-1]
+        return self._post(b"".join([struct.pack(f"<{self.size}Q", *ends), *parts]), ends[-1], self._others), ends[-1]
+
     def swap(self, parts: Sequence[Any], targets: Sequence[Any] = ()) -> Steps:
-        packed = _packed(parts)
-        number = self._post(packed if len(packed) <= _ROOM else b"", len(packed), self._others)
+        number, size = self._post_parts(parts)
         found: list[Any] = [parts[self.rank]] * self.size
-        is_long = len(packed) > _ROOM
+        is_long = size > _ROOM
         for rank in self._others:
             size, slot = self._read(rank, number)
             is_long = is_long or size > _ROOM
@@ -435,17 +442,8 @@ def _taken(part: memoryview, target: Any) -> Any:
     return target
 
 
-def _packed(parts: Sequence[Any]) -> bytes:
-    """Where each ends, and then all of them."""
-    ends, end = [], 8 * len(parts)
-    for part in parts:
-        end += len(part)
-        ends.append(end)
-    return b"".join([struct.pack(f"<{len(ends)}Q", *ends), *parts])
-
-
 def _unpacked(slot: memoryview, index: int, many: int) -> memoryview:
-    """Of so many parts the one with that index."""
+    """Of so many parts, before which it is said where each ends, the one with that index."""
     (start,) = _SIZE.unpack_from(slot, _DATA + 8 * index - 8) if index else (8 * many,)
     (end,) = _SIZE.unpack_from(slot, _DATA + 8 * index)
     return slot[_DATA + start : _DATA + end]

@@ -117,6 +117,7 @@ LAYERS = [
     ["river.mpi.datatypes"],
     ["river.mpi.op", "river.mpi.ground"],
     ["river.mpi.request", "river.mpi.errhandler", "river.mpi.algorithms"],
+    ["river.mpi.rounds"],
     ["river.mpi.message", "river.mpi.persistent", "river.mpi.grequest", "river.mpi.shelf"],
     ["river.mpi.point", "river.mpi.partitioned"],
     ["river.mpi.buffered"],

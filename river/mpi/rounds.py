@@ -1,0 +1,182 @@
+"""Rounds in memory that the ranks of a communicator share: what some post, others read.
+
+    | a line for each rank: rounds in which it posted, rounds it is through with, ... | slots: four for each rank |
+
+The slots of a rank take turns: the one of round c is used again in round c + 4, once all ranks are through with round
+c.  All words only grow, and each has one writer; a post is seen after its bytes, as `engine.ring` says of x86-64.
+Who waits long lets others see which call it is in, so that ranks which wait for each other in two calls find out.
+
+May not: know what a call does.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from . import ground as ground_
+from . import heads
+from .algorithms import LAST_TAG
+from .constants import ERR_OTHER
+from .engine.requests import Receiving
+from .engine.rest import FOR_MESSAGES
+from .errors import as_error, fail
+from .ground import Ground
+from .heads import Head
+
+# Bytes of data in a slot: what a processor has in its cache, a few times for each of a few ranks.
+ROOM = 128 << 10
+SIZE, _PAST = struct.Struct("<Q"), struct.Struct("<IH")
+# Where in a slot it says which call it is (the number for the calls before, and the head), and where the data begin.
+_CALL, DATA = SIZE.size, 128
+_SLOT = DATA + ROOM
+_SLOTS = 4  # with fewer a root that runs ahead waits more often; with more they leave the cache
+# The words of a line, which is two lines of the cache: neighbours are loaded together.
+_LINE = 16
+_POSTED, _THROUGH, _WANTS, _BEGUN = range(4)
+# Looks before sleep, with a processor for each rank; and without, where others have their turn after each.
+_LOOKS, _FEW_LOOKS = 2000, 100
+
+
+def memory_for(ranks: int) -> int:
+    """The bytes that so many ranks need."""
+    return ranks * (8 * _LINE + _SLOTS * _SLOT)
+
+
+class Rounds:
+    """Of one communicator.  call: what is under way; others: the other ranks; free: a round that all are done with."""
+
+    def __init__(self, ground: Ground, block: Any) -> None:
+        self.call, self._said = Head(b"", 0), b""
+        self.rank, self.size = ground.rank, len(ground.ranks)
+        self._context, self.mates = ground.context + 1, ground.ranks
+        self.others = [rank for rank in range(self.size) if rank != self.rank]
+        self._engine = ground_.engine()
+        self._ring = self._engine.rest.ring
+        self._looks = _LOOKS if self._engine.has_room else _FEW_LOOKS
+        self._gives_way = not self._engine.has_room
+        memory = block.create_memoryview()
+        start = self.size * 8 * _LINE
+        self._words = memory[:start].cast("Q")
+        self._line = self.rank * _LINE
+        self._slots = [
+            [memory[at : at + _SLOT] for at in range(first, first + _SLOTS * _SLOT, _SLOT)]
+            for first in range(start, len(memory), _SLOTS * _SLOT)
+        ]
+        self.round = 0
+        self.free = 0  # as far as is known
+
+    def enter(self, call: Head, past: int) -> None:
+        """Begin a call, before which there were those that `past` is the number for."""
+        self.call, self._said = call, _PAST.pack(past, len(call.text)) + call.text
+
+    # -- a round ------------------------------------------------------------------------------------------------
+
+    def post(self, data: Any, size: int, readers: Sequence[int]) -> int:
+        """Begin a round by posting data, which are all or a part of so many bytes; returns its number."""
+        self.round = number = self.round + 1
+        if self.free < number - _SLOTS:
+            self._wait_for_room(number - _SLOTS)
+        slot, said = self._slots[self.rank][number % _SLOTS], self._said
+        SIZE.pack_into(slot, 0, size)
+        slot[_CALL : _CALL + len(said)] = said
+        if size:
+            slot[DATA : DATA + len(data)] = data
+        self._words[self._line] = number
+        mates, ring = self.mates, self._ring
+        for rank in readers:
+            ring(mates[rank], FOR_MESSAGES)
+        return number
+
+    def begin(self) -> int:
+        """Begin a round without posting anything."""
+        self.round += 1
+        return self.round
+
+    def read(self, rank: int, number: int) -> tuple[int, memoryview]:
+        """The size of what a rank has posted, and the slot it is in, after waiting for it."""
+        index = rank * _LINE
+        if self._words[index] < number:
+            self._wait(rank, index, number)
+        slot = self._slots[rank][number % _SLOTS]
+        if slot[_CALL : _CALL + len(self._said)] != self._said:
+            self._check(rank, slot)
+        return SIZE.unpack_from(slot)[0], slot
+
+    def _check(self, rank: int, slot: memoryview) -> None:
+        past, length = _PAST.unpack_from(slot, _CALL)
+        start = _CALL + _PAST.size
+        is_past_equal = (past,) == _PAST.unpack_from(self._said)[:1]
+        heads.check(
+            self.call.text, bytes(slot[start : start + length]), f"rank {self.rank}", f"rank {rank}", is_past_equal
+        )
+
+    def end(self, number: int) -> None:
+        """This rank is through with the round."""
+        words = self._words
+        words[self._line + _THROUGH] = number
+        for rank in self.others:
+            if words[rank * _LINE + _WANTS]:
+                self._ring(self.mates[rank], FOR_MESSAGES)
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    def _wait(self, rank: int, index: int, number: int) -> None:
+        """Until that word has that number."""
+        words = self._words
+        for look in range(self._looks):
+            if words[index] >= number:
+                return
+            if self._gives_way:
+                os.sched_yield()
+            if not look % 16:
+                self._engine.progress()
+        if index == rank * _LINE:
+            self._announce(number)
+        coming = Receiving(self._context, self.mates[rank], LAST_TAG, None)  # says who is waited for
+
+        def is_there() -> bool:
+            return words[index] >= number or self._is_hopeless(rank, index, number)
+
+        self._engine.wait_until(is_there, (coming,))
+
+    def _announce(self, number: int) -> None:
+        """Let others who wait see in which call this rank is."""
+        words, line = self._words, self._line
+        if words[line] < number and all(words[rank * _LINE + _THROUGH] >= number - _SLOTS for rank in self.others):
+            slot = self._slots[self.rank][number % _SLOTS]
+            SIZE.pack_into(slot, 0, 0)
+            slot[_CALL : _CALL + len(self._said)] = self._said
+            words[line + _BEGUN] = number
+
+    def _is_hopeless(self, rank: int, index: int, number: int) -> bool:
+        """Raises if what is waited for will never come."""
+        words, line = self._words, rank * _LINE
+        why = self._engine.why_never(self._context, self.mates[rank])
+        if why is not None:
+            raise as_error(why)
+        if index != line:
+            return False
+        if words[line + _BEGUN] == number and words[line] < number:
+            self._check(rank, self._slots[rank][number % _SLOTS])
+        if words[line + _THROUGH] >= number > words[line]:
+            call = self.call.text.decode().partition("\n")[0]
+            raise fail(
+                ERR_OTHER,
+                f"rank {self.rank} is in {call} and waits for rank {rank}, which has ended its call at the same place "
+                "without giving anything: all ranks of a communicator make the same calls in the same order, with the "
+                "same root",
+            )
+        return False
+
+    def _wait_for_room(self, number: int) -> None:
+        words = self._words
+        words[self._line + _WANTS] = 1
+        for rank in self.others:
+            index = rank * _LINE + _THROUGH
+            if words[index] < number:
+                self._wait(rank, index, number)
+        words[self._line + _WANTS] = 0
+        self.free = min(words[rank * _LINE + _THROUGH] for rank in self.others)

@@ -13,6 +13,7 @@ May not: know what the bytes mean.
 from __future__ import annotations
 
 import itertools
+import pickle
 import struct
 import weakref
 from collections.abc import Sequence
@@ -25,7 +26,6 @@ from .algorithms import LAST_TAG, Combine, Steps, Talk, cut, even, finish, fold_
 from .engine.ring import is_ordered
 from .ground import Ground
 from .heads import Head
-from .pickling import pickle
 from .rounds import DATA, ROOM, SIZE, Rounds, memory_for
 
 # Calls after which a communicator has a shelf: many are used once or twice, and it costs some 200 us.

@@ -29,9 +29,9 @@ from .rest import FOR_MESSAGES, FOR_ROOM, Rest
 EAGER = CHUNK
 _SPLIT, _SYNCHRONOUS = 1, 2
 
-# Looks before rest, with a processor for each rank and without: for longer than it takes to wake somebody, so that
-# those who have slept can go on without.
-_LOOKS, _FEW_LOOKS = 200, 20
+# Looks before rest, with a processor for each rank and without.  The many take half a millisecond: longer than to wake
+# somebody on a virtual machine, else two that have slept once would let each other sleep ever after.
+_LOOKS, _FEW_LOOKS = 1000, 20
 
 
 class Engine:

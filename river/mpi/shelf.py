@@ -88,6 +88,7 @@ class Shelf(Rounds):
     def __init__(self, ground: Ground, block: Any) -> None:
         super().__init__(ground, block)
         self._ground = weakref.ref(ground)  # which has this
+        self._ends = struct.Struct(f"<{self.size}Q")
 
     # -- moving -------------------------------------------------------------------------------------------------
 
@@ -206,7 +207,7 @@ class Shelf(Rounds):
         ends = list(itertools.accumulate(map(len, parts), initial=8 * self.size))[1:]
         if ends[-1] > ROOM:
             return self.post(b"", ends[-1], self.others), ends[-1]
-        return self.post(b"".join([struct.pack(f"<{self.size}Q", *ends), *parts]), ends[-1], self.others), ends[-1]
+        return self.post(b"".join([self._ends.pack(*ends), *parts]), ends[-1], self.others), ends[-1]
 
     def swap(self, parts: Sequence[Any], targets: Sequence[Any] = ()) -> Steps:
         number, size = self._post_parts(parts)

@@ -323,7 +323,7 @@ class Cluster:
     def _do_revoke(self, revoke: instructions.Revoke, facts: Any) -> None:
         vm = self.fleet.vm(revoke.vm)
         if vm is not None:
-            vm.revoke()
+            vm.revoke(revoke.after)
 
     def _do_give_up(self, give_up: instructions.GiveUp, facts: Any) -> None:
         if self.failure is None:

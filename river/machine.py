@@ -147,6 +147,8 @@ class RemoteVM:
         self._lock = threading.Lock()  # keeps a function's definition before the calls that name it
         self._functions: OrderedDict[int, None] = OrderedDict()
         self._data: set[int] = set()
+        self._sent = 0  # tasks
+        self._questions: deque[int] = deque()  # for what it has not begun, each when so many tasks have been sent
         self.facts = facts  # it has been told these; see `facts_of_driver`
         self.supply: Supply | None = None  # of a VM on another machine
         self.loans: set[int] = set()  # of our shared memory, to it
@@ -184,6 +186,9 @@ class RemoteVM:
             if self.released:
                 self.line.send(Kind.RELEASE, pickle.dumps(shm.all_of(self.released), 5))
             self.line.send(Kind.CALL, pickle.dumps(messages, 5), buffers, descriptors)
+            self._sent += len(tasks)
+        if self._questions:
+            self._ask()
 
     def _tell_news(self, supply: Supply) -> None:
         """Tell it which modules have been edited; functions are sent again then."""
@@ -251,9 +256,21 @@ class RemoteVM:
                 self._data.discard(number)
                 self.line.send(Kind.FORGET, pickle.dumps([number], 5))
 
-    def revoke(self) -> None:
-        """Let it give back the tasks that it has not begun."""
-        self.line.send(Kind.REVOKE, pickle.dumps(None))
+    def revoke(self, after: int = 0) -> None:
+        """Let it give back the tasks that it has not begun, when it has been sent so many."""
+        if self._sent >= after:
+            self.line.send(Kind.REVOKE, pickle.dumps(None))
+        else:
+            self._questions.append(after)
+            self._ask()  # they may have been sent just now
+
+    def _ask(self) -> None:
+        while self._questions and self._sent >= self._questions[0]:
+            try:
+                self._questions.popleft()
+            except IndexError:  # whoever sends was quicker, or whoever asks
+                return
+            self.line.send(Kind.REVOKE, pickle.dumps(None))
 
     def stop(self) -> None:
         """Let it finish what was sent, then end."""

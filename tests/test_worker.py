@@ -1,7 +1,12 @@
 """What a VM answers when it is asked for its tasks back: at any moment the driver learns of all that has not begun."""
 
+import types
+
 import pytest
 from tools import python
+
+from river._core.wire import Kind
+from river.machine import RemoteVM
 
 ASKED_AT_THAT_MOMENT = """
 import pickle, sys
@@ -56,3 +61,30 @@ def test_a_chunk_that_is_asked_for_before_it_runs_is_given_back_but_for_its_firs
         "RETURNED ([], (7, 1), False, False)",
         "RESULT [1]",
     ]
+
+
+class Recorded:
+    """A machine, and the line to a VM of it, of which it is kept what was sent."""
+
+    is_far = False
+
+    def __init__(self):
+        self.sent = []
+
+    def new_line(self):
+        return self, None
+
+    def send(self, kind, *_):
+        self.sent.append(kind)
+
+
+def test_a_question_overtakes_no_task_that_it_is_about():
+    machine = Recorded()
+    vm = RemoteVM("a", machine, {})
+    vm.revoke(2)  # by whoever reads, while another thread is about to send what it was told to
+    for number in (1, 2):
+        vm.send([types.SimpleNamespace(number=number, function=None, argument=0, mode=0, attempt=1)])
+    vm.revoke(2)
+    vm.revoke()
+
+    assert machine.sent == [Kind.CALL, Kind.CALL, Kind.REVOKE, Kind.REVOKE, Kind.REVOKE]

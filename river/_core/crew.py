@@ -30,6 +30,7 @@ class VM:
     __slots__ = (
         "asked",
         "asked_for",
+        "assigned",
         "begun",
         "credit",
         "doomed",
@@ -49,6 +50,7 @@ class VM:
     def __init__(self, name: str, lifetime: int | None) -> None:
         self.name = name
         self.tasks: dict[int, Task] = {}  # in the order sent; the first is the one that runs
+        self.assigned = 0  # tasks since its start, those that it gave back too
         self.credit = FEW
         self.distance = 0.0  # seconds to it and back
         self.left = lifetime  # tasks until it is replaced; None: no limit

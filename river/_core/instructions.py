@@ -121,9 +121,11 @@ class End(NamedTuple):
 
 
 class Revoke(NamedTuple):
-    """Ask the VM for the tasks that it has not begun."""
+    """Ask the VM for the tasks that it has not begun, when it has been sent so many since its start: another thread
+    may not have done so yet, and what is asked for before it is there counts as begun."""
 
     vm: str
+    after: int
 
 
 class GiveUp(NamedTuple):

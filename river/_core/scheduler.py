@@ -265,7 +265,7 @@ class Scheduler:
             self._crew.place(vm)
             if vm.tasks and not vm.is_leaving:
                 vm.is_asked()
-                todo.append(Revoke(vm.name))
+                todo.append(Revoke(vm.name, vm.assigned))
             self._refill(vm, todo, now)
         return todo
 
@@ -312,7 +312,7 @@ class Scheduler:
             return True, self._end(vm, [])
         vm.doomed.add(number)
         vm.is_asked()
-        return True, [Revoke(vm.name)]
+        return True, [Revoke(vm.name, vm.assigned)]
 
     def expired(self, now: float) -> list[Instruction]:
         """Time has passed: stop the tasks whose time is up."""
@@ -351,6 +351,7 @@ class Scheduler:
 
     def _assign(self, vm: VM, task: Task, now: float) -> None:
         vm.tasks[task.number] = task
+        vm.assigned += 1
         task.sent_to = vm.name
         if vm.left is not None:
             vm.left -= 1
@@ -443,5 +444,5 @@ class Scheduler:
         vm = self._crew.giver(sent)
         if vm is not None:
             vm.is_asked()
-            todo.append(Revoke(vm.name))
+            todo.append(Revoke(vm.name, vm.assigned))
         return todo

@@ -16,7 +16,7 @@ import pytest
 import tasks
 import tools
 from tasks import Gate, wait_until
-from tools import both_starts
+from tools import both_starts, functions_by_value  # noqa: F401
 
 from river import RiverExecutor, RiverPool, TaskTimeout, TransferError, WorkerLost
 

@@ -14,6 +14,7 @@ import numpy
 import pytest
 import tasks
 import tools
+from tools import functions_by_value  # noqa: F401
 
 from river import trickle
 from river._core import remote

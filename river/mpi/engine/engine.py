@@ -64,7 +64,6 @@ class Engine:
         self._write, self._queue = self._out.write, self._out.queue
         self._queues, self._dialed, self._ways = self._out.queues, self._out.dialed, self._out.ways
         self.has_room = has_room
-        self.has_room = has_room
         self._looks = _LOOKS if has_room else _FEW_LOOKS
         self._pending = Pending()
         self._asked, self._coming = self._pending.asked, self._pending.coming

@@ -199,9 +199,14 @@ def test_a_program_for_mpi4py_is_not_touched(tmp_path):
 
 
 def test_ranks_that_made_different_collective_calls_are_told_of_even_if_none_of_them_had_to_wait(tmp_path):
-    code, shown = failed(tmp_path, "comm.bcast(1, root=comm.rank % 2)", n=4)
+    world = "comm.bcast(1, root=comm.rank % 2)"
+    part = "part = comm.Split(comm.rank % 2)\npart.bcast(1, root=0 if comm.rank % 2 else part.rank)"
 
+    code, shown = failed(tmp_path, world, n=4)
     assert code == 1 and shown.startswith("on MPI_COMM_WORLD, ranks 1, 3 made other calls than rank 0: all ranks of")
+
+    code, shown = failed(tmp_path, part, n=4)
+    assert code == 1 and shown.startswith("on the communicator of ranks 0, 2, rank 2 made other calls than rank 0: ")
 
 
 def test_ranks_that_part_do_not_owe_each_other_the_same_calls(tmp_path):

@@ -67,7 +67,8 @@ class Job:
         self._lines: dict[int, control.Connection] = {}
         self._ended: dict[int, dict[str, Any]] = {}
         self._results: dict[int, Any] = {}
-        self._calls: dict[int, dict[int, Calls]] = {}  # by number of a communicator, and rank: what they have done
+        # What they have done on each communicator, by its number and ranks (those of a Split have one number).
+        self._calls: dict[tuple[int, tuple[int, ...]], dict[int, Calls]] = {}
         self._wake_in, self._wake_out = multiprocessing.connection.Pipe(False)
         self._lock = threading.Lock()
         self._vms: list[RemoteVM] = []
@@ -217,7 +218,7 @@ class Job:
     def _take_result(self, rank: int, blob: bytes, calls: dict[int, Calls]) -> None:
         self._results[rank] = blob
         for number, its in calls.items():
-            self._calls.setdefault(number, {})[rank] = its
+            self._calls.setdefault((number, its.ranks), {})[rank] = its
         self._watch.ended(rank)
 
     def _take_waits(self, rank: int, peers: tuple[int, ...] | None) -> None:
@@ -264,17 +265,16 @@ class Job:
 
     def _compare(self) -> None:
         """Raises RankFailed if ranks have made different collective calls and none of them had to find out."""
-        for calls in self._calls.values():
-            one = next(iter(calls.values()))
-            first = calls.get(one.ranks[0])
-            if first is None or calls.keys() != set(one.ranks):
+        for (_, ranks), calls in self._calls.items():
+            if calls.keys() != set(ranks):
                 continue  # not all have it still
-            others = sorted(rank for rank in calls if calls[rank].past != first.past)
+            first = calls[ranks[0]]
+            others = sorted(rank for rank in ranks if calls[rank].past != first.past)
             if others:
-                on = one.name or f"the communicator of ranks {', '.join(map(str, sorted(one.ranks)))}"
-                ranks = f"rank{'s' * (len(others) > 1)} {', '.join(map(str, others))}"
+                on = first.name or f"the communicator of ranks {', '.join(map(str, sorted(ranks)))}"
+                who = f"rank{'s' * (len(others) > 1)} {', '.join(map(str, others))}"
                 why = "all ranks of a communicator make the same calls in the same order, with the same root"
-                raise RankFailed(others[0], f"on {on}, {ranks} made other calls than rank {one.ranks[0]}: {why}")
+                raise RankFailed(others[0], f"on {on}, {who} made other calls than rank {ranks[0]}: {why}")
 
     def _take_exit(self, rank: int, code: int) -> None:
         raise RankFailed(rank, self._report(f"rank {rank} has ended with exit code {code}", rank), code)

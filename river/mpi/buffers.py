@@ -127,6 +127,20 @@ def _is_divided(spec: Any, plain: Buffer, blocks: int) -> bool:
     return (type(spec) is not list or len(spec) == 2) and not plain.count % blocks
 
 
+def lying(spec: Any, is_writable: bool) -> memoryview | None:
+    """The bytes of what is most common, an array from its first element to its last; None if it is anything else."""
+    try:
+        view = memoryview(spec)
+    except TypeError:
+        return None
+    kind = by_code.get(view.format)
+    if kind is None or not view.nbytes or not view.c_contiguous or (is_writable and view.readonly):
+        return None
+    if not kind._named.is_dense:
+        return None
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
 def _plain(spec: Any, is_writable: bool) -> Buffer | None:
     """The short way for what is most common: an array, [array, datatype] or [array, count, datatype], from its first
     element on; None if it is anything else, or wrong."""

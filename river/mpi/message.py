@@ -14,6 +14,7 @@ from .buffers import Buffer, simple
 from .constants import ANY_SOURCE, ANY_TAG, ERR_ARG, ERR_TRUNCATE, PROC_NULL
 from .engine.matching import Envelope
 from .engine.requests import Receiving
+from .errors import Exception as Error
 from .errors import fail
 from .handles import Handle
 from .pickling import pickle
@@ -102,9 +103,14 @@ def loads(work: Receiving) -> Any:
 def unpack(work: Receiving, buffer: Buffer) -> None:
     """Put what came in its place, if it is not there yet.  Raises ERR_TRUNCATE if it was too much."""
     if work.size > buffer.size:
-        raise fail(ERR_TRUNCATE, f"{work.size} bytes came, but there is room for {buffer.size} only")
+        raise truncated(work.size, buffer.size)
     if buffer.data is None:
         buffer.unpack(work.data)
+
+
+def truncated(size: int, room: int) -> Error:
+    """So many bytes were too much."""
+    return fail(ERR_TRUNCATE, f"{size} bytes came, but there is room for {room} only")
 
 
 MESSAGE_NULL: Message = Message._predefine("MESSAGE_NULL")

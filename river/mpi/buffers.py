@@ -127,18 +127,21 @@ def _is_divided(spec: Any, plain: Buffer, blocks: int) -> bool:
     return (type(spec) is not list or len(spec) == 2) and not plain.count % blocks
 
 
-def lying(spec: Any, is_writable: bool) -> memoryview | None:
-    """The bytes of what is most common, an array from its first element to its last; None if it is anything else."""
+def lying(buf: Any, is_writable: bool, said: Kind | None = None) -> tuple[memoryview, Kind] | None:
+    """The bytes of an array whose elements lie side by side, and their type (as said, or its own); None if it is
+    anything else, or has none."""
     try:
-        view = memoryview(spec)
+        view = memoryview(buf)
     except TypeError:
         return None
-    kind = by_code.get(view.format)
-    if kind is None or not view.nbytes or not view.c_contiguous or (is_writable and view.readonly):
+    kind = said if said is not None else by_code.get(view.format)
+    size = view.nbytes
+    if kind is None or not size or not view.c_contiguous or (is_writable and view.readonly):
         return None
-    if not kind._named.is_dense:
+    layout = kind._named
+    if layout is None or not layout.is_dense or not layout.size or size % layout.size:
         return None
-    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    return (view if view.format == "B" and view.ndim == 1 else view.cast("B")), kind
 
 
 def _plain(spec: Any, is_writable: bool) -> Buffer | None:
@@ -152,21 +155,14 @@ def _plain(spec: Any, is_writable: bool) -> Buffer | None:
             spec, count, said = spec
         if type(said) is str and (said := by_code.get(said)) is None:
             return None
-    try:
-        view = memoryview(spec)
-    except TypeError:
+    found = lying(spec, is_writable, said)
+    if found is None:
         return None
-    kind = said if said is not None else by_code.get(view.format)
-    size = view.nbytes
-    if kind is None or not size or not view.c_contiguous or (is_writable and view.readonly):
-        return None
-    layout = kind._named
-    if layout is None or not layout.is_dense or not layout.size or size % layout.size:
-        return None
-    memory = view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    data, kind = found
+    size = kind.layout.size
     if count < 0:
-        return _lying(memory, size // layout.size, kind)
-    return _lying(memory[: count * layout.size], count, kind) if count * layout.size <= size else None
+        return _lying(data, len(data) // size, kind)
+    return _lying(data[: count * size], count, kind) if count * size <= len(data) else None
 
 
 def _lying(data: memoryview, count: int, kind: Kind) -> Buffer:

@@ -18,7 +18,7 @@ from . import datatypes, ground
 from .buffers import Buffer, lying, simple
 from .constants import ANY_SOURCE, ANY_TAG, ERR_COMM, ERR_RANK, ERR_REVOKED, ERR_TAG, PROC_NULL
 from .engine.matching import Envelope
-from .engine.requests import SENT, Probing, Receiving
+from .engine.requests import Probing, Receiving
 from .engine.requests import Request as Work
 from .errhandler import Handled
 from .errors import Exception as Error
@@ -94,8 +94,9 @@ class PointToPoint(Handled, Handle):
         return self._begin_send(parts, size, dest, tag, is_split, synchronous)
 
     def _begin_memory(self, buf: Any, dest: int, tag: int, synchronous: bool = False) -> Work:
-        buffer = memory(buf, dest, False)
-        return self._begin_send((buffer.bytes(),), buffer.size, dest, tag, False, synchronous)
+        found = lying(buf, False)
+        data = found[0] if found is not None else memory(buf, dest, False).bytes()
+        return self._begin_send((data,), len(data), dest, tag, False, synchronous)
 
     def _ask(self, source: int, tag: int, target: memoryview | None = None) -> Receiving:
         """Begin to receive."""
@@ -128,15 +129,28 @@ class PointToPoint(Handled, Handle):
         if work.error is not None:
             raise self._handled(as_error(work.error))
 
-    def _receive(self, buffer: Buffer, source: int, tag: int, status: Status | None) -> None:
-        work = self._ask(source, tag, buffer.data)
+    def _come(self, target: memoryview | None, source: int, tag: int, status: Status | None) -> Receiving:
+        """Wait for a message, into this memory as far as there is room for it."""
+        work = self._ask(source, tag, target)
         self._end(work)
         if status is not None:
             describe(status, self, work)
+        return work
+
+    def _receive(self, buffer: Buffer, source: int, tag: int, status: Status | None) -> None:
+        work = self._come(buffer.data, source, tag, status)
         try:
             unpack(work, buffer)
         except Error as error:
             raise self._handled(error) from None
+
+    def _swap(
+        self, data: Any, dest: int, sendtag: int, into: Buffer, source: int, recvtag: int, status: Status | None
+    ) -> None:
+        """Send and receive at the same time."""
+        going = self._begin_send((data,), len(data), dest, sendtag, False)
+        self._receive(into, source, recvtag, status)
+        self._end(going)
 
     def _find_message(self, source: int, tag: int, status: Status | None, take: bool = False) -> Envelope | None:
         """The first message that such a receive would get; with `take` it is nobody else's any more."""
@@ -191,11 +205,7 @@ class PointToPoint(Handled, Handle):
         if buf is not None:
             warnings.warn("the 'buf' argument is deprecated", UserWarning, stacklevel=2)
             return self.irecv(buf, source, tag).wait(status)
-        work = self._ask(source, tag)
-        self._end(work)
-        if status is not None:
-            describe(status, self, work)
-        return loads(work)
+        return loads(self._come(None, source, tag, status))
 
     def irecv(self, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> Any:
         """Begin to receive an object; buf: memory for its pickle, or how large that may be."""
@@ -245,13 +255,6 @@ class PointToPoint(Handled, Handle):
 
     def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
         """Send from memory."""
-        here, data = self._named, lying(buf, False)
-        if data is not None and here is not None and not here.is_revoked and type(tag) is int:
-            if 0 <= tag <= TAG_MOST and 0 <= dest < len(here.others):  # written out: calls take most of the time
-                work = ground.engine().send(here.others[dest], here.context, tag, (data,), len(data))
-                if work is not SENT:
-                    self._end(work)
-                return
         self._end(self._begin_memory(buf, dest, tag))
 
     def Ssend(self, buf: Any, dest: int, tag: int = 0) -> None:
@@ -276,16 +279,13 @@ class PointToPoint(Handled, Handle):
 
     def Recv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: Status | None = None) -> None:
         """Receive into memory."""
-        target = lying(buf, True)
-        if target is None or source == PROC_NULL:
+        found = lying(buf, True)
+        if found is None:
             self._receive(memory(buf, source, True), source, tag, status)
             return
-        work = self._ask(source, tag, target)
-        self._end(work)
-        if status is not None:
-            describe(status, self, work)
-        if work.size > len(target):
-            raise self._handled(truncated(work.size, len(target)))
+        work = self._come(found[0], source, tag, status)
+        if work.size > len(found[0]):
+            raise self._handled(truncated(work.size, len(found[0])))
 
     def Irecv(self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> Any:
         """Begin to receive into memory."""
@@ -305,9 +305,7 @@ class PointToPoint(Handled, Handle):
     ) -> None:
         """Send from memory and receive into memory."""
         out, into = memory(sendbuf, dest, False), memory(recvbuf, source, True)
-        going = self._begin_send((out.bytes(),), out.size, dest, sendtag, False)
-        self._receive(into, source, recvtag, status)
-        self._end(going)
+        self._swap(out.bytes(), dest, sendtag, into, source, recvtag, status)
 
     def Isendrecv(
         self,
@@ -333,9 +331,7 @@ class PointToPoint(Handled, Handle):
     ) -> None:
         """Send from memory, and receive into the same."""
         both = memory(buf, dest if source == PROC_NULL else source, True)
-        going = self._begin_send((bytes(both.bytes()),), both.size, dest, sendtag, False)
-        self._receive(both, source, recvtag, status)
-        self._end(going)
+        self._swap(bytes(both.bytes()), dest, sendtag, both, source, recvtag, status)
 
     def Isendrecv_replace(
         self, buf: Any, dest: int, sendtag: int = 0, source: int = ANY_SOURCE, recvtag: int = ANY_TAG

@@ -92,35 +92,25 @@ def test_the_names_are_those_of_river_mpi_as_well_and_functions_do_without_a_cla
     assert said == ["[0]", "[1]"]
 
 
-def test_a_class_that_the_program_makes_itself_is_not_run_again(tmp_path):
+@pytest.mark.parametrize(
+    ("ending", "run"),
+    [("Base().main()", "Base"), ("", "Last")],
+    ids=["one that the program makes itself, once", "of a class and its base, the class"],
+)
+def test_the_class_that_is_run_is(tmp_path, ending, run):
     said = ran(
         tmp_path,
-        """
+        f"""
         class Base(mpi):
             def main(self):
                 print("main of", type(self).__name__, flush=True)
         class Last(Base):
             pass
-        Base().main()
+        {ending}
     """,
     )
 
-    assert said == ["main of Base"] * 2
-
-
-def test_of_a_class_and_its_base_the_class_is_run(tmp_path):
-    said = ran(
-        tmp_path,
-        """
-        class Base(mpi):
-            def main(self):
-                print("main of", type(self).__name__, flush=True)
-        class Last(Base):
-            pass
-    """,
-    )
-
-    assert said == ["main of Last"] * 2
+    assert said == [f"main of {run}"] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """Collectives promise what numpy says of the same data, whatever the shapes, and that ranks which differ are told."""
 
-import subprocess
-import sys
 from array import array
 from pathlib import Path
 
 import pytest
 import tools
+from promises import ended
 
 from river.mpi import MPI
 from river.mpi.buffers import simple
@@ -28,15 +27,9 @@ WAYS = {"by messages": 0, "through memory": 5}
 def failed(directory, text, calls, n=2):
     """What a program shows that does wrong after so many calls."""
     path = tools.script(directory, HEAD + f"for _ in range({calls}):\n    comm.Barrier()\n{text}\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "river.mpi", "-n", str(n), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=tools.surroundings(),
-    )
-    assert done.returncode == 1, done.stderr
-    return done.stderr
+    code, _, said = ended(path, n)
+    assert code == 1, said
+    return said
 
 
 # What rank 0 and rank 1 do, how they are told of it, and what is told of each of them.

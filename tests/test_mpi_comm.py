@@ -1,11 +1,10 @@
 """Programs as people write them for mpi4py: `from river.mpi import MPI`, started by `python -m river.mpi -n ...`."""
 
-import subprocess
-import sys
 import textwrap
 
 import pytest
 import tools
+from promises import ended
 
 
 def ran(directory, text, n=3, *options):
@@ -17,14 +16,8 @@ def ran(directory, text, n=3, *options):
 
 def failed(directory, text, n=3):
     path = tools.script(directory, "from river.mpi import MPI\ncomm = MPI.COMM_WORLD\n" + textwrap.dedent(text))
-    done = subprocess.run(
-        [sys.executable, "-m", "river.mpi", "-n", str(n), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=tools.surroundings(),
-    )
-    return done.returncode, done.stderr
+    code, _, said = ended(path, n)
+    return code, said
 
 
 def test_objects_go_from_rank_to_rank_with_their_tags_and_statuses(tmp_path):

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from concurrent import futures
 
 import psutil
@@ -279,7 +278,6 @@ def test_another_thread_may_send_while_one_receives(run):
     while left:
         left = left[stream.send(left[:65536]) :]
         stream.watch(bool(left))
-        time.sleep(0)
     reader.join(PATIENCE)
 
     assert found == [data]

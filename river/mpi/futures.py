@@ -245,7 +245,7 @@ class MPICommExecutor:
     def __exit__(self, *args: object) -> bool | None:
         stack, self._open = self._open, None
         assert stack is not None
-        return stack.__exit__(*args)  # type: ignore[arg-type]
+        return stack.__exit__(*args)  # type: ignore[arg-type]  # three, as any has
 
 
 # -- results of many calls --------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ def _begin() -> None:
     for old, new in ((known.get(WORLD), world), (known.get(SELF), alone)):
         if old is not None:
             fresh = new()
-            old.__init__(fresh.number, fresh.ranks, fresh.rank, fresh.name)  # type: ignore[misc]
+            old.__init__(fresh.number, fresh.ranks, fresh.rank, fresh.name)  # type: ignore[misc]  # in its place: it is known
 
 
 rank_.beginnings.append(_begin)

@@ -29,7 +29,7 @@ class Persistent(Job):
         self.now = _INACTIVE
 
     @property
-    def is_active(self) -> bool:  # type: ignore[override]
+    def is_active(self) -> bool:  # type: ignore[override]  # for a Job it never changes
         return self.now is not _INACTIVE
 
     def start(self) -> None:

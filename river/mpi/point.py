@@ -180,7 +180,8 @@ class PointToPoint(Handled, Handle):
             raise self._handled(as_error(error)) from None
         if status is not None:
             describe(status, self, probing.message)
-        return probing.message  # type: ignore[no-any-return]
+        message: Envelope = probing.message
+        return message
 
     # -- objects ------------------------------------------------------------------------------------------------
 

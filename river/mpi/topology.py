@@ -190,15 +190,18 @@ class Cartcomm(Topocomm):
 
     def Get_cart_rank(self, coords: Sequence[int]) -> int:
         """Give the rank in a cell."""
-        return self._checked(self._topology.rank, coords)  # type: ignore[no-any-return]
+        rank: int = self._checked(self._topology.rank, coords)
+        return rank
 
     def Get_coords(self, rank: int) -> list[int]:
         """Give the cell of a rank."""
-        return self._checked(self._topology.coords, rank)  # type: ignore[no-any-return]
+        coords: list[int] = self._checked(self._topology.coords, rank)
+        return coords
 
     def Shift(self, direction: int, disp: int) -> tuple[int, int]:
         """Give the source and the destination of what is passed on by so many cells."""
-        return self._checked(self._topology.shift, self.Get_rank(), direction, disp)  # type: ignore[no-any-return]
+        pair: tuple[int, int] = self._checked(self._topology.shift, self.Get_rank(), direction, disp)
+        return pair
 
     def Sub(self, remain_dims: Sequence[bool]) -> Any:
         """Make one of the ranks that differ in these dimensions only."""
@@ -236,7 +239,8 @@ class Graphcomm(Topocomm):
 
     def Get_neighbors(self, rank: int) -> list[int]:
         """Give the neighbours of a rank."""
-        return self._checked(self._topology.of, rank)  # type: ignore[no-any-return]
+        neighbours: list[int] = self._checked(self._topology.of, rank)
+        return neighbours
 
     dims = property(Get_dims, doc="The number of ranks and of edges.")
     nnodes = property(lambda self: self.Get_dims()[0], doc="The number of ranks.")

@@ -98,7 +98,7 @@ class Matcher:
         receives = self._receives.get(receive.context, ())
         for index, one in enumerate(receives):
             if one is receive:
-                del receives[index]  # type: ignore[union-attr]
+                del receives[index]  # type: ignore[union-attr]  # there is something in it
                 return True
         return False
 

@@ -56,7 +56,8 @@ class Pool:
 
     def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
         """Call a function with each item, and give the list of results."""
-        return self.map_async(func, iterable, chunksize).get()  # type: ignore[no-any-return]
+        results: list[Any] = self.map_async(func, iterable, chunksize).get()
+        return results
 
     def map_async(
         self,
@@ -71,7 +72,8 @@ class Pool:
 
     def starmap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
         """Call a function with the parts of each item, and give the list of results."""
-        return self.starmap_async(func, iterable, chunksize).get()  # type: ignore[no-any-return]
+        results: list[Any] = self.starmap_async(func, iterable, chunksize).get()
+        return results
 
     def starmap_async(
         self,

@@ -69,7 +69,7 @@ class _Same:
         if found is None:
             return None
         is_package = found.submodule_search_locations is not None
-        return ModuleSpec(name, self, origin=found.origin, is_package=is_package)  # type: ignore[arg-type]
+        return ModuleSpec(name, self, origin=found.origin, is_package=is_package)  # type: ignore[arg-type]  # a loader by what it has
 
     def create_module(self, spec: ModuleSpec) -> None:
         """As any; it will not be used."""

@@ -1,6 +1,7 @@
 """Programs of ranks, run by the command `river` and by a cell of IPython, as a user gives them."""
 
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -186,3 +187,22 @@ def test_a_cell_is_a_program_of_ranks_and_its_value_is_what_they_come_to(kind, t
         "ZeroDivisionError True",
         "%%mpi: argument -n: invalid int value: 'two'",
     ]
+
+
+def test_ctrl_c_ends_all_ranks_and_says_where_each_was(tmp_path):
+    path = script(tmp_path, f"{WHO}import time\ntime.sleep(100)\n")
+    with subprocess.Popen(
+        [sys.executable, *command("river"), "-n", "2", path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=surroundings(),
+    ) as ranks:
+        for _ in range(2):
+            ranks.stdout.readline()
+        ranks.send_signal(signal.SIGINT)
+        said = ranks.communicate(timeout=60)[1]
+
+    first, *where = said.splitlines()
+    assert ranks.returncode == 130 and first == "interrupted"
+    assert [line.rpartition(" was ")[0] for line in where] == ["  rank 0", "  rank 1"]

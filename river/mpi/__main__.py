@@ -41,9 +41,6 @@ def main(argv: Sequence[str] | None = None, name: str = "river.mpi") -> int:
         code = native.main(options.engine, options.n, program, arguments, [_ALWAYS])
         if code is not None:
             return code
-        if options.hosts is None:
-            from . import MPI  # noqa: F401 - once here, and not in each rank: they are forks of this process
-
         ranks = cpus.cpu_count() if options.n is None else options.n
         if options.hosts is None and not native.is_meant():
             importlib.import_module(".MPI", __package__)  # ranks are forks of this process: none has to do it itself
@@ -51,6 +48,10 @@ def main(argv: Sequence[str] | None = None, name: str = "river.mpi") -> int:
         with cluster_of(options.hosts) as cluster, Job(ranks, cluster, told, options.on_failure) as job:
             try:
                 job.run(program)
+            except KeyboardInterrupt:
+                sys.stdout.flush()
+                print(job.report("interrupted"), file=sys.stderr)
+                return 130
             finally:
                 if options.trace is not None:
                     _write_trace(job, options.trace, options.program)

@@ -252,7 +252,7 @@ class Job:
         """A rank has failed: end the job, or go on without it."""
         others = set(range(self.ranks)) - self._failed.keys() - {rank}
         goes_on = bool(others) and self._go_on >= others
-        failed = RankFailed(rank, first if goes_on else self._report(first, rank), code)
+        failed = RankFailed(rank, first if goes_on else self.report(first, rank), code)
         failed.__cause__ = cause
         if not goes_on:
             raise failed
@@ -277,7 +277,7 @@ class Job:
                 raise RankFailed(others[0], f"on {on}, {who} made other calls than rank {ranks[0]}: {why}")
 
     def _take_exit(self, rank: int, code: int) -> None:
-        raise RankFailed(rank, self._report(f"rank {rank} has ended with exit code {code}", rank), code)
+        raise RankFailed(rank, self.report(f"rank {rank} has ended with exit code {code}", rank), code)
 
     def _take_failed(self, rank: int, blob: Any) -> None:
         _, name, text = blob
@@ -297,8 +297,8 @@ class Job:
                 code, why = facts["code"], _cause(facts)
                 self._fail(rank, f"rank {rank} {why}", why, 128 - code if code < 0 else code or 1)
 
-    def _report(self, first: str, but_for: int) -> str:
-        """What happened first, then where each other rank was."""
+    def report(self, first: str, but_for: int | None = None) -> str:
+        """What happened first, then where each rank was, but for this one."""
         others = set(range(self.ranks)) - {but_for}
         where = self._answers("where", others - self._results.keys(), _PATIENCE)
         return "\n".join([first, *(f"  rank {rank} {self._told_of(rank, where.get(rank))}" for rank in sorted(others))])

@@ -225,6 +225,14 @@ def test_programs_that_are_slow_are_left_alone(tmp_path):
             comm.send(1, dest=1, tag=1)
             comm.send(2, dest=2, tag=2)
 
+        def comes_back(comm):
+            if comm.rank == 0:
+                comm.recv(source=1)
+            elif comm.rank == 1:
+                comm.recv(source=0)
+                comm.send(1, dest=0)
+            comm.Barrier()
+
         def a_thread_sends_late():
             comm, watched = MPI.COMM_WORLD, looked_at(4)
             def send():
@@ -232,33 +240,21 @@ def test_programs_that_are_slow_are_left_alone(tmp_path):
                 comm.send(1, dest=1)
             if comm.rank == 0:
                 threading.Thread(target=send).start()
-                comm.recv(source=1)
-            elif comm.rank == 1:
-                comm.recv(source=0)
-                comm.send(1, dest=0)
-            comm.Barrier()
+            comes_back(comm)
 
         def an_executor_sends_late():
             comm, watched = MPI.COMM_WORLD, looked_at(4)
             with ThreadPoolExecutor(2) as executor:
                 if comm.rank == 0:
                     executor.submit(watched).add_done_callback(lambda _: comm.send(1, dest=1))
-                    comm.recv(source=1)
-                elif comm.rank == 1:
-                    comm.recv(source=0)
-                    comm.send(1, dest=0)
-            comm.Barrier()
+                comes_back(comm)
 
         def a_signal_sends_late():
             comm = MPI.COMM_WORLD
             if comm.rank == 0:
                 signal.signal(signal.SIGALRM, lambda *_: comm.send(1, dest=1))
                 signal.setitimer(signal.ITIMER_REAL, LONG)
-                comm.recv(source=1)
-            elif comm.rank == 1:
-                comm.recv(source=0)
-                comm.send(1, dest=0)
-            comm.Barrier()
+            comes_back(comm)
 
         def much_goes_slowly():
             comm = MPI.COMM_WORLD

@@ -151,8 +151,7 @@ def test_a_receive_from_anybody_is_an_error_where_a_rank_was_lost_until_that_is_
     (zero, _), _ = two
     there, elsewhere = zero.receive(4, ANY, 7), zero.receive(6, ANY, 7)
 
-    zero.lost(1, Gone("gone"), lambda context: context == 4)
-    zero.losses.is_unheard(4, Gone("gone"))
+    zero.lost(1, Gone("gone"), [4])
 
     assert there.is_done and not elsewhere.is_done
     assert zero.receive(4, ANY, 7).is_done

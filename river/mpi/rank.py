@@ -181,11 +181,16 @@ class World:
 
     def _lost(self, rank: int, why: str) -> None:
         """It has failed, and the others go on: what they do with it is an error, and so is what all of them do."""
-        error = self.gone[rank] = Gone(f"rank {rank} {why}")
-        its = {one.context: one for one in self._known().values() if rank in one.everybody}
-        self.engine.lost(rank, error, its.__contains__)
-        for one in its.values():
-            self.meet(one)
+        with self._lock:  # who knows of it may acknowledge it, which is not to be undone here
+            error = self.gone[rank] = Gone(f"rank {rank} {why}")
+            contexts = {one.context for one in self._known().values() if rank in one.everybody}
+            self.engine.lost(rank, error, contexts)
+            self.engine.give_up([context + 1 for context in contexts], error)
+
+    def failed(self) -> tuple[int, ...]:
+        """The ranks that have, in the order in which they did."""
+        with self._lock:
+            return tuple(self.gone)
 
     def meet(self, communicator: Any) -> None:
         """Of ranks that have failed, nothing comes in a communicator that they are in; nor does it, then, from all."""

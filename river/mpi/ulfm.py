@@ -38,9 +38,9 @@ class FaultTolerant(PointToPoint):
 
     def _failed_ranks(self) -> tuple[int, ...]:
         """As far as this rank knows, as ranks of the job, in the order in which they have failed."""
-        gone = rank_.the_world().gone if rank_.is_rank() else {}
+        failed = rank_.the_world().failed() if rank_.is_rank() else ()
         everybody = self.ground.everybody
-        return tuple(rank for rank in list(gone) if rank in everybody)
+        return tuple(rank for rank in failed if rank in everybody)
 
     def Get_failed(self) -> Group:
         """Give the group of its ranks that have failed, as far as this rank knows."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from .losses import Losses
@@ -397,17 +397,19 @@ class Engine:
 
     # -- ends ---------------------------------------------------------------------------------------------------
 
-    def lost(self, rank: int, error: BaseException, is_there: Callable[[int], bool] = lambda context: True) -> None:
-        """A rank has ended: what waits for it is done, with this error; so is what waits for ANY where it was, which
-        `is_there` says of a context.  Any thread."""
+    def lost(self, rank: int, error: BaseException, contexts: Collection[int] = ()) -> None:
+        """A rank has ended: what waits for it is done, with this error; so is what waits for ANY in these contexts,
+        where it was, now and until the program knows of it (see `Losses.is_unheard`).  Any thread."""
         with self._lock:
             self.progress()  # what it has sent before counts
             self._gone[rank] = error
+            for context in contexts:
+                self.losses.is_unheard(context, error)
             self._in = [(source, way) for source, way in self._in if source != rank]
             for request in self._out.forget(rank):
                 fail(request, error)
             for receive in self.matcher.receives():
-                if receive.source == rank or (receive.source == ANY and is_there(receive.context)):
+                if receive.source == rank or (receive.source == ANY and receive.context in contexts):
                     self.matcher.cancel(receive)
                     fail(receive, error)
             for message in self.matcher.messages():

@@ -88,11 +88,12 @@ def test_mpi4py_means_river_and_lines_are_tagged_if_it_is_asked_for(tmp_path):
         "print('in ', end='', flush=True)\n"
         "print('parts', MPI.get_vendor()[0])\n"
         "if rank: print('to stderr', file=sys.stderr)\n"
-        "print('the end', end='')\n",
+        "print('the end', end='')\n"
+        "if rank: print('the other end', end='', file=sys.stderr)\n",
     )
     said, complaints = run("-n", 2, "--mpi4py", "--tag-output", path)
 
-    assert complaints == "[1] to stderr\n"
+    assert complaints == "[1] to stderr\n[1] the other end"
     text = "\n".join(said)  # what is not a whole line may stand beside others
     for rank in "01":
         assert f"[{rank}] a line of {rank}" in text

@@ -190,6 +190,7 @@ def test_ranks_of_river_are_ranks_of_river_wherever_they_were_started_from(tmp_p
     [
         pytest.param(["-n", "2"], {"PMI_RANK": "0", "PMI_SIZE": "4"}, "leave out -n", id="ranks in each rank"),
         pytest.param(["-n", "2", "--engine", "native"], {"PATH": ""}, "there is no mpi", id="no MPI"),
+        pytest.param(["-n", "2", "--engine", "native", "--hosts", "a"], {}, "--hosts is for River's", id="hosts"),
         pytest.param([], {"RIVER_MPI_ENGINE": "steam"}, "one of river, native, not 'steam'", id="unknown"),
     ],
 )

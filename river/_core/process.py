@@ -93,8 +93,9 @@ def leave_twin(report: Any) -> None:
 
 
 def flush_output() -> None:
-    """Let go of what tasks have printed."""
-    try:
-        sys.stdout.flush()
-    except Exception:  # noqa: BLE001 - closed, replaced by something odd, or nobody reads it any more
-        pass
+    """Let go of what tasks have printed, also without the end of a line."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001 - closed, replaced by something odd, or nobody reads it any more
+            pass

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None, name: str = "river.mpi") -> int:
             else script(options.program, options.arguments)
         )
         if options.hosts and options.engine == "native":
-            parser.error("--hosts is for River's ranks: an MPI that is installed has its hosts from its mpiexec")
+            raise ValueError("--hosts is for River's ranks: an MPI that is installed has its hosts from its mpiexec")
         arguments = ["-m"] * options.is_module + [options.program, *options.arguments]
         code = native.main(options.engine, options.n, program, arguments, [_ALWAYS])
         if code is not None:

@@ -175,7 +175,7 @@ class Ranks:
                 [sys.executable, "-W", "default", "-m", "river.mpi", "-n", str(self.size), "--mpi4py",
                  str(HERE / "mpi4py_trial.py"), address, str(self.folder)],
                 stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=self._folder.name,
-                env=dict(os.environ, **{MARK: self.mark}, **FEWER), start_new_session=True)
+                env=dict(os.environ, **{MARK: self.mark}, **FEWER, TMPDIR=self._folder.name), start_new_session=True)
             self._pids = {}
             try:
                 self._lines = dict(self._hello(door) for _ in range(self.size))

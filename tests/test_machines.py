@@ -265,6 +265,8 @@ def test_who_has_no_certificate_of_this_program_is_refused(hosts, testbed):
 
 # -- where Python runs ------------------------------------------------------------------------------------------------
 
+PYTHON = "python{}.{}".format(*sys.version_info)
+
 
 def test_variables_folder_and_prelude_are_as_the_host_says(hosts):
     prelude = "LOADED=\"it's $((1+1))!\"; export LOADED"
@@ -277,14 +279,31 @@ def test_variables_folder_and_prelude_are_as_the_host_says(hosts):
 
 def test_a_virtual_environment_there_is_used_by_its_folder(hosts, testbed):
     node = testbed.host("node1")
-    name = "python{}.{}".format(*sys.version_info)
-    whole = Path(node.run(name, "-c", "import sys; print(sys.base_prefix)").strip(), "bin", name)
-    node.run(str(whole), "-m", "venv", "--without-pip", "/root/environment")
+    node.run(whole_python(node), "-m", "venv", "--without-pip", "/root/environment")
     try:
         with RiverPool(hosts=[hosts(venv="~/environment")]) as p:
             assert p.submit(prefix).result() == "/root/environment"
     finally:
         node.run("rm", "-r", "/root/environment")
+
+
+def whole_python(node):
+    """Where this version of Python is on this host, and not in an environment."""
+    return str(Path(node.run(PYTHON, "-c", "import sys; print(sys.base_prefix)").strip(), "bin", PYTHON))
+
+
+def test_a_version_that_pyenv_has_and_does_not_let_be_used_is_passed_over(hosts, testbed):
+    node = testbed.host("node1")
+    shims = {PYTHON: "echo 'pyenv: command not found' >&2; exit 127", "python3": f'exec {whole_python(node)} "$@"'}
+    node.run("mkdir", "-p", "/root/pyenv/shims")
+    try:
+        for name, text in shims.items():
+            path = f"/root/pyenv/shims/{name}"
+            node.run("sh", "-c", f"cat > {path}; chmod +x {path}", text=f"#!/bin/sh\n{text}\n")
+        with RiverPool(hosts=[hosts(prelude="PATH=/root/pyenv/shims:$PATH")]) as p:
+            assert p.submit(abs, -1).result() == 1
+    finally:
+        node.run("rm", "-r", "/root/pyenv")
 
 
 NOISE = "echo 'Welcome to this machine'; printf '\\000\\377\\n'; echo problem >&2"

@@ -106,7 +106,9 @@ def command(mark: str, interpreters: Sequence[str], prelude: str = "") -> str:
     names = " ".join(map(_word, interpreters))
     # Where a start-up file has narrowed the search, Python is still looked for where it usually is.
     before += f"PATH=$PATH:{_USUAL}; "
-    search = f'for p in {names}; do if command -v "$p" >/dev/null 2>&1; then exec "$p" -c "$0"; fi; done'
+    # What pyenv and asdf have in PATH for a version may say only that this version is not to be used here.
+    usable = 'case "$w" in */shims/*) "$p" -c "" </dev/null >/dev/null 2>&1 || continue;; esac'
+    search = f'for p in {names}; do w=$(command -v "$p" 2>/dev/null) || continue; {usable}; exec "$p" -c "$0"; done'
     missing = f'echo "no Python: none of {" ".join(filter(_is_simple, interpreters))} in PATH=$PATH" >&2; exit 127'
     return f"exec /bin/sh -c '{before}{search}; {missing}' '{lines}'"
 

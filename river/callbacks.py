@@ -5,7 +5,6 @@ May not: know what a callback is for.
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -35,6 +34,8 @@ class Callbacks:
             try:
                 call(*args)
             except BaseException:  # noqa: BLE001 - one callback's fault must not keep the others from running
+                import logging  # few need it
+
                 # The user's own, which is an argument of what calls it.
                 logging.getLogger("river").exception("a callback raised: %r", next(filter(callable, (*args, call))))
             del item, call, args

@@ -22,11 +22,12 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 # The cluster that is meant if no host is named.
 _DEFAULT = "default"
+# Where modules are by the names that they had in 2006.
+_NAMES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "names")
 # Seconds that VRs get to end by themselves when their program's `main` has returned.
 _PATIENCE = 1.0
 
@@ -187,7 +188,7 @@ _VALUES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
 def _run(order: _Order, name: str) -> int:
     """Run the script; returns its exit code."""
     if not getattr(sys.flags, "safe_path", False):  # as `python` does, in the place of River's own
-        sys.path[0] = os.getcwd() if order.is_module else str(Path(order.argv[0]).resolve().parent)
+        sys.path[0] = os.getcwd() if order.is_module else os.path.dirname(os.path.realpath(order.argv[0]))
     if order.ranks or (order.is_module and order.argv[0].startswith("river.mpi.")):
         # They see for themselves what they can run: a module may need what only they have.
         return _run_ranks(order, name)
@@ -200,12 +201,14 @@ def _run(order: _Order, name: str) -> int:
     except SyntaxError as error:
         _tell(error.with_traceback(None))
         return 1
-    sys.path.append(str(Path(__file__).with_name("names")))
+    sys.path.append(_NAMES)
     if _is_for_ranks(code):
         return _run_ranks(order, name)
     from . import exits, session
+    from . import trickle as words
     from .multiprocessing import alias
 
+    module.__dict__.update({name: getattr(words, name) for name in words.__all__})
     alias.hosts, alias.terms = order.hosts, (order.min_hosts, order.connect_timeout)
     alias.install()
     sys.argv[:] = [module.__file__ or "" if order.is_module else order.argv[0], *order.argv[1:]]
@@ -241,7 +244,7 @@ def _is_for_ranks(code: Any) -> bool:
 def _is_ours(name: str) -> bool:
     """Whether a module of this name is the one of 2006, and not one of the program's."""
     found = importlib.util.find_spec(name)
-    return found is not None and found.origin == str(Path(__file__).with_name("names") / f"{name}.py")
+    return found is not None and found.origin == os.path.join(_NAMES, f"{name}.py")
 
 
 def _run_ranks(order: _Order, name: str) -> int:
@@ -260,10 +263,7 @@ def _run_ranks(order: _Order, name: str) -> int:
 
 def _load(order: _Order) -> tuple[types.ModuleType, Any]:
     """The script as a module that has not run yet, and its code.  Raises OSError, ImportError or SyntaxError."""
-    from . import trickle as words
-
     module = types.ModuleType("__main__")
-    module.__dict__.update({name: getattr(words, name) for name in words.__all__})
     if order.is_module:
         import runpy
 
@@ -325,11 +325,11 @@ def _find(order: _Order, name: str) -> Any:
 
 def _has_default() -> bool:
     """Whether river.toml says which hosts programs are on."""
-    from . import errors, settings
+    from . import mishaps, settings
 
     try:
         found = settings.tables().get(_DEFAULT)
-    except errors.NotPrivate:  # nobody has asked for that file
+    except mishaps.NotPrivate:  # nobody has asked for that file
         return False
     return found is not None and found.kind == settings.CLUSTERS
 
@@ -345,11 +345,11 @@ def _reach(name: str) -> None:
 @contextlib.contextmanager
 def _one_message(name: str, is_far: bool) -> Iterator[None]:
     """A host that cannot be used ends the command, with one message."""
-    from . import errors
+    from . import mishaps
 
     try:
         yield
-    except (errors.RiverError, ImportError, OSError, ValueError) as error:
+    except (mishaps.RiverError, ImportError, OSError, ValueError) as error:
         if not is_far:
             raise
         raise SystemExit(f"{name}: {error}") from None

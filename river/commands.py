@@ -22,8 +22,8 @@ from typing import Any
 from . import keys, mdns, publish, server, servers, settings
 from ._core import memory
 from ._core.cpus import cpu_count
-from .errors import RiverError
 from .hosts import Host
+from .mishaps import RiverError
 from .specs import resolve
 
 

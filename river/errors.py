@@ -19,6 +19,8 @@
 What the standard library raises in the same case, River raises too: `MaybeEncodingError` for results that cannot be
 pickled, `BrokenProcessPool` when VMs cannot be kept alive or the initializer fails, `CancelledError`, `ValueError("Pool
 not running")`, `RuntimeError` on submit after shutdown.
+
+Those that are River's alone are made in `mishaps`: what the others derive from takes longer to load than VMs to start.
 """
 
 from __future__ import annotations
@@ -30,6 +32,18 @@ import signal
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from multiprocessing.pool import MaybeEncodingError, RemoteTraceback  # type: ignore[attr-defined]
 from typing import Any
+
+from .mishaps import (
+    ConsumerLost,
+    HostError,
+    NotPrivate,
+    PacketError,
+    RemoteError,
+    RiverError,
+    ServerError,
+    VirtualResourceLost,
+    VMsNotFound,
+)
 
 __all__ = [
     "AuthenticationError",
@@ -56,32 +70,8 @@ _ANY_TIMEOUT: Any = tuple(
 )
 
 
-class RiverError(Exception):
-    """Base of all that River raises on its own account."""
-
-
-class RemoteError(RiverError):
-    """A task raised an exception that cannot be rebuilt in this process; its traceback is the cause."""
-
-
 class TransferError(RiverError, BrokenProcessPool):
     """A function, argument or result could not be unpickled where it arrived; only this task is affected."""
-
-
-class PacketError(RiverError, TypeError):
-    """An attribute of a packet cannot be sent, or could not be rebuilt where it arrived; the text names it."""
-
-
-class VirtualResourceLost(RiverError):
-    """Who was waited for has ended or died, so what was waited for cannot come any more."""
-
-
-class VMsNotFound(RiverError):
-    """There are fewer VMs than were asked for, or one that was named is gone; the text lists what was found."""
-
-
-class ConsumerLost(RiverError):
-    """A consumer died after it had taken items of a queue and before it marked them as done."""
 
 
 class TimeoutError(RiverError, *_ANY_TIMEOUT):  # type: ignore[misc]
@@ -114,33 +104,8 @@ class MemoryLimitError(WorkerLost):
     """A VM was ended because it and its children occupied more than `max_memory`."""
 
 
-class ServerError(RiverError):
-    """A server of VMs cannot be used: it is gone, it is full, its Python is another one, or it does not answer."""
-
-
 class AuthenticationError(ServerError, multiprocessing.AuthenticationError):
     """The other side does not have our cluster key, or is not River at all; nothing was told to it."""
-
-
-class HostError(RiverError):
-    """A machine that was asked for cannot be used over SSH.
-
-    host: its name, as the user wrote it. step: how far it came: "config", "resolve", "connect", "greeting", "host key",
-    "authentication", "session", or what follows a login.
-    """
-
-    def __init__(self, host: str, step: str, text: str) -> None:
-        super().__init__(host, step, text)
-        self.host = host
-        self.step = step
-        self.text = text
-
-    def __str__(self) -> str:
-        return self.text
-
-
-class NotPrivate(RiverError):
-    """The cluster key or the runtime directory is not, or not only, this user's; it is not used as it is."""
 
 
 def worker_lost(vm: str, host: str, facts: dict[str, Any], task: str, deaths: int, retries: int) -> WorkerLost:

@@ -23,11 +23,11 @@ from typing import Any, Protocol
 from . import incarnation
 from ._core.direct import TLS
 from ._core.loop import Loop
-from .errors import HostError
 from .hosts import Host
 from .incarnation import FarMachine, Incarnation
 from .launchers import ssh
 from .machine import Machine
+from .mishaps import HostError
 from .sources import Sources
 from .ssh import Session
 

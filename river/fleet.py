@@ -25,7 +25,6 @@ from .functions import next_number
 from .launchers import local
 from .machine import Machine, RemoteVM, facts_of_driver
 from .reader import Reader
-from .sources import Sources, Supply
 
 _LOCAL = "local"  # the name of this machine
 
@@ -77,6 +76,8 @@ class Plan:
         """Our end of a VM that has no process yet."""
         vm = RemoteVM(f"{machine.name}/{next_number()}", machine, facts_of_driver())
         if modules.installed() is not None:  # we are a VM on another machine ourselves: what has come to us may go on
+            from .sources import Sources, Supply
+
             vm.supply = Supply(Sources())
         return vm
 

@@ -15,7 +15,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from .errors import NotPrivate
+from .mishaps import NotPrivate
 
 SIZE = 32
 _TEXT = re.compile(r"[0-9a-fA-F]{64}")

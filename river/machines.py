@@ -25,12 +25,12 @@ from ._core.loop import Loop
 from ._core.peers import DRIVER
 from ._core.scheduler import Scheduler
 from .certificates import Authority
-from .errors import HostError
 from .far import Keeper
 from .fleet import Fleet
 from .hosts import Host
 from .incarnation import FarMachine, Incarnation
 from .machine import Machine
+from .mishaps import HostError
 from .publish import Publisher
 from .reader import Reader
 from .sources import Sources

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import pickle
 import select
 import signal
@@ -197,6 +196,8 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - a fault in River must not become a hang
             if books.is_closed:
                 return
+            import logging
+
             logging.getLogger("river").exception("River failed while it read from its VMs; please report this")
             books.interrupted(error)
         except BaseException as error:  # a signal handler of the user's raised in the middle of it

@@ -14,10 +14,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import NotPrivate
+from .mishaps import NotPrivate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOSTS, CLUSTERS = "hosts", "clusters"
 ROOT = 0  # whose files are as good as our own
@@ -44,28 +46,35 @@ def tables() -> dict[str, Table]:
     return found
 
 
-def _files() -> Iterator[Path]:
+def _files() -> Iterator[str]:
     """The files that there are; a later one goes before an earlier one."""
     chosen = os.environ.get("RIVER_CONFIG")
     if chosen:
-        file = Path(chosen).expanduser()
-        if not file.is_file():
+        file = os.path.expanduser(chosen)
+        if not os.path.isfile(file):
             raise FileNotFoundError(f"$RIVER_CONFIG names {file}, and there is no such file; correct or unset it")
         yield file
         return
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "river", "river.toml")
-    if own.is_file():
+    own = os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "river", "river.toml")
+    if os.path.isfile(own):
         yield own
-    here = Path.cwd()
-    project = next((file for each in (here, *here.parents) if (file := each / "river.toml").is_file()), None)
-    if project not in (None, own):
+    project = next(filter(os.path.isfile, _upwards(os.getcwd())), None)
+    if project is not None and project != own:
         _check_owner(project)
         yield project
 
 
-def _check_owner(file: Path) -> None:
+def _upwards(directory: str) -> Iterator[str]:
+    """Where the project's file may be, from this directory on."""
+    above = ""
+    while directory != above:
+        yield os.path.join(directory, "river.toml")
+        above, directory = directory, os.path.dirname(directory)
+
+
+def _check_owner(file: str) -> None:
     """A file can make ssh run commands here, and /tmp is a parent directory in which everybody may put one."""
-    owner = file.stat().st_uid
+    owner = os.stat(file).st_uid
     if hasattr(os, "geteuid") and owner not in (os.geteuid(), ROOT):
         raise NotPrivate(
             f"{file} belongs to user {owner}, not to you; if you trust it, set RIVER_CONFIG={file}, "
@@ -73,7 +82,10 @@ def _check_owner(file: Path) -> None:
         )
 
 
-def _read(file: Path) -> dict[str, Table]:
+def _read(name: str) -> dict[str, Table]:
+    from pathlib import Path  # it takes longer than all of this where there is no file
+
+    file = Path(name)
     found: dict[str, Table] = {}
     for kind, named in _parsed(file).items():
         if kind not in (HOSTS, CLUSTERS) or not isinstance(named, dict):

@@ -13,7 +13,6 @@ May not: know where it comes from.
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import threading
 from collections import Counter
@@ -93,6 +92,8 @@ def show_lines(vm: str, which: int, lines: bytes, left_out: int) -> None:
 
 def show_record(vm: str, values: dict[str, Any]) -> None:
     """Hand a VM's log record to the logger of its name here; `record.vm` says where it comes from."""
+    import logging  # what VMs of this machine log, they log themselves
+
     logger = logging.getLogger(values["name"])
     if logger.isEnabledFor(values["levelno"]):
         record = logging.makeLogRecord({**values, "vm": vm, "msg": f"[{vm}] {values['msg']}"})

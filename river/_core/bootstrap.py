@@ -38,6 +38,7 @@ MODULES = (
     *(f"river._core.{name}" for name in ("lines", "questions", "residents", "introductions", "bridge", "child")),
     "river._core.supplier",
     "river.errors",
+    "river.mishaps",
     *(f"river._core.{name}" for name in ("handshake", "memory", "orphans", "tls", "carrier", "cpus")),
     *(f"river._core.{name}" for name in ("direct", "logs", "modules", "output", "records", "loop", "listener", "way")),
     *(f"river._core.{name}" for name in ("memories", "channel", "ends", "channels", "link", "peers", "agent")),

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
-from .. import errors
+from .. import mishaps
 from .homes import home_of, is_uuid
 from .letters import Letter, Letters, Search
 from .lines import Line
@@ -114,6 +114,8 @@ class Box:
         try:
             self._tell_room()
             if not self._post.wait(lambda: not self._post.is_held_up(dest), timeout):
+                from .. import errors  # it is loaded with the first of them
+
                 raise errors.TimeoutError(f"the mailbox of {dest} was full, or its line busy, for {timeout} s")
         finally:
             with self._lock:
@@ -177,7 +179,7 @@ class Box:
                     self._raise_bad_news()
                 if is_over:
                     how = "; ".join(map(self._described, sources))
-                    raise errors.VirtualResourceLost(f"{how}, and no packet that matches is left")
+                    raise mishaps.VirtualResourceLost(f"{how}, and no packet that matches is left")
                 if self._size:
                     self._tell_room()  # what is here is of no use, so more must come
                 if not self._post.wait(

@@ -12,6 +12,7 @@ May import only the standard library and its neighbours: a bare far interpreter 
 
 from __future__ import annotations
 
+import faulthandler
 import mmap
 import os
 import pickle
@@ -68,8 +69,6 @@ class Child:
             # What this process has as sys.stderr may lead elsewhere (a test's capture); here it leads to the driver.
             file = open(stream.which, "w", buffering=1, errors="backslashreplace", closefd=False)
             setattr(sys, {1: "stdout", 2: "stderr"}[stream.which], file)
-        import faulthandler
-
         faulthandler.enable(2)  # a segmentation fault then tells where
 
     def facts(self, code: int, peak: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from .. import errors
+from .. import mishaps
 from . import serial, shm, structures
 from .calls import Spec, place, specify
 from .letters import Letter
@@ -47,7 +47,7 @@ class Packed:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a __setstate__ raises, the packet's text is needed
-            raise errors.PacketError(
+            raise mishaps.PacketError(
                 f"attribute {self.name!r} of a packet could not be rebuilt: {type(error).__name__}: {error}"
             ) from error
 
@@ -87,7 +87,7 @@ def _pack(name: str, value: Any) -> Packed:
         pickler.dump(_LargeBytes(value) if type(value) is bytes else value)
     except Exception as error:
         reason = str(error) if isinstance(error, _Unsendable) else f"{type(error).__name__}: {error}"
-        raise errors.PacketError(
+        raise mishaps.PacketError(
             f"attribute {name!r} of the packet, a {type(value).__name__}, cannot be sent: {reason}"
         ) from error
     return Packed(name, out.getvalue(), buffers)
@@ -222,7 +222,7 @@ def by_value(wanted: Mapping[str, Any]) -> Packed:
         try:
             cloudpickle.dumps(want)
         except Exception as error:
-            raise errors.PacketError(
+            raise mishaps.PacketError(
                 f"what is wanted of attribute {name!r} cannot be sent to the queue: {type(error).__name__}: {error}"
             ) from error
     return Packed("wanted", cloudpickle.dumps(dict(wanted)))

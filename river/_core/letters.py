@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from .. import errors
+from .. import mishaps
 from .packet import ANY, MISSING, PLAIN, AnyOf, Packet, Wanted, accepts, is_plain, is_simple, is_simple_want, packet_of
 
 # So many letters are looked at one by one; if none of them matches, what is searched by gets an index.
@@ -47,7 +47,7 @@ class Letter:
                 continue
             try:
                 value = self.value(name)
-            except errors.PacketError:
+            except mishaps.PacketError:
                 return False
             if not accepts(want, value):
                 return False

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from .. import errors
+from .. import mishaps
 from . import envelope
 from .connection import Connection, pair
 from .homes import home_of, new_resident, place
@@ -131,14 +131,14 @@ class Post:
         if far_home == self.home:
             resident = self._residents.find(dest)
             if resident is None:
-                raise errors.VirtualResourceLost(f"{dest} has ended")
+                raise mishaps.VirtualResourceLost(f"{dest} has ended")
             resident.delivered(envelope.at_home(contents), None)
             self._told()
             return
         line = self._lines.get(far_home) or self.line_to(far_home)
         if line.is_ended or self._residents.has_ended(dest):
             what = f"the process of {dest} is gone{self.doubts(far_home)}" if line.is_ended else f"{dest} has ended"
-            raise errors.VirtualResourceLost(what)
+            raise mishaps.VirtualResourceLost(what)
         if packed:
             self.write(line, Kind.PACKET, dest, contents)
             return

@@ -23,7 +23,7 @@ import threading
 from collections import Counter, OrderedDict
 from typing import Any, NamedTuple, TypeAlias
 
-from .. import errors
+from .. import mishaps
 from . import envelope, serial
 from .letters import Letter, Letters, Search
 from .lines import Line
@@ -88,7 +88,7 @@ class Store:
         """A `put` that does not wait for an answer, as the queue has no bound."""
         with self._lock:
             if line is None and (self._is_shut or self._is_closed):
-                raise errors.VirtualResourceLost("the queue is shut")
+                raise mishaps.VirtualResourceLost("the queue is shut")
             self._unfinished += 1
             self._arrive(letter)
             if self._is_shut and line is not None:  # it was on its way already; the next `put` over there is told

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from .. import ssh
 from .._core import bootstrap
-from ..errors import HostError
 from ..hosts import Host
+from ..mishaps import HostError
 
 _MOST_NOISE = 1 << 20  # bytes that start-up files may print before the mark
 _SHOWN = 600  # of that, in an error

@@ -10,7 +10,6 @@ May not: know the attributes that are there from the start.
 from __future__ import annotations
 
 import itertools
-import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -110,6 +109,8 @@ def _called(function: Callable[[Any, int, Any], Any], handle: Any, keyval: int, 
     except errors.Exception:
         raise
     except Exception as error:
+        import traceback
+
         traceback.print_exc()
         raise fail(ERR_OTHER, f"a function of the key {keyval} raised {type(error).__name__}: {error}") from error
 

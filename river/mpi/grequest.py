@@ -5,7 +5,6 @@ May not: call the program's functions at any other time than MPI says.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +36,8 @@ class _Own(Job):
             if function is not None:
                 function(*first, *args, **kwargs)
         except Exception as error:
+            import traceback
+
             traceback.print_exc()
             return fail(error.Get_error_code() if isinstance(error, Error) else ERR_OTHER, f"{error}")
         return None

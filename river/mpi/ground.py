@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import os
 import threading
-import traceback
 import weakref
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -218,6 +217,8 @@ def fail(error: BaseException) -> NoReturn:
     """End all ranks of the job for an error, as if nothing had caught it."""
     if rank_.is_rank():
         rank_.the_world().fail(error)
+    import traceback
+
     traceback.print_exception(type(error), error, error.__traceback__)
     raise SystemExit(1)
 

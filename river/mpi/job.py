@@ -13,32 +13,35 @@ May not: know what ranks say to each other.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .. import errors, failures
+from .. import failures
 from .._core import homes, serial
+from .._core.connection import pair
 from ..cluster import Cluster
 from ..machine import RemoteVM
+from ..mishaps import RiverError
 from . import control
 from .agreements import Agreed, Agreements
 from .look import Look
 from .near import Near
 from .rank import Calls, Order, live
-from .trace import Trace
 from .watch import Watch, report
+
+if TYPE_CHECKING:
+    from .trace import Trace
 
 # Seconds for ranks to say where they are, and for those that are at their end to say what they have done.
 _PATIENCE, _LONG_PATIENCE = 0.3, 5.0
 
 
-class RankFailed(errors.RiverError):
+class RankFailed(RiverError):
     """A rank raised, or died, and the job with it.  rank: which; report: what is shown of it and of the others.
 
     code: an exit code for the job."""
@@ -69,7 +72,7 @@ class Job:
         self._results: dict[int, Any] = {}
         # What they have done on each communicator, by its number and ranks (those of a Split have one number).
         self._calls: dict[tuple[int, tuple[int, ...]], dict[int, Calls]] = {}
-        self._wake_in, self._wake_out = multiprocessing.connection.Pipe(False)
+        self._wake_in, self._wake_out = map(control.Connection, pair())
         self._lock = threading.Lock()
         self._vms: list[RemoteVM] = []
         self._near: Near | None = None
@@ -131,7 +134,7 @@ class Job:
             ready = self._wait(self._lines, None if due is None else max(0, due - time.monotonic()))
             for rank in sorted(ready, reverse=True):  # what was said before counts more than what happened after it
                 if rank < 0:
-                    self._wake_in.recv_bytes()
+                    self._wake_in.recv()
                     self._tell_late()
                     self._check_ends()
                 elif rank in self._lines:
@@ -158,9 +161,9 @@ class Job:
 
     def _wait(self, lines: Mapping[int, control.Connection], timeout: float | None = None) -> list[int]:
         """The ranks that have said something; -1: something else has happened."""
-        numbers: dict[Any, int] = {line: rank for rank, line in list(lines.items())}
+        numbers: dict[control.Connection, int] = {line: rank for rank, line in list(lines.items())}
         numbers[self._wake_in] = -1
-        return [numbers[one] for one in multiprocessing.connection.wait(list(numbers), timeout)]
+        return [numbers[one] for one in control.wait(numbers, timeout)]
 
     def _start(self, program: Any) -> None:
         def calls(vms: Sequence[RemoteVM]) -> list[serial.Pickled]:
@@ -203,8 +206,8 @@ class Job:
 
     def _wake(self) -> None:
         with self._lock:
-            if not self._wake_out.closed:
-                self._wake_out.send_bytes(b"!")
+            if self._wake_out.fileno() >= 0:
+                self._wake_out.send(None)
 
     def _hear(self, rank: int, line: control.Connection) -> None:
         try:
@@ -291,7 +294,7 @@ class Job:
             if rank in self._results or rank in self._failed:
                 continue
             line = self._lines.get(rank)
-            while line is not None and rank in self._lines and line.poll(0.2):
+            while line is not None and rank in self._lines and control.wait([line], 0.2):
                 self._hear(rank, line)  # what it still said counts more than how it ended
             if rank not in self._results and rank not in self._failed:
                 code, why = facts["code"], _cause(facts)
@@ -325,7 +328,7 @@ class Job:
                 break
             for rank in self._wait(lines, left):
                 if rank < 0:
-                    self._wake_in.recv_bytes()
+                    self._wake_in.recv()
                     continue
                 try:
                     said, *values = lines[rank].recv()

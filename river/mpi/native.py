@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple, NoReturn
 
 from .._core import cpus
 from .._core.process import flush_output, without_us
-from ..errors import RiverError
+from ..mishaps import RiverError
 from .rank import is_rank, run_program
 
 ENGINES = ("river", "native")
@@ -135,6 +133,8 @@ def start(ranks: int, arguments: Sequence[str]) -> NoReturn:
     """Become the installed mpiexec, which runs `python -m river.mpi` with these arguments as so many ranks.
 
     Raises RiverError if there is none."""
+    import shutil  # this process ends here: few others need it
+
     beside = os.path.dirname(sys.executable)  # where a wheel has put it, which goes with the mpi4py that is there
     mpiexec = shutil.which("mpiexec", path=beside) or shutil.which("mpiexec")
     if mpiexec is None or find_spec("mpi4py") is None:
@@ -165,6 +165,8 @@ def perform(program: Any, prepare: Sequence[str] = ()) -> int:
         code, told = end.code if isinstance(end.code, int) else 1, ""
     except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the job
         code, told = 1, f"{type(error).__name__}: {error}\n"
+        import traceback
+
         told += "".join(traceback.format_exception(without_us(error))).rstrip()
     rank = MPI.COMM_WORLD.rank
     flush_output()

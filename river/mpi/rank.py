@@ -10,14 +10,12 @@ import importlib
 import io
 import os
 import pickle
-import runpy
 import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from .. import exits
 from .._core import cpus, homes, serial
@@ -30,7 +28,9 @@ from .engine.ring import is_ordered
 from .engine.stream import Stream
 from .look import handlers, look, peers, where_is_main
 from .near import Near
-from .trace import Traced
+
+if TYPE_CHECKING:
+    from .trace import Traced
 
 _WAY, _NEAR = "mpi-way", "mpi-near"
 # What is to be done when a process has become a rank: it may be a fork of one that has used MPI, as a job of one.
@@ -122,7 +122,7 @@ class World:
         mine = self.neighbours.index(self.rank)
         others = [(index, rank) for index, rank in enumerate(self.neighbours) if rank != self.rank and is_ordered]
         bells = near.bells()
-        kind = Traced if self.order.options.get("trace") else Engine
+        kind = _traced() if self.order.options.get("trace") else Engine
         return kind(
             self.rank,
             self.size,
@@ -174,8 +174,7 @@ class World:
         return {one.number: one for one in found if one is not None}
 
     def _tell_trace(self) -> None:
-        assert isinstance(self.engine, Traced)
-        self.line.tell("trace", self.engine.trace())
+        self.line.tell("trace", cast("Traced", self.engine).trace())
 
     # -- ranks that fail ----------------------------------------------------------------------------------------
 
@@ -247,6 +246,12 @@ class World:
             self.engine.wait_until(lambda: self.engine.is_quiet, self.engine.leaving)
 
 
+def _traced() -> type[Engine]:
+    from .trace import Traced  # few jobs are
+
+    return Traced
+
+
 _world: World | None = None
 
 
@@ -270,6 +275,8 @@ def live(order: Order) -> NoReturn:
             begin()
         _perform(order)
     except BaseException:  # noqa: BLE001 - a fault in River: told on stderr
+        import traceback
+
         traceback.print_exc()
     finally:
         flush_output()
@@ -318,6 +325,8 @@ def run_program(program: Any) -> Any:
 
 
 def _run_module(name: str) -> dict[str, Any]:
+    import runpy  # most programs are files
+
     sys.path.insert(0, os.getcwd())
     return runpy.run_module(name, run_name="__main__", alter_sys=True)
 

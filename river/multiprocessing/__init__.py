@@ -30,15 +30,16 @@ serve_submodules()
 
 
 def __getattr__(name: str) -> Any:
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(f"{__name__}.{name}")  # first: most of them need no context
+        except ModuleNotFoundError:
+            pass
     if name == "__all__" or not name.startswith("_"):
         if "__all__" not in globals():
             _load()
         if name in globals():
             return globals()[name]
-        try:
-            return importlib.import_module(f"{__name__}.{name}")
-        except ModuleNotFoundError:
-            pass
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -15,7 +15,6 @@ May not: import what is not there at a VM's start, as each VM of such a program 
 from __future__ import annotations
 
 import builtins
-import concurrent.futures.process
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,6 +44,8 @@ def install() -> None:
     global _as_before
     if __name__ in process.preparations:
         return
+    import concurrent.futures.process  # with which half of the standard library comes; most programs have no alias
+
     process.preparations.append(__name__)
     _as_before, builtins.__import__ = builtins.__import__, _import
     vars(concurrent.futures).pop("ProcessPoolExecutor", None)
@@ -76,6 +77,8 @@ def _executor(name: str) -> Any:
     """What `concurrent.futures.process` has instead of its own; `concurrent.futures` takes it from there."""
     if name != "ProcessPoolExecutor":
         raise AttributeError(f"module 'concurrent.futures.process' has no attribute {name!r}")
+    import concurrent.futures.process
+
     rivers = importlib.import_module(f"{_RIVERS}.pool").ProcessPoolExecutor
     vars(concurrent.futures.process)[name] = rivers
     return rivers

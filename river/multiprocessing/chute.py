@@ -33,7 +33,7 @@ from multiprocessing import util
 from queue import Empty, Full
 from typing import Any
 
-from .. import errors
+from .. import mishaps
 from .._core import shm
 from .._core.relay import deadline_of, left_of
 from .ledger import DONE, GOT, LOST, PUT, Ledger
@@ -321,7 +321,7 @@ class Chute:
         while (left := self.unfinished()) > 0:
             self.ledger.finished.wait(LOOK)
         if left < 0:
-            raise errors.ConsumerLost(
+            raise mishaps.ConsumerLost(
                 f"{-left} items of the queue were taken by processes that have died before they called task_done(), "
                 "or were put by such and had not left yet; all others are done"
             )

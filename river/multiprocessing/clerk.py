@@ -22,7 +22,7 @@ from collections import Counter, OrderedDict
 from queue import Full
 from typing import Any
 
-from .. import errors
+from .. import mishaps
 from .._core import envelope, shm
 from .._core.letters import Letter
 from .._core.lines import Line
@@ -310,7 +310,7 @@ def fetch(uuid: str, size: int, is_counted: bool) -> Chute | None:
     if said == _CARRIED:
         return None
     if not ancillary:
-        raise errors.VirtualResourceLost(
+        raise mishaps.VirtualResourceLost(
             "the queue is gone: the process that made it has ended, or let go of it" + the_post().doubts(uuid)
         )
     chute = Chute.of(size, is_counted, array.array("i", ancillary[0][2]))

@@ -17,7 +17,7 @@ import threading
 import weakref
 from typing import Any
 
-from .. import errors
+from .. import mishaps
 from .._core.homes import place
 from . import held, home, streams
 from .wires import Wire
@@ -79,7 +79,7 @@ class _Far:
                 _wires.by_home.pop(uuid, None)
                 wire.leave()
             if is_over:
-                raise errors.VirtualResourceLost(
+                raise mishaps.VirtualResourceLost(
                     f"{self!r} is gone: the process that made it has ended, or cannot be reached from here"
                 ) from None
             raise
@@ -204,5 +204,5 @@ def _kept(number: int) -> tuple[Any, Any]:
     try:
         thing = home.kept(number)
     except LookupError:
-        raise errors.VirtualResourceLost("the process that made it keeps it no more") from None
+        raise mishaps.VirtualResourceLost("the process that made it keeps it no more") from None
     return thing, _noted(thing)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
-import multiprocessing.heap
 import os
 import sys
 import threading
@@ -235,4 +234,6 @@ if not shares_memory:
 
 
 def __getattr__(name: str) -> Any:
+    import multiprocessing.heap  # few ask for what only that has
+
     return getattr(multiprocessing.heap, name)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import platform
 import weakref
 from typing import Any
 
@@ -41,6 +40,8 @@ def here() -> str:
             kernel = file.read().strip()
         spaces = [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES]
     except OSError:  # not Linux
+        import platform
+
         kernel, spaces = platform.node(), []
     far = modules.installed()
     name = far.host if far is not None else "driver's"

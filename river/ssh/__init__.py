@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import shutil
 
-from ..errors import HostError
+from ..mishaps import HostError
 from .config import Target, route
 from .ports import Deadline, Session, Settings, Stream, Unsupported
 

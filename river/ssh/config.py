@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..errors import HostError
+from ..mishaps import HostError
 from .ports import Deadline, Settings
 
 # Jump hosts that lead to each other in a circle are noticed here.

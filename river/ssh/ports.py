@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from ..errors import HostError
+from ..mishaps import HostError
 
 # What of a command's stderr is kept: its last bytes.
 MOST_ERROR = 16 * 1024

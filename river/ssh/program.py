@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .._core.connection import forget
-from ..errors import HostError
+from ..mishaps import HostError
 from .config import Target, arguments
 from .ports import Deadline, Settings, Tail
 

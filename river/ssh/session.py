@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import paramiko
 
-from ..errors import HostError
+from ..mishaps import HostError
 from . import known
 from .authentication import authenticate
 from .channel import PACKET, WINDOW, Bell, ChannelStream, Link

@@ -12,7 +12,7 @@ May not: wait, or know what a frame means.
 
 from __future__ import annotations
 
-import platform
+import os
 import struct
 from typing import Any
 
@@ -22,7 +22,7 @@ HEAD = HEADER.size  # 48
 _DATA = 192  # where the data begins
 _READ, _WRITTEN = 0, 8  # words
 
-is_ordered = platform.machine().lower() in ("x86_64", "amd64")
+is_ordered = hasattr(os, "uname") and os.uname().machine.lower() in ("x86_64", "amd64")
 
 
 def room_for(size: int) -> int:

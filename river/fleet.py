@@ -198,9 +198,12 @@ class Fleet:
         room = sum(map(_room, machines))
         share = max(1.0, count / room) if room else 0.0
         places = [machine for machine in machines for _ in range(math.ceil(_room(machine) * share))]
-        return [
+        vms = [
             self._for_hire(machine, functools.partial(on_end, number)) for number, machine in enumerate(places[:count])
         ]
+        for vm in vms:
+            vm.is_one_of_many = True
+        return vms
 
     def _open_machines(self) -> list[Machine]:
         return [machine for machine in list(self._machines.values()) if not machine.is_leaving]

@@ -90,8 +90,9 @@ class Machine:
             )
         if vm.supply is not None:
             options = {**options, "facts": {**options["facts"], "modules": vm.supply.names()}}
-        homes = {"uuid": vm.uuid, "driver": place().home, "level": place().level + 1, "is_hired": vm.on_end is not None}
-        message = vm.name, {**options, **homes, "name": vm.name, "initialize": packed}
+        homes = {"uuid": vm.uuid, "driver": place().home, "level": place().level + 1}
+        hired = {"is_hired": vm.on_end is not None, "is_one_of_many": vm.is_one_of_many}
+        message = vm.name, {**options, **homes, **hired, "name": vm.name, "initialize": packed}
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
         vm.let_go_of_end()
 
@@ -155,6 +156,7 @@ class RemoteVM:
         self.released: deque[int] = deque()  # of its shared memory, to us, that have ended
         # Of a VM that is there for one call, which it has begun with: what is told when it has ended, and how.
         self.on_end: Callable[[dict[str, Any]], None] | None = None
+        self.is_one_of_many = False  # it is started with all others that there will be, as far as anybody knows
 
     def let_go_of_end(self) -> None:
         """It has been passed on, or never will be.  Twice is fine."""

@@ -8,6 +8,7 @@ import pytest
 from tasks import wait_until
 
 from river import multiprocessing as mp
+from river.mpi import MPI, run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="spares are Linux's")
 
@@ -88,3 +89,12 @@ def test_tasks_of_pools_get_no_spare():
         supervisor = psutil.Process(pool.apply(os.getppid))
 
         assert len(supervisor.children()) == 1
+
+
+def test_ranks_which_are_all_started_at_once_get_none():
+    def neighbours():
+        MPI.COMM_WORLD.Barrier()
+        return [child.name() for child in psutil.Process().parent().children()]
+
+    for names in run(neighbours, n=3):
+        assert len(names) == 3 and "river-spare" not in names

@@ -234,10 +234,12 @@ class Supervisor:
         vm.name, vm.limit = name, options.get("hard_memory")
         self._vms[vm.pid] = vm
         self._send(Kind.STARTED, (name, vm.pid))
+        if not is_hired or options.get("is_one_of_many", False):
+            return
         # Who has started two processes, one after the other or not, will start more; many programs start one.
-        if is_hired and self._has_hired and self._spare is None and Spare.is_possible:
+        if self._has_hired and self._spare is None and Spare.is_possible:
             self._prepare_spare()
-        self._has_hired = self._has_hired or is_hired
+        self._has_hired = True
 
     def _told_spare(self, start: Start) -> Child | None:
         """The spare, if there is one and it can be that VM."""

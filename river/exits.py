@@ -47,3 +47,12 @@ def run() -> None:
     _is_exiting = True
     for call in _calls:
         call()
+
+
+def end_program() -> None:
+    """What the interpreter does at its end: wait for the program's threads, and call what is registered for it.
+
+    Whoever calls this ends the process next."""
+    wait_for_threads()
+    run()
+    atexit._run_exitfuncs()

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+from typing import Any
 
+from .. import exits
 from .._core import cpus
-from .._core.process import lasting
+from .._core.process import flush_output, lasting
 from ..mishaps import RiverError
 from . import native
 from .job import Job, RankFailed
@@ -23,7 +26,9 @@ _BY_OPTION = {"mpi4py": "river.mpi.alias", "tag_output": "river.mpi.tagged"}
 
 
 def run(options: argparse.Namespace, name: str) -> int:
-    """Run a program; returns the exit code.  options: of the command line; name: of the command."""
+    """Run a program; returns the exit code, or ends this process with it.
+
+    options: of the command line; name: of the command."""
     prepare = [_ALWAYS, *(module for option, module in _BY_OPTION.items() if getattr(options, option))]
     try:
         if options.hosts and options.engine == "native":
@@ -37,13 +42,24 @@ def run(options: argparse.Namespace, name: str) -> int:
         code = native.main(options.engine, options.n, program, arguments, [_ALWAYS])
         if code is not None:
             return code
-        ranks = cpus.cpu_count() if options.n is None else options.n
-        is_traced = options.trace is not None
-        if options.hosts is None and not native.is_meant():
-            with lasting():  # ranks are forks of this process: none has to do it itself
-                for module in ("river.mpi.MPI", *prepare, *["river.mpi.trace"] * is_traced):
-                    importlib.import_module(module)
-        told = {"prepare": prepare, "trace": is_traced}
+        code = _run_ranks(options, program, prepare)
+    except (RiverError, OSError, ValueError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    exits.end_program()
+    flush_output()
+    os._exit(code)  # no program has run here: to take all apart, piece by piece, would be for nobody
+
+
+def _run_ranks(options: argparse.Namespace, program: Any, prepare: list[str]) -> int:
+    ranks = cpus.cpu_count() if options.n is None else options.n
+    is_traced = options.trace is not None
+    if options.hosts is None:
+        with lasting():  # ranks are forks of this process: none has to do it itself
+            for module in ("river.mpi.MPI", *prepare, *["river.mpi.trace"] * is_traced):
+                importlib.import_module(module)
+    told = {"prepare": prepare, "trace": is_traced}
+    try:
         with cluster_of(options.hosts) as cluster, Job(ranks, cluster, told, options.on_failure) as job:
             try:
                 job.run(program)
@@ -58,9 +74,6 @@ def run(options: argparse.Namespace, name: str) -> int:
         sys.stdout.flush()
         print(failed.report, file=sys.stderr)
         return failed.code
-    except (RiverError, OSError, ValueError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
     return 0
 
 

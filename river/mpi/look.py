@@ -27,6 +27,8 @@ _OURS = ("river-mpi", "river-post", "river-reader", "river-bridge")
 _MOST = 50
 _RIVER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _BOTTOM = "live", os.path.join(_RIVER, "mpi", "rank.py")
+# The functions of `signal` without their conversions to enums: each rank asks for all signals before it begins.
+_raw_signal: Any = sys.modules.get("_signal", signal)
 _PYTHON = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
 
 
@@ -169,7 +171,7 @@ def is_idle(frames: Mapping[int, Any], waiting: set[int], is_over: bool) -> bool
 
 def handlers() -> dict[int, Any]:
     """What a signal would call, by its number: a program in which that changes may do something at any time."""
-    found = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    found = {number: _raw_signal.getsignal(number) for number in _raw_signal.valid_signals()}
     return {number: handler for number, handler in found.items() if callable(handler)}
 
 

@@ -15,7 +15,6 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, NamedTuple, NoReturn
 
 from .._core import cpus
@@ -133,7 +132,8 @@ def start(ranks: int, arguments: Sequence[str]) -> NoReturn:
     """Become the installed mpiexec, which runs `python -m river.mpi` with these arguments as so many ranks.
 
     Raises RiverError if there is none."""
-    import shutil  # this process ends here: few others need it
+    import shutil  # this process ends here: few others need them
+    from importlib.util import find_spec
 
     beside = os.path.dirname(sys.executable)  # where a wheel has put it, which goes with the mpi4py that is there
     mpiexec = shutil.which("mpiexec", path=beside) or shutil.which("mpiexec")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .._core import cpus
 from ..multiprocessing import heap
 from .engine.ring import Ring, room_for
 
@@ -22,10 +23,13 @@ _MOST_LARGE = 16
 
 
 class Near:
-    """For so many ranks, which are numbered among themselves."""
+    """For so many ranks, which are numbered among themselves.
+
+    has_cores: whether there is a processor for each."""
 
     def __init__(self, ranks: int) -> None:
         self.ranks = ranks
+        self.has_cores = ranks <= cpus.cpu_count()  # here: each rank would look into a dozen files for it
         self._size = _LARGEST if ranks <= _MOST_LARGE else _SMALLEST
         self._block = heap.allocate(_HEAD + ranks * ranks * room_for(self._size))
         self._pipes = [os.pipe() for _ in range(ranks)]
@@ -36,7 +40,7 @@ class Near:
         self._memory = self._block.create_memoryview()
 
     def __reduce__(self) -> Any:
-        return _opened, (self.ranks, self._size, self._block, self._pipes, self._origin)
+        return _opened, (self.ranks, self.has_cores, self._size, self._block, self._pipes, self._origin)
 
     def ring(self, source: int, dest: int) -> Ring:
         """The one from the one to the other."""
@@ -59,9 +63,11 @@ class Near:
         self._pipes = []
 
 
-def _opened(ranks: int, size: int, block: heap.Block, pipes: list[tuple[int, int]], origin: int) -> Near:
+def _opened(
+    ranks: int, has_cores: bool, size: int, block: heap.Block, pipes: list[tuple[int, int]], origin: int
+) -> Near:
     near = Near.__new__(Near)
-    near.ranks, near._size, near._block, near._origin = ranks, size, block, origin
+    near.ranks, near.has_cores, near._size, near._block, near._origin = ranks, has_cores, size, block, origin
     near._memory = block.create_memoryview()
     near._pipes = [
         (

@@ -5,7 +5,6 @@ May not: know communicators.
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import io
 import os
@@ -18,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from .. import exits
-from .._core import cpus, homes, serial
+from .._core import homes, serial
 from .._core.process import flush_output, without_us
 from ..multiprocessing import streams
 from .control import Line
@@ -132,7 +131,7 @@ class World:
             bells[mine][0],
             {rank: bells[index][1] for index, rank in enumerate(self.neighbours)},
             near.sleepers,
-            len(self.neighbours) <= cpus.cpu_count(),
+            near.has_cores,
         )
 
     def _fetched(self) -> Near:
@@ -297,18 +296,11 @@ def _perform(order: Order) -> None:
         result = None
     except BaseException as error:  # noqa: BLE001 - whatever it is, the job hears of it
         world.fail(error)
-    _end_program()
+    exits.end_program()
     world.finalize()
     flush_output()
     world.line.tell("result", serial.dump_result(result), world.calls())
     world.line.wait_for_end()  # others may have to do with this rank still
-
-
-def _end_program() -> None:
-    """What the interpreter does at its end: wait for the program's threads, and call what is registered for it."""
-    exits.wait_for_threads()
-    exits.run()
-    atexit._run_exitfuncs()
 
 
 def run_program(program: Any) -> Any:

@@ -18,15 +18,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._core import calls, scheduler, serial
 from ._core.connection import forget
-from ._core.loop import Loop
 from ._core.relay import Poller, Relay
 from ._core.wire import Frame, Kind, ProtocolError
 from .machine import Machine, RemoteVM
 from .shown import Screen
+
+if TYPE_CHECKING:
+    from ._core.loop import Loop
 
 _PAUSE = 0.001  # seconds between two looks at what another thread brings
 

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 from .homes import place
-from .post import the_post
 
 # Who takes streams in this process, by name.  Called by whoever reads: with the stream, whether it is carried (to
 # another machine, perhaps), and what else was said; he may not wait.
@@ -33,6 +32,8 @@ def introduced(payload: bytes, descriptor: int) -> None:
     if here.is_home_of(target) and stream:
         _accepted(descriptor, is_carried, *stream)
     elif here.is_home_of(target):
+        from .post import the_post  # ranks and processes exchange no packets
+
         the_post().adopt(source, descriptor, is_carried)
     elif way is None:
         os.close(descriptor)

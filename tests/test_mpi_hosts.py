@@ -68,9 +68,12 @@ def test_a_rank_that_fails_on_another_machine_is_the_one_that_is_told(machines, 
     path = script(
         tmp_path,
         "from river.mpi import MPI\n"
-        "if MPI.COMM_WORLD.rank == 3:\n"
-        "    raise ValueError('three')\n"
-        "MPI.COMM_WORLD.Barrier()\n",
+        "comm = MPI.COMM_WORLD\n"
+        "if comm.rank < 3:\n"
+        "    comm.send(None, 3), comm.Barrier()\n"
+        "for _ in range(3):\n"
+        "    comm.recv()  # then they all are there, and not importing MPI any more\n"
+        "raise ValueError('three')\n",
     )
     _, complaints = run(4, machines, path, code=1)
 

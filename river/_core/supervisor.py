@@ -224,8 +224,7 @@ class Supervisor:
 
     def _start(self, start: Start) -> None:
         name, options, _, descriptors = start
-        is_hired = options.get("is_hired", False)
-        vm = self._told_spare(start) if is_hired else None
+        vm = self._told_spare(start) if options.get("is_hired") else None
         if vm is None:
             vm = Child(self._streams_read)
             self._fork(vm, lambda: start)
@@ -234,7 +233,7 @@ class Supervisor:
         vm.name, vm.limit = name, options.get("hard_memory")
         self._vms[vm.pid] = vm
         self._send(Kind.STARTED, (name, vm.pid))
-        if not is_hired or options.get("is_one_of_many", False):
+        if not options.get("is_hired") or options.get("is_one_of_many"):
             return
         # Who has started two processes, one after the other or not, will start more; many programs start one.
         if self._has_hired and self._spare is None and Spare.is_possible:

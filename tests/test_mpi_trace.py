@@ -54,6 +54,25 @@ def test_a_program_that_hangs_has_a_page_as_well(tmp_path):
     assert re.search(r"rank 0 waits for rank 2 in recv at script.py:10 in &lt;module&gt;", html)
 
 
+FUNCTION = """
+import sys
+from river.mpi import run
+
+def exchange():
+    from river.mpi import MPI
+    MPI.COMM_WORLD.sendrecv(bytes(1000), dest=1 - MPI.COMM_WORLD.rank)
+
+run(exchange, n=2, trace=sys.argv[1])
+"""
+
+
+def test_a_function_that_is_run_has_a_page_if_that_is_asked_for(tmp_path):
+    out = tmp_path / "out.html"
+    tools.python(tools.script(tmp_path, FUNCTION), out)
+
+    assert len(re.findall(r"<title>rank \d to rank \d, 10\d\d bytes", out.read_text())) == 2
+
+
 def test_messages_with_one_envelope_arrive_in_the_order_in_which_they_were_sent():
     sent = [Sent(float(when), 1, 0, tag, size) for when, (tag, size) in enumerate([(7, 10), (8, 20), (7, 30)])]
     got = [Got(float(when), 0, 0, tag, size) for when, (tag, size) in enumerate([(8, 20), (7, 10), (7, 30)], 5)]

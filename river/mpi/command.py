@@ -68,17 +68,9 @@ def _run_ranks(options: argparse.Namespace, program: Any, prepare: list[str]) ->
                 print(job.report("interrupted"), file=sys.stderr)
                 return 130
             finally:
-                if is_traced:
-                    _write_trace(job, options.trace, options.program)
+                job.write_trace(options.trace, options.program)
     except RankFailed as failed:
         sys.stdout.flush()
         print(failed.report, file=sys.stderr)
         return failed.code
     return 0
-
-
-def _write_trace(job: Job, path: str, program: str) -> None:
-    from .timeline import page  # most jobs have none
-
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(page(job.traces, f"{program}, {job.ranks} ranks"))

@@ -126,6 +126,13 @@ class Job:
             for rank in range(self.ranks)
         ]
 
+    def write_trace(self, path: str | None, program: str) -> None:
+        """What was noted, as a picture, into this file.  Raises OSError."""
+        if path is not None:
+            from .timeline import write  # most jobs have none
+
+            write(path, self.traces, f"{program}, {self.ranks} ranks")
+
     def _follow(self) -> None:
         """Hear what the ranks say, until they have ended."""
         while len(self._results) + len(self._failed) < self.ranks:
@@ -348,16 +355,26 @@ def _cause(facts: dict[str, Any]) -> str:
 
 
 def run(
-    function: Callable[..., Any], *args: Any, n: int = 2, hosts: Any = None, on_failure: str = "end", **keywords: Any
+    function: Callable[..., Any],
+    *args: Any,
+    n: int = 2,
+    hosts: Any = None,
+    on_failure: str = "end",
+    trace: str | None = None,
+    **keywords: Any,
 ) -> list[Any]:
     """Run a function as a program of `n` ranks; returns what it returned, by rank.
 
     hosts: machines for them, see RiverPool.
     on_failure: of a rank: "end" (the job), or "return": others that deal with it get an error ERR_PROC_FAILED, and the
     RankFailed stands in the place of its result.
+    trace: a file for a picture of who waited for whom, a page of HTML; it is written when the job ends badly, too.
     Raises RankFailed when one of them raises or dies, or Deadlock when they wait for each other for ever.
     """
     from .places import cluster_of
 
-    with cluster_of(hosts) as cluster, Job(n, cluster, on_failure=on_failure) as job:
-        return job.run(("call", function, args, keywords))
+    with cluster_of(hosts) as cluster, Job(n, cluster, {"trace": trace is not None}, on_failure) as job:
+        try:
+            return job.run(("call", function, args, keywords))
+        finally:
+            job.write_trace(trace, getattr(function, "__name__", "function"))

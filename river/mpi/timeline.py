@@ -64,6 +64,12 @@ class Arrow(NamedTuple):
     got: Got
 
 
+def write(path: str, traces: Mapping[int, Trace], title: str) -> None:
+    """The page, into this file; see `page`.  Raises OSError."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(page(traces, title))
+
+
 def page(traces: Mapping[int, Trace], title: str) -> str:
     """traces: by rank, of those that could still tell."""
     ranks = sorted(traces)

@@ -120,6 +120,7 @@ LAYERS = [
     ["river.mpi.request", "river.mpi.errhandler", "river.mpi.algorithms"],
     ["river.mpi.rounds"],
     ["river.mpi.message", "river.mpi.persistent", "river.mpi.grequest", "river.mpi.shelf"],
+    ["river.mpi.blocks"],
     ["river.mpi.point", "river.mpi.partitioned"],
     ["river.mpi.buffered"],
     ["river.mpi.modes", "river.mpi.plans", "river.mpi.ulfm"],

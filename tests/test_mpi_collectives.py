@@ -8,7 +8,6 @@ import tools
 from promises import ended
 
 from river.mpi import MPI
-from river.mpi.buffers import simple
 from river.mpi.plans import Elements
 
 
@@ -96,7 +95,7 @@ def test_few_elements_and_many_are_combined_alike(count, code, values, total):
     datatype = getattr(MPI, code)
     typecode = "q" if datatype.size == 8 else "i"
     first, second = (array(typecode, [value] * count) for value in values)
-    combine = Elements(MPI.SUM, simple([first, datatype], False))
+    combine = Elements(MPI.SUM, datatype, count * datatype.size)
     combined = array(typecode, bytes(combine(memoryview(first).cast("B"), memoryview(second).cast("B"))))
 
     assert combined.tolist() == [total] * count

@@ -42,12 +42,15 @@ _SHARED = 32 << 10
 
 
 class Combine(Protocol):
-    """What is combined: opened from bytes, combined, and packed again.  unit: bytes that belong together; 0: all."""
+    """What is combined: opened from bytes, combined, and packed again.  unit: bytes that belong together; 0: all.
+
+    fold: all of these, opened and combined in the order of a tree; into: memory for the result, if there is a unit."""
 
     unit: int
 
     def open(self, data: Any) -> Any: ...
     def pack(self, value: Any) -> Any: ...
+    def fold(self, values: list[Any], into: Any = None) -> Any: ...
     def __call__(self, a: Any, b: Any) -> Any: ...
 
 
@@ -63,18 +66,6 @@ def finish(steps: Steps) -> Any:
         return end.value
 
 
-def fold_here(values: list[Any], combine: Combine) -> Any:
-    """All of these combined, in the order in which the ranks do it in a tree."""
-    if len(values) == 2:
-        return combine(values[0], values[1])
-    step = 1
-    while step < len(values):
-        for index in range(0, len(values) - step, 2 * step):
-            values[index] = combine(values[index], values[index + step])
-        step *= 2
-    return values[0]
-
-
 def cut(data: Any, sizes: Sequence[int]) -> list[Any]:
     """Parts of so many bytes."""
     view, parts, start = memoryview(data), [], 0
@@ -88,6 +79,19 @@ def even(size: int, unit: int, many: int) -> list[int]:
     """The bytes of so many parts that are about the same, and of whole units."""
     count = size // unit
     return [((index + 1) * count // many - index * count // many) * unit for index in range(many)]
+
+
+def dealt(parts: Any, many: int) -> Sequence[Any]:
+    """A part for each: as they are, or of memory that is as much for each."""
+    return parts if type(parts) is list else cut(parts, [len(parts) // many] * many)
+
+
+def summed(found: Sequence[Any], data: Any, combine: Combine) -> list[int]:
+    """The sizes that all have told, of parts of these data."""
+    sizes, unit = [int.from_bytes(each, "little") for each in found], combine.unit or 1
+    if sum(sizes) != len(data):
+        raise ValueError(f"there are {len(data) // unit} elements, but room for {sum(sizes) // unit} at all ranks")
+    return sizes
 
 
 class Talk:
@@ -199,10 +203,11 @@ class Talk:
                 found.append((yield from self.take(coming[index], targets[index] if targets else None)))
         return found
 
-    def deal(self, root: int, parts: Sequence[Any], target: Any = None) -> Steps:
-        """Of the root's parts, one for each rank."""
+    def deal(self, root: int, parts: Any, target: Any = None) -> Steps:
+        """Of the root's parts, one for each rank; parts: see `dealt`."""
         if self.rank != root:
             return (yield from self.receive(self.mates[root], target))
+        parts = dealt(parts, self.size)
         for mate, part in zip(self.mates, parts, strict=True):
             if mate != self.mates[root]:
                 self.send(mate, part)
@@ -224,8 +229,9 @@ class Talk:
             yield from self.end()  # both have the same tag: the next one must not come before this one
         return found
 
-    def swap(self, parts: Sequence[Any], targets: Sequence[Any] = ()) -> Steps:
-        """A part to each rank, and one from each."""
+    def swap(self, parts: Any, targets: Sequence[Any] = ()) -> Steps:
+        """A part to each rank, and one from each; parts: see `dealt`."""
+        parts = dealt(parts, self.size)
         for step in range(1, self.size):
             dest = (self.rank + step) % self.size
             self.send(self.mates[dest], parts[dest])
@@ -291,7 +297,12 @@ class Talk:
     def fold_parts(self, data: Any, sizes: Sequence[int], combine: Combine) -> Steps:
         """What all have, combined: of the parts that have these sizes, each rank's own."""
         found = yield from self.swap(cut(data, sizes))
-        return fold_here(found, combine)
+        return combine.fold(found)
+
+    def fold_own(self, data: Any, size: int, combine: Combine) -> Steps:
+        """The same, where each rank knows the size of its own part only."""
+        found = yield from self.share(size.to_bytes(8, "little"))
+        return (yield from self.fold_parts(data, summed(found, data, combine), combine))
 
     def chain(self, data: Any, combine: Combine) -> Steps:
         """What all ranks below have, combined in their order (None for rank 0), and the same with this one's."""
@@ -328,9 +339,9 @@ class Across(Talk):
             yield from self.end()
         return []
 
-    def deal(self, root: int, parts: Sequence[Any], target: Any = None) -> Steps:
+    def deal(self, root: int, parts: Any, target: Any = None) -> Steps:
         if root == ROOT:
-            for peer, part in zip(self.peers, parts, strict=True):
+            for peer, part in zip(self.peers, dealt(parts, len(self.peers)), strict=True):
                 self.send(peer, part)
             yield from self.end()
         elif root != PROC_NULL:
@@ -340,8 +351,8 @@ class Across(Talk):
     def share(self, data: Any, targets: Sequence[Any] = ()) -> Steps:
         return self.swap([data] * len(self.peers), targets)
 
-    def swap(self, parts: Sequence[Any], targets: Sequence[Any] = ()) -> Steps:
-        for peer, part in zip(self.peers, parts, strict=True):
+    def swap(self, parts: Any, targets: Sequence[Any] = ()) -> Steps:
+        for peer, part in zip(self.peers, dealt(parts, len(self.peers)), strict=True):
             self.send(peer, part)
         found = yield from self._gathered({}, targets)
         yield from self.end()
@@ -388,6 +399,9 @@ class _Nothing:
         return data
 
     pack = open
+
+    def fold(self, values: list[Any], into: Any = None) -> Any:
+        return b""
 
     def __call__(self, a: Any, b: Any) -> Any:
         return b""

@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import shelf
-from .algorithms import Across, Steps, Talk, finish
+from .algorithms import Across, finish
+from .blocks import blocks, blocks_v, blocks_w
 from .errors import Exception as Error
 from .heads import Head, head
-from .op import SUM, Op
+from .op import SUM, Op, fold
 from .pickling import pickle
-from .plans import Plan, Plans, blocks, blocks_v, blocks_w
+from .plans import Plan, Plans
+from .shelf import Shelf
 
 
 class Collectives(Plans):
@@ -26,17 +28,18 @@ class Collectives(Plans):
 
     __slots__ = ()
 
-    def _run(self, said: Head, steps: Callable[[Talk], Steps]) -> Any:
+    def _run(self, said: Head, ask: Callable[[Any], Any], put: Callable[[Any], Any] | None = None) -> Any:
         """Take part in a call, to its end."""
         ground = self._open
-        talk = Across(ground, said) if ground.remote is not None else shelf.talk(ground, said)
+        talk = shelf.talk(ground, said) if ground.remote is None else Across(ground, said)
         try:
-            return finish(steps(talk))
+            found = ask(talk) if type(talk) is Shelf else finish(ask(talk))
+            return found if put is None else put(found)
         except Error as error:
             raise self._handled(error) from None
 
     def _carry_out(self, plan: Plan) -> None:
-        self._run(plan.head, plan.steps)
+        self._run(*plan)
 
     def Barrier(self) -> None:
         """Wait until all ranks have come to this."""
@@ -174,6 +177,9 @@ class Objects:
 
     def pack(self, value: Any) -> bytes:
         return pickle.dumps(value)
+
+    def fold(self, values: list[Any], into: Any = None) -> Any:
+        return fold([pickle.loads(each) for each in values], self._op)
 
     def __call__(self, a: Any, b: Any) -> Any:
         return self._op(a, b)

@@ -12,6 +12,7 @@ May not: send anything.
 from __future__ import annotations
 
 import functools
+import struct
 import zlib
 from typing import NamedTuple
 
@@ -23,10 +24,11 @@ from .layouts import Layout
 
 
 class Head(NamedTuple):
-    """text: see the module; key: a number for the call and its operation."""
+    """text: see the module; key: a number for the call and its operation; form: of a note of `rounds` that has it."""
 
     text: bytes
     key: int
+    form: struct.Struct
 
 
 def head(name: str, root: int = -1, op: str = "", buffer: Buffer | None = None, is_counted: bool = True) -> Head:
@@ -43,7 +45,8 @@ def _made(name: str, root: int, op: str, size: int, layout: Layout | None) -> He
     if layout is not None and layout.typecode and layout.size > 1:  # bytes may stand for anything
         code = arrays.typestr(layout)
     what = f"{call}\n{op[:40]}\n".encode("ascii", "replace")
-    return Head(what + f"{size if size >= 0 else ''} {code}".encode(), zlib.crc32(what))
+    text = what + f"{size if size >= 0 else ''} {code}".encode()
+    return Head(text, zlib.crc32(what), struct.Struct(f"<Q{6 + len(text)}s"))
 
 
 def after(past: int, call: Head) -> int:

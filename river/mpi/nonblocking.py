@@ -7,18 +7,19 @@ May not: know what is done in a step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import ground
 from .algorithms import Across, Steps, Talk
+from .blocks import blocks, blocks_v, blocks_w
 from .collectives import Collectives
 from .engine.requests import Request as Work
 from .ground import Ground
 from .info import INFO_NULL, Info
 from .op import SUM, Op
 from .persistent import Persistent, Prequest
-from .plans import Plan, blocks, blocks_v, blocks_w
+from .plans import Plan
 from .request import Job, Request
 
 
@@ -53,6 +54,10 @@ class Going:
             raise self.failed
 
 
+def _steps(steps: Steps, put: Callable[[Any], None]) -> Steps:
+    put((yield from steps))
+
+
 class Nonblocking(Collectives):
     """The part of a communicator that this is about."""
 
@@ -63,8 +68,9 @@ class Nonblocking(Collectives):
 
     def _begun(self, plan: Plan, way: Ground | None = None) -> Job:
         here = self._open
-        talk = (Talk if here.remote is None else Across)(way or here, plan.head)
-        going = Going(plan.steps(talk))
+        said, ask, put = plan
+        talk = (Talk if here.remote is None else Across)(way or here, said)
+        going = Going(_steps(ask(talk), put))
         ground.engine().take_along(going)
         return Job(going, Going.end, self)
 

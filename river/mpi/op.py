@@ -108,25 +108,25 @@ class Op(Handle):
         if first.count != second.count:
             raise ValueError(f"the buffers have {first.count} and {second.count} elements")
         data = memoryview(bytearray(second.bytes()) if second.data is None else second.data)
-        self.combine(first.bytes(), data, second.count, second.datatype)
+        self.combine(first.bytes(), data, data, second.count, second.datatype)
         if second.data is None:
             second.unpack(data)
 
-    def combine(self, a: Any, b: memoryview, count: int, datatype: Kind) -> None:
-        """b = a op b on elements as they are sent, side by side; b is written to."""
+    def combine(self, a: Any, b: Any, into: memoryview, count: int, datatype: Kind) -> None:
+        """into = a op b on elements as they are sent, side by side; it may be the memory of one of them."""
         operation, layout = self.operation, datatype.layout
         if not count:
             return
         if operation.function is not None:
-            _call(operation.function, a, b, count, datatype)
-        elif operation.name == "REPLACE":
-            b[:] = a
+            _call(operation.function, a, b, into, count, datatype)
+        elif operation.name in ("REPLACE", "NO_OP"):
+            into[:] = a if operation.name == "REPLACE" else b
         elif operation.name in ("MAXLOC", "MINLOC"):
-            _locate(operation, memoryview(a), b, count, layout)
-        elif operation.name != "NO_OP":
+            _locate(operation, memoryview(a), memoryview(b), into, count, layout)
+        else:
             if not layout.typecode or layout.typecode not in operation.codes:
                 raise fail(ERR_OP, f"{operation.name} is not for elements of {datatype!r}")
-            _combine(operation, a, b, layout.typecode)
+            _combine(operation, a, b, into, layout.typecode)
 
     def toint(self) -> int:
         """Give the number that stands for what this names; -1 for one that the program made."""
@@ -150,43 +150,70 @@ def _numpy() -> Any:
     return numpy
 
 
-def _combine(operation: Operation, a: Any, b: memoryview, code: str) -> None:
+def _combine(operation: Operation, a: Any, b: Any, into: memoryview, code: str) -> None:
     code = "q" if code == "p" else code
     numpy = _numpy()
     if numpy is not None:
-        target = numpy.frombuffer(b, code)
+        first, second, target = (numpy.frombuffer(each, code) for each in (a, b, into))
         with numpy.errstate(all="ignore"):  # what overflows, overflows as in C
-            getattr(numpy, operation.ufunc)(numpy.frombuffer(a, code), target, out=target)
+            getattr(numpy, operation.ufunc)(first, second, out=target)
         return
     try:
-        first, second = (memoryview(each).cast("B").cast(code) for each in (a, b))  # type: ignore[call-overload]
+        views = (memoryview(each).cast("B").cast(code) for each in (a, b, into))  # type: ignore[call-overload]
+        first, second, target = views
     except ValueError:
         raise fail(ERR_OP, f"{operation.name} of elements with the code {code!r} needs numpy") from None
     combined = [operation.on_objects(x, y) for x, y in zip(first, second, strict=True)]
     if code in _INTEGERS and operation.name in ("SUM", "PROD"):
         combined = [_wrapped(value, code) for value in combined]
-    second[:] = memoryview(array.array(code, combined)) if code != "?" else memoryview(bytes(combined)).cast("?")
+    target[:] = memoryview(array.array(code, combined)) if code != "?" else memoryview(bytes(combined)).cast("?")
+
+
+def fold(values: list[Any], combine: Callable[..., Any], into: Any = None) -> Any:
+    """All of these combined, in the order in which ranks do it in a binomial tree.  into: what the last `combine` is
+    told, if it is to be told where its result goes."""
+    step = 1
+    while 2 * step < len(values):
+        for index in range(0, len(values) - step, 2 * step):
+            values[index] = combine(values[index], values[index + step])
+        step *= 2
+    if step >= len(values):
+        return values[0]
+    return combine(values[0], values[step]) if into is None else combine(values[0], values[step], into)
 
 
 @functools.lru_cache(maxsize=256)
-def few(operation: Operation, count: int, layout: Layout) -> Callable[[Any, Any], bytes | None] | None:
+def few(operation: Operation, count: int, layout: Layout) -> Callable[[list[Any]], bytes | None] | None:
     """A quick way for so few elements that Python itself does them, if it has them and they are the same then: gives
-    a op b, or None where that overflows.  Of what is no number MAX and MIN of numpy's make something else."""
+    all of these, folded, or None where that overflows.  Of what is no number MAX and MIN of numpy's make something
+    else."""
     code = layout.typecode or "V"
     if count * layout.size > _FEW or operation.function is not None or code not in operation.codes:
         return None
     if code not in _INTEGERS and (code not in "fd" or operation.name not in ("SUM", "PROD")):
         return None
-    function, numbers = operation.on_objects, struct.Struct(f"{count}{'q' if code == 'p' else code}")
+    numbers = struct.Struct(f"{count}{'q' if code == 'p' else code}")
     pack, unpack = numbers.pack, numbers.unpack
+    function = operation.on_objects if code != "f" else _rounded(operation.on_objects)
 
-    def combined(a: Any, b: Any) -> bytes | None:
+    def each(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(map(function, a, b))
+
+    def folded(values: list[Any]) -> bytes | None:
         try:
-            return pack(*map(function, unpack(a), unpack(b)))
+            if count == 1:
+                return pack(fold([unpack(value)[0] for value in values], function))
+            return pack(*fold([unpack(value) for value in values], each))
         except (struct.error, OverflowError):
             return None
 
-    return combined
+    return folded
+
+
+def _rounded(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """To the precision of a C float."""
+    single = struct.Struct("f")
+    return lambda x, y: single.unpack(single.pack(function(x, y)))[0]
 
 
 def _wrapped(value: int, code: str) -> int:
@@ -196,7 +223,9 @@ def _wrapped(value: int, code: str) -> int:
     return value - (1 << bits) if code.islower() and value >> (bits - 1) else value
 
 
-def _locate(operation: Operation, a: memoryview, b: memoryview, count: int, layout: Layout) -> None:
+def _locate(
+    operation: Operation, a: memoryview, b: memoryview, into: memoryview, count: int, layout: Layout
+) -> None:
     """Of pairs of a value and an index, which may be packed without gaps."""
     if len(layout.pieces) == 2 and layout.typecode == "V":
         value, index = (piece.basic for piece in layout.pieces)
@@ -211,27 +240,27 @@ def _locate(operation: Operation, a: memoryview, b: memoryview, count: int, layo
         x, y = first["value"], second["value"]
         is_better = x > y if operation.name == "MAXLOC" else x < y
         is_better |= (x == y) & (first["index"] < second["index"])
-        second[is_better] = first[is_better]
+        numpy.frombuffer(into, kind)[:] = numpy.where(is_better, first, second)
         return
     pair = struct.Struct(f"={value.typecode}{index.typecode}".replace("l", "q" if value.size == 8 else "l"))
     for at in range(0, count * pair.size, pair.size):
-        pair.pack_into(b, at, *operation.on_objects(pair.unpack_from(a, at), pair.unpack_from(b, at)))
+        pair.pack_into(into, at, *operation.on_objects(pair.unpack_from(a, at), pair.unpack_from(b, at)))
 
 
-def _call(function: Any, a: Any, b: memoryview, count: int, datatype: Kind) -> None:
+def _call(function: Any, a: Any, b: Any, into: memoryview, count: int, datatype: Kind) -> None:
     """The program's function on elements as they lie in its own memory, with their gaps."""
     layout = datatype.layout
     if layout.is_dense:
         second = Operand(b)
         function(Operand(a), second, datatype)
-        b[:] = second
+        into[:] = second
         return
     size = max((count - 1) * layout.extent + layout.true_ub, count * layout.extent)
     first, second = Operand(size), Operand(size)
     scatter(memoryview(first), 0, layout, count, a)
     scatter(memoryview(second), 0, layout, count, b)
     function(first, second, datatype)
-    b[:] = gather(memoryview(second), 0, layout, count)
+    into[:] = gather(memoryview(second), 0, layout, count)
 
 
 def _located(is_better: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:

@@ -1,6 +1,6 @@
 """Plans: what each collective with memory has to do, once its arguments are understood.
 
-    Bcast(buf, root) --check--> plan: head, and steps(talk) --run to the end, or along, or again--> buf is filled
+    Bcast(buf, root) --check--> plan: head, ask(talk), put(found) --run to the end, or along, or again--> buf is filled
 
 A plan is made at once, so that a wrong argument is an error of the call, and carried out as often as it is wanted:
 `collectives` waits for it, `nonblocking` lets it go on beside.
@@ -11,50 +11,70 @@ May not: wait, or know how bytes get to where they are needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
 
-from .algorithms import Steps, Talk
-from .buffers import Buffer, simple, vector, vector_w
+from .blocks import Blocks, blocks, put
+from .buffers import Buffer, simple
 from .constants import ERR_ROOT, IN_PLACE, PROC_NULL, ROOT
+from .handles import constant
 from .heads import Head, head
-from .op import Op, few
+from .kinds import Kind
+from .op import Op, few, fold
 from .point import PointToPoint
 
-Split = Callable[[Any, bool, int], list[Buffer]]
-
-
-class Plan(NamedTuple):
-    """head: which call it is; steps: what this rank does in it."""
-
-    head: Head
-    steps: Callable[[Talk], Steps]
+Split = Callable[[Any, bool, int], Blocks]
+# Which call it is; what this rank asks of those it talks with, by an `algorithms.Talk` or a `shelf`; and where that
+# which it gets goes.
+Plan = tuple[Head, Callable[[Any], Any], Callable[[Any], None]]
 
 
 class Elements:
-    """How an operation combines what lies in memory, element by element."""
+    """How an operation combines so many bytes of memory, element by element."""
 
-    def __init__(self, op: Op, buffer: Buffer) -> None:
+    def __init__(self, op: Op, datatype: Kind, size: int) -> None:
         if not isinstance(op, Op):
             raise TypeError(f"an operation of MPI is expected, such as SUM, not {op!r}")
-        operation, layout = op.operation, buffer.datatype.layout
+        operation, layout = op.operation, datatype.layout
         self.name = operation.name
-        self._op, self._datatype, self._size = op, buffer.datatype, buffer.size
-        self.unit = layout.size if buffer.size else 0
-        self._few = few(operation, buffer.count, layout) if self.unit else None
+        self._op, self._datatype, self._size = op, datatype, size
+        self.unit = layout.size if size else 0
+        self._few = few(operation, size // layout.size, layout) if self.unit else None
 
     def open(self, data: Any) -> Any:
         return data
 
     pack = open
 
-    def __call__(self, a: Any, b: Any) -> Any:
-        if self._few is not None and len(b) == self._size and (found := self._few(a, b)) is not None:
+    def __call__(self, a: Any, b: Any, into: Any = None) -> Any:
+        if self._few is not None and len(b) == self._size and (found := self._few([a, b])) is not None:
             return found
-        result = b if type(b) is bytearray else bytearray(b)  # a bytearray is ours, nobody else has it
+        if into is None:
+            into = b if type(b) is bytearray else bytearray(len(b))  # a bytearray is ours, nobody else has it
         if self.unit:
-            self._op.combine(a, memoryview(result), len(result) // self.unit, self._datatype)
-        return result
+            self._op.combine(a, b, memoryview(into), len(b) // self.unit, self._datatype)
+        return into
+
+    def fold(self, values: list[Any], into: Any = None) -> Any:
+        if self._few is not None and into is None and len(values[0]) == self._size:
+            found = self._few(values)
+            if found is not None:
+                return found
+        return fold(values, self, into)
+
+
+@lru_cache(maxsize=256)
+def _known(op: str, datatype: str, size: int) -> Elements:
+    return Elements(constant(op), constant(datatype), size)
+
+
+def elements(op: Op, buffer: Buffer) -> Elements:
+    """How it combines what is in the buffer."""
+    datatype = buffer.datatype
+    if type(op) is Op and op._constant and datatype._constant:
+        return _known(op._constant, datatype._constant, buffer.size)
+    return Elements(op, datatype, buffer.size)
 
 
 class Plans(PointToPoint):
@@ -79,7 +99,7 @@ class Plans(PointToPoint):
     def _is_one_group(self) -> bool:
         return self.ground.remote is None
 
-    def _own(self, sendbuf: Any, into: Sequence[Buffer]) -> Buffer:
+    def _own(self, sendbuf: Any, into: Blocks) -> Buffer:
         """What this rank gives; in place, that is in its own block of what it gets."""
         if is_in_place(sendbuf) and into and self._is_one_group:
             return into[self.ground.rank]
@@ -88,63 +108,49 @@ class Plans(PointToPoint):
     # -- moving -------------------------------------------------------------------------------------------------
 
     def _barrier(self) -> Plan:
-        return Plan(head("Barrier"), lambda talk: talk.meet())
+        return head("Barrier"), lambda talk: talk.meet(), _nothing
 
     def _bcast(self, buf: Any, root: int) -> Plan:
         is_root, is_other = self._side(root)
-        buffer = simple(buf, not is_root) if is_root or is_other else None
-
-        def steps(talk: Talk) -> Steps:
-            if buffer is None or is_root:
-                yield from talk.spread(root, buffer.bytes() if buffer else b"")
-            else:
-                _put(buffer, (yield from talk.spread(root, b"", buffer.data)))
-
-        return Plan(head("Bcast", self._root(root), "", buffer), steps)
+        if not is_root and not is_other:
+            return head("Bcast"), lambda talk: talk.spread(root, b""), _nothing
+        buffer = simple(buf, not is_root)
+        said = head("Bcast", self._root(root), "", buffer)
+        if is_root:
+            return said, lambda talk: talk.spread(root, buffer.bytes()), _nothing
+        return said, lambda talk: talk.spread(root, b"", buffer.data), partial(put, buffer)
 
     def _gather(self, name: str, split: Split, sendbuf: Any, recvbuf: Any, root: int) -> Plan:
         is_root, is_other = self._side(root)
-        into = split(recvbuf, True, len(self.ground.others)) if is_root else []
+        into = split(recvbuf, True, len(self.ground.others)) if is_root else Blocks([])
         mine = self._own(sendbuf, into) if is_other else None
-
-        def steps(talk: Talk) -> Steps:
-            _put_all(into, (yield from talk.collect(root, mine.bytes() if mine else b"", _targets(into))))
-
-        return Plan(head(name, self._root(root), "", mine, False), steps)
+        said = head(name, self._root(root), "", mine, False)
+        return said, lambda talk: talk.collect(root, mine.bytes() if mine else b"", into.targets), into.put
 
     def _scatter(self, name: str, split: Split, sendbuf: Any, recvbuf: Any, root: int) -> Plan:
         is_root, is_other = self._side(root)
-        source = split(sendbuf, False, len(self.ground.others)) if is_root else []
+        source = split(sendbuf, False, len(self.ground.others)) if is_root else None
         into = simple(recvbuf, True) if is_other and not (is_root and is_in_place(recvbuf)) else None
 
-        def steps(talk: Talk) -> Steps:
-            parts = [each.bytes() for each in source]
-            found = yield from talk.deal(root, parts, into.data if into else None)
-            if into is not None:
-                _put(into, found)
+        def ask(talk: Any) -> Any:
+            parts = source.parts() if source is not None else b"" if split is blocks else []
+            return talk.deal(root, parts, into.data if into else None)
 
-        return Plan(head(name, self._root(root), "", into, False), steps)
+        return head(name, self._root(root), "", into, False), ask, partial(put, into) if into else _nothing
 
     def _allgather(self, name: str, split: Split, sendbuf: Any, recvbuf: Any) -> Plan:
         into = split(recvbuf, True, len(self.ground.others))
         mine = self._own(sendbuf, into)
-
-        def steps(talk: Talk) -> Steps:
-            _put_all(into, (yield from talk.share(mine.bytes(), _targets(into))))
-
-        return Plan(head(name, -1, "", mine, False), steps)
+        said = head(name, -1, "", mine, False)
+        return said, lambda talk: talk.share(mine.bytes(), into.targets), into.put
 
     def _alltoall(self, name: str, split: Split, sendbuf: Any, recvbuf: Any) -> Plan:
         many = len(self.ground.others)
         into = split(recvbuf, True, many)
         has_all = is_in_place(sendbuf) and self._is_one_group
         source = into if has_all else split(sendbuf, False, many)
-
-        def steps(talk: Talk) -> Steps:
-            parts = [bytes(each.bytes()) if has_all else each.bytes() for each in source]
-            _put_all(into, (yield from talk.swap(parts, _targets(into))))
-
-        return Plan(head(name, -1, "", source[0] if split is blocks else None, False), steps)
+        said = head(name, -1, "", source.whole, False)
+        return said, lambda talk: talk.swap(source.parts(has_all), into.targets), into.put
 
     # -- reducing -----------------------------------------------------------------------------------------------
 
@@ -152,18 +158,17 @@ class Plans(PointToPoint):
         is_root, is_other = self._side(root)
         into = simple(recvbuf, True) if is_root else None
         if not is_root and not is_other:
-            return Plan(head("Reduce", -1, op.operation.name), lambda talk: talk.fold(root, b"", Elements(op, NOTHING)))
+            combine = elements(op, NOTHING)
+            return head("Reduce", -1, combine.name), lambda talk: talk.fold(root, b"", combine), _nothing
         mine = self._operand(sendbuf, into) if is_other else into
         assert mine is not None
-        combine = Elements(op, mine)
+        combine = elements(op, mine)
 
-        def steps(talk: Talk) -> Steps:
-            data = mine.bytes() if is_other else b""
-            found = yield from talk.fold(root, data, combine, into.data if into else None)
-            if into is not None:
-                _put(into, found)
+        def ask(talk: Any) -> Any:
+            return talk.fold(root, mine.bytes() if is_other else b"", combine, into.data if into else None)
 
-        return Plan(head("Reduce", self._root(root), combine.name, mine), steps)
+        said = head("Reduce", self._root(root), combine.name, mine)
+        return said, ask, _nothing if into is None else partial(put, into)
 
     def _operand(self, sendbuf: Any, into: Buffer | None) -> Buffer:
         """What is combined, which must be as much as there is room for the result; in place it is there already."""
@@ -177,12 +182,9 @@ class Plans(PointToPoint):
     def _allreduce(self, sendbuf: Any, recvbuf: Any, op: Op) -> Plan:
         into = simple(recvbuf, True)
         mine = self._operand(sendbuf, into)
-        combine = Elements(op, mine)
-
-        def steps(talk: Talk) -> Steps:
-            _put(into, (yield from talk.fold_all(mine.bytes(), combine, into.data)))
-
-        return Plan(head("Allreduce", -1, combine.name, mine), steps)
+        combine = elements(op, mine)
+        said = head("Allreduce", -1, combine.name, mine)
+        return said, lambda talk: talk.fold_all(mine.bytes(), combine, into.data), partial(put, into)
 
     def _reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: Op) -> Plan:
         size = len(self.ground.ranks)
@@ -216,51 +218,35 @@ class Plans(PointToPoint):
 
     def _folded_parts(self, name: str, mine: Buffer, into: Buffer, counts: list[int] | None, op: Op) -> Plan:
         """counts: of all ranks; None: each knows its own."""
-        combine, unit = Elements(op, mine), mine.datatype.size
+        combine = elements(op, mine)
 
-        def steps(talk: Talk) -> Steps:
+        def ask(talk: Any) -> Any:
             if counts is None:
-                found = yield from talk.share(into.count.to_bytes(8, "little"))
-                sizes = [int.from_bytes(each, "little") * unit for each in found]
-                if sum(sizes) != mine.size:
-                    raise ValueError(f"there are {mine.count} elements, but room for {sum(sizes) // unit} at all ranks")
-            else:
-                sizes = [count * unit for count in counts]
-            _put(into, (yield from talk.fold_parts(mine.bytes(), sizes, combine)))
+                return talk.fold_own(mine.bytes(), into.size, combine)
+            return talk.fold_parts(mine.bytes(), [count * mine.datatype.size for count in counts], combine)
 
-        return Plan(head(name, -1, combine.name, mine), steps)
+        return head(name, -1, combine.name, mine), ask, partial(put, into)
 
     def _scan(self, name: str, sendbuf: Any, recvbuf: Any, op: Op) -> Plan:
         into = simple(recvbuf, True)
         mine = self._operand(sendbuf, into)
-        combine = Elements(op, mine)
+        combine = elements(op, mine)
 
-        def steps(talk: Talk) -> Steps:
-            below, here = yield from talk.chain(mine.bytes(), combine)
-            found = here if name == "Scan" else below
-            if found is not None:
-                _put(into, found)
+        def put_one(found: tuple[Any, Any]) -> None:
+            below, here = found
+            if name == "Scan":
+                put(into, here)
+            elif below is not None:
+                put(into, below)
 
-        return Plan(head(name, -1, combine.name, mine), steps)
+        return head(name, -1, combine.name, mine), lambda talk: talk.chain(mine.bytes(), combine), put_one
 
-
-# -- blocks of a buffer: for all ranks as many, or as each says ----------------------------------------------------
-
-
-def blocks(spec: Any, is_writable: bool, many: int) -> list[Buffer]:
-    whole = simple(spec, is_writable, many)
-    count = whole.count // many
-    return [whole.block(index * count, count) for index in range(many)]
-
-
-def blocks_v(spec: Any, is_writable: bool, many: int) -> list[Buffer]:
-    whole = vector(spec, is_writable, many)
-    return [whole.part(index) for index in range(many)]
-
-
-blocks_w = vector_w
 
 NOTHING = Buffer(memoryview(b""), 0, 0, simple([None, "B"], True).datatype)
+
+
+def _nothing(found: Any) -> None:
+    """Nothing has come that is to be put anywhere."""
 
 
 def is_in_place(buf: Any) -> bool:
@@ -268,27 +254,8 @@ def is_in_place(buf: Any) -> bool:
     return buf is None or buf is IN_PLACE
 
 
-def _targets(into: list[Buffer]) -> list[Any]:
-    return [each.data for each in into]
-
-
-def _put(into: Buffer, found: Any) -> None:
-    """To its place, unless it is there."""
-    if found is into.data:
-        return
-    if into.data is not None and len(found) == into.size:
-        into.data[:] = found
-    else:
-        into.unpack(found)
-
-
-def _put_all(into: list[Buffer], found: list[Any]) -> None:
-    for each, data in zip(into, found, strict=True):
-        _put(each, data)
-
-
 def _check_same(mine: Buffer, into: Buffer, count: int) -> None:
     if mine.datatype != into.datatype:
         raise ValueError(f"the buffers are of {mine.datatype!r} and of {into.datatype!r}")
     if count != into.count:
-        raise ValueError(f"the buffers have {count} and {into.count} elements")
+        raise ValueError(f"the buffers have {mine.count} and {into.count} elements")

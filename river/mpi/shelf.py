@@ -3,7 +3,8 @@
 A call is one round (`rounds`), or more if the data are longer than a slot.  In a round some ranks post what they have
 in their slots, and those who need it read it there; no message is sent.
 
-It has the face of `algorithms.Talk`, and combines in the same order: the result is the same, bit for bit.
+It has the face of `algorithms.Talk`, but waits by itself and gives at once what Talk's steps come to; and it combines
+in the same order: the result is the same, bit for bit.
 A communicator gets its shelf when it has been used a few times; until then, and where it cannot have one, its ranks
 talk by messages.
 
@@ -22,11 +23,11 @@ from typing import Any
 from ..multiprocessing import heap
 from . import ground as ground_
 from . import heads
-from .algorithms import LAST_TAG, Combine, Steps, Talk, cut, even, finish, fold_here
+from .algorithms import LAST_TAG, Combine, Talk, cut, even, finish, summed
 from .engine.ring import is_ordered
 from .ground import Ground
 from .heads import Head
-from .rounds import DATA, ROOM, SIZE, Rounds, memory_for
+from .rounds import ROOM, Rounds, memory_for
 
 # Calls after which a communicator has a shelf: many are used once or twice, and it costs some 200 us.
 _AFTER = 3
@@ -34,7 +35,6 @@ _AFTER = 3
 _MOST_RANKS = 32
 # What is combined by each rank by itself; above, each combines a part, which takes one more round.
 _ALONE, _FEW = 16 << 10, 8
-_STEPS: tuple[Any, ...] = ()  # this waits by itself, but where messages are needed; it is a generator as in `Talk`
 
 
 def talk(ground: Ground, head: Head) -> Any:
@@ -90,74 +90,79 @@ class Shelf(Rounds):
         self._ground = weakref.ref(ground)  # which has this
         self._ends = struct.Struct(f"<{self.size}Q")
 
+    def _messages(self, number: int) -> Talk:
+        """For what is too long; all ranks know the round."""
+        ground = self._ground()
+        assert ground is not None
+        return Talk(ground, self.call, LAST_TAG + number % LAST_TAG)
+
+    def _end(self, number: int) -> None:
+        """The end of a round in which all have posted; who has is through with the one before."""
+        self.end(number)
+        self.free = number - 1
+
     # -- moving -------------------------------------------------------------------------------------------------
 
-    def meet(self) -> Steps:
-        yield from _STEPS
+    def meet(self) -> None:
         number = self.post(b"", 0, self.others)
         for rank in self.others:
             self.read(rank, number)
-        self.end(number)
-        self.free = number - 1  # who has posted in this round is through with the one before
+        self._end(number)
 
-    def spread(self, root: int, data: Any, target: Any = None) -> Steps:
-        yield from _STEPS
+    def spread(self, root: int, data: Any, target: Any = None) -> Any:
         if self.rank == root:
-            view, size = memoryview(data), len(data)
+            size = len(data)
             if size <= ROOM:
-                self.end(self.post(view, size, self.others))
+                self.end(self.post(data, size, self.others))
                 return data
+            view = memoryview(data)
             for start in range(0, size, ROOM):
                 self.end(self.post(view[start : start + ROOM], size, self.others))
             return data
         number = self.begin()
-        size, slot = self.read(root, number)
+        size, part = self.read(root, number)
         if size <= ROOM:
-            found = _taken(slot[DATA : DATA + size], target)
+            found = _taken(part, target)
             self.end(number)
             return found
         found = target if target is not None and len(target) == size else bytearray(size)
         for start in range(0, size, ROOM):
             if start:
                 number = self.begin()
-                _, slot = self.read(root, number)
+                _, part = self.read(root, number)
             end = min(start + ROOM, size)
-            found[start:end] = slot[DATA : DATA + end - start]
+            found[start:end] = part[: end - start]
             self.end(number)
         return found
 
-    def share(self, data: Any, targets: Sequence[Any] = ()) -> Steps:
-        yield from _STEPS
+    def share(self, data: Any, targets: Sequence[Any] = ()) -> list[Any]:
         found: list[Any] = [data] * self.size
         size = most = len(data)
         number = self.post(data if size <= ROOM else memoryview(data)[:ROOM], size, self.others)
         for rank in self.others:
-            length, slot = self.read(rank, number)
+            length, part = self.read(rank, number)
             target = targets[rank] if targets else None
             if length <= ROOM:
-                found[rank] = _taken(slot[DATA : DATA + length], target)
+                found[rank] = _taken(part, target)
             else:
                 found[rank] = target if target is not None and len(target) == length else bytearray(length)
-                found[rank][:ROOM] = slot[DATA:]
+                found[rank][:ROOM] = part
                 most = max(most, length)
-        self.end(number)
-        self.free = number - 1
+        self._end(number)
         for start in range(ROOM, most, ROOM):
             self._share_more(data, start, found)
         return found
 
     def _share_more(self, data: Any, start: int, found: list[Any]) -> None:
         """The next part of what is longer than a slot."""
-        size = len(data)
-        number = self.post(memoryview(data)[start : start + ROOM], size, self.others)
+        number = self.post(memoryview(data)[start : start + ROOM], len(data), self.others)
         for rank in self.others:
-            length, slot = self.read(rank, number)
+            length, part = self.read(rank, number)
             if start < length:
-                found[rank][start : start + ROOM] = slot[DATA : DATA + min(ROOM, length - start)]
-        self.end(number)
-        self.free = number - 1
+                found[rank][start : start + ROOM] = part[: length - start]
+        self._end(number)
 
-    def collect(self, root: int, data: Any, targets: Sequence[Any] = ()) -> Steps:
+    def collect(self, root: int, data: Any, targets: Sequence[Any] = ()) -> list[Any]:
         if self.rank != root:
             size = len(data)
             number = self.post(data if size <= ROOM else b"", size, (root,))
@@ -165,88 +170,114 @@ class Shelf(Rounds):
             if size > ROOM:
                 messages = self._messages(number)
                 messages.send(self.mates[root], data)
-                yield from messages.end()
+                finish(messages.end())
             return []
         number = self.begin()
         found: list[Any] = [data] * self.size
         for rank in self.others:
-            size, slot = self.read(rank, number)
+            size, part = self.read(rank, number)
             target = targets[rank] if targets else None
             if size <= ROOM:
-                found[rank] = _taken(slot[DATA : DATA + size], target)
+                found[rank] = _taken(part, target)
             else:
-                found[rank] = yield from self._messages(number).receive(self.mates[rank], target)
+                found[rank] = finish(self._messages(number).receive(self.mates[rank], target))
         self.end(number)
         return found
 
-    def _messages(self, number: int) -> Talk:
-        """For what is too long; all ranks know the round."""
-        ground = self._ground()
-        assert ground is not None
-        return Talk(ground, self.call, LAST_TAG + number % LAST_TAG)
-
-    def deal(self, root: int, parts: Sequence[Any], target: Any = None) -> Steps:
+    def deal(self, root: int, parts: Any, target: Any = None) -> Any:
         if self.rank == root:
             number, size = self._post_parts(parts)
             self.end(number)
             if size > ROOM:
-                yield from self._messages(number).deal(root, parts)
-            return parts[root]
+                return finish(self._messages(number).deal(root, parts))
+            return self._own(parts)
         number = self.begin()
-        size, slot = self.read(root, number)
+        size, posted = self.read(root, number)
         if size > ROOM:
             self.end(number)
-            return (yield from self._messages(number).deal(root, [], target))
-        found = _taken(_unpacked(slot, self.rank, self.size), target)
+            return finish(self._messages(number).deal(root, parts, target))
+        found = _taken(self._part(posted, parts), target)
         self.end(number)
         return found
 
-    def _post_parts(self, parts: Sequence[Any]) -> tuple[int, int]:
-        """Post a part for each other rank, unless they are too long together; returns the round and their size."""
-        parts = [b"" if rank == self.rank else part for rank, part in enumerate(parts)]
-        ends = list(itertools.accumulate(map(len, parts), initial=8 * self.size))[1:]
-        if ends[-1] > ROOM:
-            return self.post(b"", ends[-1], self.others), ends[-1]
-        return self.post(b"".join([self._ends.pack(*ends), *parts]), ends[-1], self.others), ends[-1]
+    def _post_parts(self, parts: Any) -> tuple[int, int]:
+        """Post a part for each rank, unless they are too long together; returns the round and their size."""
+        if type(parts) is list:  # of any sizes: first is said where each ends; nobody else needs one's own
+            parts = [b"" if rank == self.rank else part for rank, part in enumerate(parts)]
+            ends = list(itertools.accumulate(map(len, parts), initial=self._ends.size))[1:]
+            size = ends[-1]
+            data = b"".join([self._ends.pack(*ends), *parts]) if size <= ROOM else b""
+        else:
+            size = len(parts)
+            data = parts if size <= ROOM else b""
+        return self.post(data, size, self.others), size
 
-    def swap(self, parts: Sequence[Any], targets: Sequence[Any] = ()) -> Steps:
+    def _part(self, posted: memoryview, parts: Any) -> memoryview:
+        """This rank's part of what another one has posted, as all do in this call."""
+        if type(parts) is list:
+            start, end = (self._ends.size, *self._ends.unpack_from(posted))[self.rank : self.rank + 2]
+            return posted[start:end]
+        size = len(posted) // self.size
+        return posted[self.rank * size : (self.rank + 1) * size]
+
+    def _own(self, parts: Any) -> Any:
+        return parts[self.rank] if type(parts) is list else self._part(parts, parts)
+
+    def swap(self, parts: Any, targets: Sequence[Any] = ()) -> list[Any]:
         number, size = self._post_parts(parts)
-        found: list[Any] = [parts[self.rank]] * self.size
+        found: list[Any] = [self._own(parts)] * self.size
         is_long = size > ROOM
         for rank in self.others:
-            size, slot = self.read(rank, number)
+            size, posted = self.read(rank, number)
             is_long = is_long or size > ROOM
             if not is_long:
-                found[rank] = _taken(_unpacked(slot, self.rank, self.size), targets[rank] if targets else None)
-        self.end(number)
-        self.free = number - 1
+                found[rank] = _taken(self._part(posted, parts), targets[rank] if targets else None)
+        self._end(number)
         if is_long:
-            return (yield from self._messages(number).swap(parts, targets))
+            return finish(self._messages(number).swap(parts, targets))  # type: ignore[no-any-return]
         return found
 
     # -- reductions ---------------------------------------------------------------------------------------------
 
-    def fold(self, root: int, data: Any, combine: Combine, target: Any = None) -> Steps:
-        if len(data) > _ALONE and 0 < combine.unit <= ROOM:
-            return (yield from self._fold_by_parts(data, combine, target, root))
-        found = yield from self.collect(root, data)
-        return fold_here([combine.open(each) for each in found], combine) if found else None
+    def fold(self, root: int, data: Any, combine: Combine, target: Any = None) -> Any:
+        if not combine.unit or combine.unit > ROOM:
+            found = self.collect(root, data)
+            return combine.fold(found) if found else None
+        if len(data) > _ALONE:
+            return self._fold_by_parts(data, combine, target, root)
+        if self.rank != root:
+            self.end(self.post(data, len(data), (root,)))
+            return None
+        number = self.begin()
+        result = combine.fold(self._posted(data, number))
+        self.end(number)
+        return result
 
-    def fold_all(self, data: Any, combine: Combine, target: Any = None) -> Steps:
+    def fold_all(self, data: Any, combine: Combine, target: Any = None) -> Any:
         if len(data) > _ALONE and 0 < combine.unit <= ROOM:
-            return (yield from self._fold_by_parts(data, combine, target))
-        if self.size <= _FEW:
-            found = yield from self.share(data)
-            return fold_here([combine.open(each) for each in found], combine)
-        value = yield from self.fold(0, data, combine)
-        if self.rank == 0:
-            yield from self.spread(0, combine.pack(value))
+            return self._fold_by_parts(data, combine, target)
+        if self.size > _FEW:
+            value = self.fold(0, data, combine)
+            if self.rank:
+                return combine.open(self.spread(0, b"", target))
+            self.spread(0, combine.pack(value))
             return value
-        return combine.open((yield from self.spread(0, b"", target)))
+        if not combine.unit or combine.unit > ROOM:
+            return combine.fold(self.share(data))
+        number = self.post(data, len(data), self.others)
+        result = combine.fold(self._posted(data, number))
+        self._end(number)
+        return result
 
-    def _fold_by_parts(self, data: Any, combine: Combine, target: Any, root: int | None = None) -> Steps:
+    def _posted(self, data: Any, number: int) -> list[Any]:
+        """What all ranks have posted, as it lies there; this one has these data."""
+        found = [data] * self.size
+        for rank in self.others:
+            found[rank] = self.read(rank, number)[1]
+        return found
+
+    def _fold_by_parts(self, data: Any, combine: Combine, target: Any, root: int | None = None) -> Any:
         """Each rank combines a part of what all have posted, and posts that for all, or for the root."""
-        yield from _STEPS
         is_reader = root is None or root == self.rank
         readers = self.others if root is None else [root] if root != self.rank else []
         result = target if target is not None or not is_reader else bytearray(len(data))
@@ -254,35 +285,40 @@ class Shelf(Rounds):
         for start in range(0, len(view), most):
             chunk = view[start : start + most]
             sizes = even(len(chunk), combine.unit, self.size)
-            part = self._combined(chunk, len(view), sizes, combine)
-            number = self.post(part, len(part), readers)
+            part = self._fold_part(chunk, len(view), sizes, combine)
+            number = self.show(readers)
             if is_reader:
                 places = cut(memoryview(result)[start : start + most], sizes)
                 places[self.rank][:] = part
                 for rank in self.others:
-                    places[rank][:] = self.read(rank, number)[1][DATA : DATA + sizes[rank]]
+                    places[rank][:] = self.read(rank, number)[1]
             self.end(number)
         return result
 
-    def _combined(self, chunk: memoryview, size: int, sizes: list[int], combine: Combine) -> Any:
-        """This rank's part of these bytes of all ranks."""
-        number = self.post(chunk, size, self.others)
+    def _fold_part(self, chunk: memoryview, size: int, sizes: list[int], combine: Combine) -> memoryview:
+        """This rank's part of these bytes of all ranks, combined where it is to be posted; nobody else needs it of
+        what this one has."""
         first = sum(sizes[: self.rank])
         last = first + sizes[self.rank]
+        slot = self.open(size)
+        slot[:first], slot[last : len(chunk)] = chunk[:first], chunk[last:]
+        number = self.show(self.others)
         values: list[Any] = [chunk[first:last]] * self.size
         for rank in self.others:
-            values[rank] = self.read(rank, number)[1][DATA + first : DATA + last]
-        result = fold_here(values, combine)
-        self.end(number)
-        self.free = number - 1
+            values[rank] = self.read(rank, number)[1][first:last]
+        result = self.open(last - first)[: last - first]
+        combine.fold(values, result)
+        self._end(number)
         return result
 
-    def fold_parts(self, data: Any, sizes: Sequence[int], combine: Combine) -> Steps:
-        found = yield from self.swap(cut(data, sizes))
-        return fold_here(found, combine)
+    def fold_parts(self, data: Any, sizes: Sequence[int], combine: Combine) -> Any:
+        return combine.fold(self.swap(cut(data, sizes)))
 
-    def chain(self, data: Any, combine: Combine) -> Steps:
-        found = yield from self.share(data)
+    def fold_own(self, data: Any, size: int, combine: Combine) -> Any:
+        return self.fold_parts(data, summed(self.share(size.to_bytes(8, "little")), data, combine), combine)
+
+    def chain(self, data: Any, combine: Combine) -> tuple[Any, Any]:
+        found = self.share(data)
         below, here = None, combine.open(found[0])
         for rank in range(1, self.rank + 1):
             below, here = here, combine(here, combine.open(found[rank]))
@@ -295,10 +331,3 @@ def _taken(part: memoryview, target: Any) -> Any:
         return bytearray(part)
     target[:] = part
     return target
-
-
-def _unpacked(slot: memoryview, index: int, many: int) -> memoryview:
-    """Of so many parts, before which it is said where each ends, the one with that index."""
-    (start,) = SIZE.unpack_from(slot, DATA + 8 * index - 8) if index else (8 * many,)
-    (end,) = SIZE.unpack_from(slot, DATA + 8 * index)
-    return slot[DATA + start : DATA + end]

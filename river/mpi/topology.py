@@ -9,10 +9,11 @@ May not: know who is next to whom; `grids` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .algorithms import Steps, Talk, finish
+from .blocks import Blocks, blocks, blocks_v, blocks_w
 from .buffers import Buffer, simple
 from .comm import classes
 from .constants import CART, DIST_GRAPH, GRAPH, PROC_NULL
@@ -23,7 +24,7 @@ from .heads import Head, head
 from .info import INFO_NULL, Info
 from .intracomm import Intracomm
 from .pickling import pickle
-from .plans import Plan, Split, blocks, blocks_v, blocks_w
+from .plans import Plan, Split
 
 
 class Topocomm(Intracomm):
@@ -65,21 +66,26 @@ class Topocomm(Intracomm):
         yield from talk.end()
         return found
 
-    def _met(self, said: Head, steps: Callable[[Talk], Steps]) -> Any:
+    def _met(self, said: Head, ask: Callable[[Any], Steps], put: Callable[[Any], Any] | None = None) -> Any:
         """Take part in a call, to its end; there is no way through shared memory, as only neighbours are in it."""
         try:
-            return finish(steps(Talk(self.ground, said)))
+            found = finish(ask(Talk(self.ground, said)))
+            return found if put is None else put(found)
         except Error as error:
             raise self._handled(error) from None
 
-    def _plan(self, name: str, sources: Sequence[Buffer], into: Sequence[Buffer]) -> Plan:
-        def steps(talk: Talk) -> Steps:
-            found = yield from self._told(talk, [each.bytes() for each in sources], [each.data for each in into])
-            for each, data in zip(into, found, strict=True):
+    def _plan(self, name: str, sources: Iterable[Buffer], into: Iterable[Buffer]) -> Plan:
+        targets = list(into)
+
+        def ask(talk: Talk) -> Steps:
+            return self._told(talk, [each.bytes() for each in sources], [each.data for each in targets])
+
+        def put(found: Sequence[Any]) -> None:
+            for each, data in zip(targets, found, strict=True):
                 if data is not None and data is not each.data:
                     each.unpack(data)
 
-        return Plan(head(name), steps)
+        return head(name), ask, put
 
     def _gathering(self, name: str, split: Split, sendbuf: Any, recvbuf: Any) -> Plan:
         into, out = self.degrees
@@ -90,7 +96,7 @@ class Topocomm(Intracomm):
         return self._plan(name, _split(split, sendbuf, False, out), _split(split, recvbuf, True, into))
 
     def _to_end(self, plan: Plan) -> None:
-        self._met(plan.head, plan.steps)
+        self._met(*plan)
 
     # -- objects ------------------------------------------------------------------------------------------------
 
@@ -271,8 +277,8 @@ class Distgraphcomm(Topocomm):
         return *self._neighbours(), weights and (weights[0][:], weights[1][:])
 
 
-def _split(split: Split, spec: Any, is_writable: bool, many: int) -> list[Buffer]:
-    return split(spec, is_writable, many) if many else []
+def _split(split: Split, spec: Any, is_writable: bool, many: int) -> Blocks:
+    return split(spec, is_writable, many) if many else Blocks([])
 
 
 classes.update({CART: Cartcomm, GRAPH: Graphcomm, DIST_GRAPH: Distgraphcomm})

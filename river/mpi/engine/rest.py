@@ -66,6 +66,7 @@ class Rest:
     ) -> None:
         self._bell, self._own = bell, bells[rank]
         self._bells = bells
+        self.sleepers = sleepers
         self._sleepers = {one: sleepers[index : index + 1] for index, one in enumerate(bells)}
         self._asleep = self._sleepers[rank]
         self._turn, self._needs_room, self._polled = turn, needs_room, polled

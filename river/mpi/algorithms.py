@@ -83,7 +83,10 @@ def even(size: int, unit: int, many: int) -> list[int]:
 
 def dealt(parts: Any, many: int) -> Sequence[Any]:
     """A part for each: as they are, or of memory that is as much for each."""
-    return parts if type(parts) is list else cut(parts, [len(parts) // many] * many)
+    if type(parts) is list:
+        return parts
+    size = len(parts) // many
+    return [parts[start : start + size] for start in range(0, size * many, size)] if size else [parts] * many
 
 
 def summed(found: Sequence[Any], data: Any, combine: Combine) -> list[int]:

@@ -9,7 +9,6 @@ May not: send anything.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 from .algorithms import dealt
@@ -17,12 +16,15 @@ from .buffers import Buffer, simple, vector, vector_w
 
 
 class Blocks:
-    """As each is said to be.  whole: all of them as one buffer, if they are even."""
+    """As each is said to be.  whole: all of them as one buffer, if they are even.
+
+    targets: where what comes may be put by who gets it, as far as there is such a place."""
 
     whole: Buffer | None = None
 
     def __init__(self, buffers: list[Buffer]) -> None:
         self._buffers = buffers
+        self.targets: Sequence[Any] = [each.data for each in buffers]
 
     def __len__(self) -> int:
         return len(self._buffers)
@@ -33,11 +35,6 @@ class Blocks:
     def __iter__(self) -> Iterator[Buffer]:
         return iter(self._buffers)
 
-    @cached_property
-    def targets(self) -> Sequence[Any]:
-        """Where what comes may be put by who gets it, as far as there is such a place."""
-        return [each.data for each in self]
-
     def parts(self, is_copied: bool = False) -> Any:
         """What is sent, as `algorithms.dealt` takes it."""
         return [bytes(each.bytes()) if is_copied else each.bytes() for each in self]
@@ -45,8 +42,12 @@ class Blocks:
     def put(self, found: Sequence[Any]) -> None:
         """To their places, those that are not there yet."""
         for index, (target, each) in enumerate(zip(self.targets, found, strict=True)):
-            if each is not target:
-                put(self[index], each)
+            if each is target:
+                continue
+            if target is not None and len(each) == len(target):
+                target[:] = each
+            else:
+                self[index].unpack(each)
 
 
 class Even(Blocks):
@@ -54,8 +55,10 @@ class Even(Blocks):
 
     whole: Buffer
 
-    def __init__(self, whole: Buffer, many: int) -> None:
+    def __init__(self, whole: Buffer, many: int, is_writable: bool) -> None:
         self.whole, self._many, self._count = whole, many, whole.count // many
+        if is_writable:
+            self.targets = [each.data for each in self] if whole.data is None else dealt(whole.data, many)
 
     def __len__(self) -> int:
         return self._many
@@ -66,19 +69,13 @@ class Even(Blocks):
     def __iter__(self) -> Iterator[Buffer]:
         return (self[rank] for rank in range(self._many))
 
-    @cached_property
-    def targets(self) -> Sequence[Any]:
-        if self.whole.data is None:
-            return [each.data for each in self]
-        return dealt(self.whole.data, self._many)
-
     def parts(self, is_copied: bool = False) -> Any:
         found = self.whole.bytes()
         return bytes(found) if is_copied else found
 
 
 def blocks(spec: Any, is_writable: bool, many: int) -> Blocks:
-    return Even(simple(spec, is_writable, many), many)
+    return Even(simple(spec, is_writable, many), many, is_writable)
 
 
 def blocks_v(spec: Any, is_writable: bool, many: int) -> Blocks:

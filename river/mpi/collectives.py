@@ -30,7 +30,9 @@ class Collectives(Plans):
 
     def _run(self, said: Head, ask: Callable[[Any], Any], put: Callable[[Any], Any] | None = None) -> Any:
         """Take part in a call, to its end."""
-        ground = self._open
+        ground = self._named
+        if ground is None or ground.is_revoked:
+            ground = self._open
         talk = shelf.talk(ground, said) if ground.remote is None else Across(ground, said)
         try:
             found = ask(talk) if type(talk) is Shelf else finish(ask(talk))
@@ -53,25 +55,25 @@ class Collectives(Plans):
 
     def bcast(self, obj: Any, root: int = 0) -> Any:
         """Give the root's object to all."""
-        is_root, is_other = self._side(root)
+        is_root, is_other, who = self._side(root)
         blob = pickle.dumps(obj) if is_root else b""
-        found = self._run(head("bcast", self._root(root)), lambda talk: talk.spread(root, blob))
+        found = self._run(head("bcast", who), lambda talk: talk.spread(root, blob))
         if is_root:
             return obj if is_other else None
         return pickle.loads(found) if is_other else None
 
     def gather(self, sendobj: Any, root: int = 0) -> list[Any] | None:
         """Give the root a list of what each rank has."""
-        is_root, is_other = self._side(root)
+        is_root, is_other, who = self._side(root)
         blob = pickle.dumps(sendobj) if is_other else b""
-        found = self._run(head("gather", self._root(root)), lambda talk: talk.collect(root, blob))
+        found = self._run(head("gather", who), lambda talk: talk.collect(root, blob))
         return [pickle.loads(each) for each in found] if is_root else None
 
     def scatter(self, sendobj: Sequence[Any] | None, root: int = 0) -> Any:
         """Give each rank an item of the root's list."""
-        is_root, is_other = self._side(root)
+        is_root, is_other, who = self._side(root)
         parts = self._parts(sendobj) if is_root else []
-        found = self._run(head("scatter", self._root(root)), lambda talk: talk.deal(root, parts))
+        found = self._run(head("scatter", who), lambda talk: talk.deal(root, parts))
         return pickle.loads(found) if is_other else None
 
     def allgather(self, sendobj: Any) -> list[Any]:
@@ -94,9 +96,9 @@ class Collectives(Plans):
 
     def reduce(self, sendobj: Any, op: Any = SUM, root: int = 0) -> Any:
         """Give the root what all ranks have, combined in the order of ranks."""
-        is_root, is_other = self._side(root)
+        is_root, is_other, who = self._side(root)
         blob, combine = pickle.dumps(sendobj) if is_other else b"", Objects(op)
-        found = self._run(head("reduce", self._root(root), combine.name), lambda talk: talk.fold(root, blob, combine))
+        found = self._run(head("reduce", who, combine.name), lambda talk: talk.fold(root, blob, combine))
         return found if is_root else None
 
     def allreduce(self, sendobj: Any, op: Any = SUM) -> Any:

@@ -196,18 +196,21 @@ def few(operation: Operation, count: int, layout: Layout) -> Callable[[list[Any]
     pack, unpack = numbers.pack, numbers.unpack
     function = operation.on_objects if code != "f" else _rounded(operation.on_objects)
 
-    def each(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(map(function, a, b))
-
-    def folded(values: list[Any]) -> bytes | None:
+    def one(values: list[Any]) -> bytes | None:
         try:
-            if count == 1:
-                return pack(fold([unpack(value)[0] for value in values], function))
-            return pack(*fold([unpack(value) for value in values], each))
+            if len(values) == 2:
+                return pack(function(*unpack(values[0]), *unpack(values[1])))
+            return pack(fold([unpack(value)[0] for value in values], function))
         except (struct.error, OverflowError):
             return None
 
-    return folded
+    def some(values: list[Any]) -> bytes | None:
+        try:
+            return pack(*fold([unpack(value) for value in values], lambda a, b: tuple(map(function, a, b))))
+        except (struct.error, OverflowError):
+            return None
+
+    return one if count == 1 else some
 
 
 def _rounded(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -223,9 +226,7 @@ def _wrapped(value: int, code: str) -> int:
     return value - (1 << bits) if code.islower() and value >> (bits - 1) else value
 
 
-def _locate(
-    operation: Operation, a: memoryview, b: memoryview, into: memoryview, count: int, layout: Layout
-) -> None:
+def _locate(operation: Operation, a: memoryview, b: memoryview, into: memoryview, count: int, layout: Layout) -> None:
     """Of pairs of a value and an index, which may be packed without gaps."""
     if len(layout.pieces) == 2 and layout.typecode == "V":
         value, index = (piece.basic for piece in layout.pieces)

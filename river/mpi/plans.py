@@ -82,18 +82,15 @@ class Plans(PointToPoint):
 
     __slots__ = ()
 
-    def _side(self, root: int) -> tuple[bool, bool]:
-        """Whether this rank is the root, and whether it is one of those that give to the root or get from it."""
+    def _side(self, root: int) -> tuple[bool, bool, int]:
+        """Whether this rank is the root, whether it is one of those that give to the root or get from it, and the root
+        as all ranks must say it."""
         ground = self.ground
         if ground.remote is not None and root in (ROOT, PROC_NULL):
-            return root == ROOT, False
+            return root == ROOT, False, -1
         if not 0 <= root < len(ground.others):
             raise self._failed(ERR_ROOT, f"{root} is no rank of a communicator of {len(ground.others)}")
-        return ground.remote is None and root == ground.rank, True
-
-    def _root(self, root: int) -> int:
-        """The root as all ranks must say it."""
-        return root if self._is_one_group else -1
+        return (root == ground.rank, True, root) if ground.remote is None else (False, True, -1)
 
     @property
     def _is_one_group(self) -> bool:
@@ -111,24 +108,24 @@ class Plans(PointToPoint):
         return head("Barrier"), lambda talk: talk.meet(), _nothing
 
     def _bcast(self, buf: Any, root: int) -> Plan:
-        is_root, is_other = self._side(root)
+        is_root, is_other, who = self._side(root)
         if not is_root and not is_other:
             return head("Bcast"), lambda talk: talk.spread(root, b""), _nothing
         buffer = simple(buf, not is_root)
-        said = head("Bcast", self._root(root), "", buffer)
+        said = head("Bcast", who, "", buffer)
         if is_root:
             return said, lambda talk: talk.spread(root, buffer.bytes()), _nothing
         return said, lambda talk: talk.spread(root, b"", buffer.data), partial(put, buffer)
 
     def _gather(self, name: str, split: Split, sendbuf: Any, recvbuf: Any, root: int) -> Plan:
-        is_root, is_other = self._side(root)
+        is_root, is_other, who = self._side(root)
         into = split(recvbuf, True, len(self.ground.others)) if is_root else Blocks([])
         mine = self._own(sendbuf, into) if is_other else None
-        said = head(name, self._root(root), "", mine, False)
+        said = head(name, who, "", mine, False)
         return said, lambda talk: talk.collect(root, mine.bytes() if mine else b"", into.targets), into.put
 
     def _scatter(self, name: str, split: Split, sendbuf: Any, recvbuf: Any, root: int) -> Plan:
-        is_root, is_other = self._side(root)
+        is_root, is_other, who = self._side(root)
         source = split(sendbuf, False, len(self.ground.others)) if is_root else None
         into = simple(recvbuf, True) if is_other and not (is_root and is_in_place(recvbuf)) else None
 
@@ -136,7 +133,7 @@ class Plans(PointToPoint):
             parts = source.parts() if source is not None else b"" if split is blocks else []
             return talk.deal(root, parts, into.data if into else None)
 
-        return head(name, self._root(root), "", into, False), ask, partial(put, into) if into else _nothing
+        return head(name, who, "", into, False), ask, partial(put, into) if into else _nothing
 
     def _allgather(self, name: str, split: Split, sendbuf: Any, recvbuf: Any) -> Plan:
         into = split(recvbuf, True, len(self.ground.others))
@@ -155,7 +152,7 @@ class Plans(PointToPoint):
     # -- reducing -----------------------------------------------------------------------------------------------
 
     def _reduce(self, sendbuf: Any, recvbuf: Any, op: Op, root: int) -> Plan:
-        is_root, is_other = self._side(root)
+        is_root, is_other, who = self._side(root)
         into = simple(recvbuf, True) if is_root else None
         if not is_root and not is_other:
             combine = elements(op, NOTHING)
@@ -167,7 +164,7 @@ class Plans(PointToPoint):
         def ask(talk: Any) -> Any:
             return talk.fold(root, mine.bytes() if is_other else b"", combine, into.data if into else None)
 
-        said = head("Reduce", self._root(root), combine.name, mine)
+        said = head("Reduce", who, combine.name, mine)
         return said, ask, _nothing if into is None else partial(put, into)
 
     def _operand(self, sendbuf: Any, into: Buffer | None) -> Buffer:
@@ -255,7 +252,7 @@ def is_in_place(buf: Any) -> bool:
 
 
 def _check_same(mine: Buffer, into: Buffer, count: int) -> None:
-    if mine.datatype != into.datatype:
+    if mine.datatype is not into.datatype and mine.datatype != into.datatype:
         raise ValueError(f"the buffers are of {mine.datatype!r} and of {into.datatype!r}")
     if count != into.count:
         raise ValueError(f"the buffers have {mine.count} and {into.count} elements")

@@ -76,8 +76,8 @@ class Rounds:
 
     def enter(self, call: Head, past: int) -> None:
         """Begin a call, before which there were those that `past` is the number for."""
-        self.call, self._form = call, call.form
-        self._said = _PAST.pack(past, len(call.text)) + call.text
+        self.call, (text, _, self._form) = call, call
+        self._said = _PAST.pack(past, len(text)) + text
 
     # -- a round ------------------------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ class Rounds:
         """Begin a round in which so many bytes are posted: where they go, as far as there is room."""
         self.round = number = self.round + 1
         is_few = size <= _FEW
-        if self.free < number - (_NOTES if is_few else _SLOTS):
+        if self.free < number - _NOTES or (not is_few and self.free < number - _SLOTS):
             self._wait_for_room(number - (_NOTES if is_few else _SLOTS))
         note = self._notes[self.rank][number % _NOTES]
         self._form.pack_into(note, 0, size, self._said)
@@ -100,11 +100,11 @@ class Rounds:
 
     def show(self, readers: Sequence[int]) -> int:
         """Let others read what has been put there; returns the number of the round."""
-        self._words[self._line] = self.round
+        number = self._words[self._line] = self.round
         if self._sleepers.tobytes() != self._all_awake:
             for rank in readers:
                 self._ring(self.mates[rank], FOR_MESSAGES)
-        return self.round
+        return number
 
     def begin(self) -> int:
         """Begin a round without posting anything."""
@@ -112,7 +112,7 @@ class Rounds:
         return self.round
 
     def read(self, rank: int, number: int) -> tuple[int, memoryview]:
-        """What a rank has posted, after waiting for it: how many bytes it has, and those that there is room for."""
+        """What a rank has posted, after waiting for it: how many bytes it has, and those that there was room for."""
         index = rank * _LINE
         if self._words[index] < number:
             self._wait(rank, index, number)

@@ -217,8 +217,8 @@ class Shelf(Rounds):
         if type(parts) is list:
             start, end = (self._ends.size, *self._ends.unpack_from(posted))[self.rank : self.rank + 2]
             return posted[start:end]
-        size = len(posted) // self.size
-        return posted[self.rank * size : (self.rank + 1) * size]
+        size, rank = len(posted) // self.size, self.rank
+        return posted[rank * size : rank * size + size]
 
     def _own(self, parts: Any) -> Any:
         return parts[self.rank] if type(parts) is list else self._part(parts, parts)

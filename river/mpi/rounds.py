@@ -124,6 +124,23 @@ class Rounds:
             return size, note[_DATA : _DATA + size]
         return size, self._slots[rank][number % _SLOTS][:size]
 
+    def read_all(self, data: Any, number: int) -> tuple[list[Any], int]:
+        """What all ranks have posted, this one these data; and the most bytes that any of the others has."""
+        words, unpack, said, turn = self._words, self._form.unpack_from, self._said, number % _NOTES
+        found, most = [data] * self.size, 0
+        for rank in self.others:
+            index = rank * _LINE
+            if words[index] < number:
+                self._wait(rank, index, number)
+            note = self._notes[rank][turn]
+            size, theirs = unpack(note)
+            if theirs != said:
+                self._check(rank, note)
+            found[rank] = note[_DATA : _DATA + size] if size <= _FEW else self._slots[rank][number % _SLOTS][:size]
+            if size > most:
+                most = size
+        return found, most
+
     def _check(self, rank: int, note: memoryview) -> None:
         past, length = _PAST.unpack_from(note, _CALL)
         start = _CALL + _PAST.size

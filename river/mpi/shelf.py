@@ -105,8 +105,7 @@ class Shelf(Rounds):
 
     def meet(self) -> None:
         number = self.post(b"", 0, self.others)
-        for rank in self.others:
-            self.read(rank, number)
+        self.read_all(b"", number)
         self._end(number)
 
     def spread(self, root: int, data: Any, target: Any = None) -> Any:
@@ -225,16 +224,14 @@ class Shelf(Rounds):
 
     def swap(self, parts: Any, targets: Sequence[Any] = ()) -> list[Any]:
         number, size = self._post_parts(parts)
-        found: list[Any] = [self._own(parts)] * self.size
-        is_long = size > ROOM
-        for rank in self.others:
-            size, posted = self.read(rank, number)
-            is_long = is_long or size > ROOM
-            if not is_long:
-                found[rank] = _taken(self._part(posted, parts), targets[rank] if targets else None)
-        self._end(number)
-        if is_long:
+        found, most = self.read_all(None, number)
+        if max(size, most) > ROOM:
+            self._end(number)
             return finish(self._messages(number).swap(parts, targets))  # type: ignore[no-any-return]
+        for rank in self.others:
+            found[rank] = _taken(self._part(found[rank], parts), targets[rank] if targets else None)
+        self._end(number)
+        found[self.rank] = self._own(parts)
         return found
 
     # -- reductions ---------------------------------------------------------------------------------------------
@@ -249,7 +246,7 @@ class Shelf(Rounds):
             self.end(self.post(data, len(data), (root,)))
             return None
         number = self.begin()
-        result = combine.fold(self._posted(data, number))
+        result = combine.fold(self.read_all(data, number)[0])
         self.end(number)
         return result
 
@@ -265,16 +262,9 @@ class Shelf(Rounds):
         if not combine.unit or combine.unit > ROOM:
             return combine.fold(self.share(data))
         number = self.post(data, len(data), self.others)
-        result = combine.fold(self._posted(data, number))
+        result = combine.fold(self.read_all(data, number)[0])
         self._end(number)
         return result
-
-    def _posted(self, data: Any, number: int) -> list[Any]:
-        """What all ranks have posted, as it lies there; this one has these data."""
-        found = [data] * self.size
-        for rank in self.others:
-            found[rank] = self.read(rank, number)[1]
-        return found
 
     def _fold_by_parts(self, data: Any, combine: Combine, target: Any, root: int | None = None) -> Any:
         """Each rank combines a part of what all have posted, and posts that for all, or for the root."""

@@ -14,7 +14,7 @@ from river.mpi import MPI
 TYPES = ["i4", "f8", "i2", "c16", "u1", "f4"]
 OPS = [(MPI.SUM, numpy.add), (MPI.MAX, numpy.maximum), (MPI.MIN, numpy.minimum), (MPI.PROD, numpy.multiply)]
 # The last is longer than the memory in which ranks of one machine show each other their data.
-LENGTHS = [0, 1, 2, 7, 50, 3000, 40_000]
+LENGTHS = [0, 1, 2, 7, 50, 3000, 70_000]
 
 
 class Case:
@@ -272,7 +272,7 @@ def the_same_bits(case):
 
 def objects(case):
     comm, rank, size, root = case.comm, case.rank, case.size, case.root
-    data = [{"rank": index, "bytes": bytes(case.draw.choice([0, 5, 200_000]))} for index in range(size)]
+    data = [{"rank": index, "bytes": bytes(case.draw.choice([0, 5, 300_000]))} for index in range(size)]
     assert comm.bcast(data[root] if rank == root else None, root) == data[root]
     assert comm.gather(data[rank], root) == (data if rank == root else None)
     assert comm.scatter(data if rank == root else None, root) == data[rank]

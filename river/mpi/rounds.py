@@ -29,8 +29,9 @@ from .errors import as_error, fail
 from .ground import Ground
 from .heads import Head
 
-# Bytes of data in a slot: what a processor has in its cache, a few times for each of a few ranks.
-ROOM = 128 << 10
+# Bytes of data in a slot: what a processor has in its cache.  With half of it a reduction of much takes longer, as
+# there is more to wait for; with twice as much it is no quicker.
+ROOM = 256 << 10
 _SLOTS = 4  # with fewer a root that runs ahead waits more often; with more they leave the cache
 # The same of a note; those of a few ranks are in the nearest cache.
 _NOTES, _NOTE = 16, 1 << 10

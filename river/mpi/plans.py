@@ -169,11 +169,12 @@ class Plans(PointToPoint):
 
     def _operand(self, sendbuf: Any, into: Buffer | None) -> Buffer:
         """What is combined, which must be as much as there is room for the result; in place it is there already."""
-        if is_in_place(sendbuf) and into is not None and self._is_one_group:
+        if into is not None and is_in_place(sendbuf) and self._is_one_group:
             return into
         mine = simple(sendbuf, False)
         if into is not None:
-            _check_same(mine, into, mine.count)
+            if mine.datatype is not into.datatype or mine.count != into.count:
+                _check_same(mine, into, mine.count)
         return mine
 
     def _allreduce(self, sendbuf: Any, recvbuf: Any, op: Op) -> Plan:

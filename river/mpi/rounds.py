@@ -84,9 +84,14 @@ class Rounds:
 
     def post(self, data: Any, size: int, readers: Sequence[int]) -> int:
         """Begin a round by posting data, which are all or a part of so many bytes; returns its number."""
-        place = self.open(size)
-        if data:
-            place[: len(data)] = data
+        number = self.round + 1
+        if size <= _FEW and self.free >= number - _NOTES:  # the most common, by the shortest way
+            self.round = number
+            note = self._notes[self.rank][number % _NOTES]
+            self._form.pack_into(note, 0, size, self._said)
+            note[_DATA : _DATA + len(data)] = data
+        else:
+            self.open(size)[: len(data)] = data
         return self.show(readers)
 
     def open(self, size: int) -> memoryview:

@@ -74,6 +74,17 @@ def bcast(case):
     same(buf, data, "Bcast")
 
 
+def bcasts_of_a_root_that_runs_ahead(case):
+    for number in range(60):
+        length = case.draw.choice([1, 100] if number < 40 else [1, 3000])
+        buf = numpy.full(length, number if case.is_root else -1)
+        case.comm.Bcast(buf, case.root)
+        if not case.is_root:
+            numpy.sort(case.numbers.integers(0, 9, 3000))  # the root has nothing to do meanwhile
+
+        same(buf, numpy.full(length, number), f"Bcast {number} of many")
+
+
 def bcast_of_a_column(case):
     data = case.arrays(9, 4)[case.root]
     buf = data.copy() if case.is_root else case.empty(9, 4)
@@ -307,6 +318,7 @@ def many_at_once(case):
 
 CASES = [
     bcast,
+    bcasts_of_a_root_that_runs_ahead,
     bcast_of_a_column,
     gather,
     gatherv,

@@ -171,7 +171,9 @@ except ValueError as error:
 """
 SHELLS = {
     "stand-in": CELLS + "shell = Shell()",
-    "IPython": "from IPython.core.interactiveshell import InteractiveShell\nshell = InteractiveShell.instance()",
+    # It warns of an environment that is active and is not its own.
+    "IPython": "import os\nos.environ.pop('VIRTUAL_ENV', None)\n"
+    "from IPython.core.interactiveshell import InteractiveShell\nshell = InteractiveShell.instance()",
 }
 
 

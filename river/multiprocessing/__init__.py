@@ -20,6 +20,8 @@ from typing import Any
 
 from .alias import serve_submodules
 
+# Submodules that need no context; all others rely on it.
+_BELOW = ("heap", "home", "streams")
 _INNER = ("hosts", "take", "launch", "adopt", "at_home", "forget_in_child")
 
 # For programs that look for them.
@@ -30,16 +32,17 @@ serve_submodules()
 
 
 def __getattr__(name: str) -> Any:
-    if not name.startswith("_"):
-        try:
-            return importlib.import_module(f"{__name__}.{name}")  # first: most of them need no context
-        except ModuleNotFoundError:
-            pass
+    if name in _BELOW:
+        return importlib.import_module(f"{__name__}.{name}")
     if name == "__all__" or not name.startswith("_"):
         if "__all__" not in globals():
             _load()
         if name in globals():
             return globals()[name]
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError:
+            pass
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -27,6 +27,8 @@ from . import output, worker
 # Bytes that go to a spare; what is larger goes by fork, which copies nothing, and so never waits for a spare to read.
 _MOST = 1 << 16
 _MOST_DESCRIPTORS = 64
+# Seconds for a spare to take what it is told; it does nothing else.
+_PATIENCE = 5.0
 _CAN_WAIT = hasattr(socket, "SOCK_SEQPACKET") and hasattr(socket, "MSG_CMSG_CLOEXEC")
 
 _NAME = "river-spare"  # what `ps` and `top` call it
@@ -123,7 +125,7 @@ class Spare(Child):
         self._theirs.close()
 
     def tell(self, start: Start) -> bool:
-        """Let it be this VM.  False: that is too much to tell.  Raises OSError if it was killed."""
+        """Let it be this VM.  False: that is too much to tell.  Raises OSError if it was killed, or does not answer."""
         name, options, buffers, descriptors = start
         if sum(map(len, buffers)) > _MOST or len(descriptors) > _MOST_DESCRIPTORS:
             return False
@@ -131,6 +133,9 @@ class Spare(Child):
         if len(message) > _MOST:
             return False
         socket.send_fds(self._ours, [message], descriptors)
+        self._ours.settimeout(_PATIENCE)
+        if not self._ours.recv(1):  # a signal may be under way to it: what it has not taken would be lost
+            raise ConnectionResetError("the spare has ended")
         self._ours.close()
         return True
 
@@ -140,8 +145,9 @@ class Spare(Child):
         name = _named(_NAME)
         with self._theirs:
             message, numbers, _, _ = socket.recv_fds(self._theirs, _MOST, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-        if not message:
-            return None
+            if not message:
+                return None
+            self._theirs.send(b"!")
         _named(name)
         return *pickle.loads(message), list(numbers)
 

@@ -75,7 +75,9 @@ class Place:
         self.driver = ""  # of a VM: the UUID of its driver
         self.up: Callable[[bytes, int], None] | None = None  # of a VM: how an introduction gets to its driver
         self.down: dict[str, Callable[[bytes, int], None]] = {}  # and to the VMs of this process, by their UUIDs
-        self.drain: Callable[..., None] | None = None  # of a VM with a post: returns when what was sent has left
+        # Of a VM with a post: the one returns when what was sent has left it, the other when it has also arrived.
+        self.drain: Callable[[], None] | None = None
+        self.deliver: Callable[[float], None] | None = None
 
     def settle(self, home: str, driver: str, up: Callable[[bytes, int], None], level: int = 1) -> None:
         """This process is a VM."""

@@ -18,7 +18,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Callable
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from .. import mishaps
@@ -32,6 +32,8 @@ from .relay import Undisturbed
 from .residents import Resident, Residents
 from .wire import Kind, ProtocolError
 
+# What the post itself is asked: all that was sent before on this line is delivered then.
+ARRIVED = "arrived"
 # Beyond so many bytes that a line has not taken, whoever sends has to wait.
 MOST_UNSENT = 8 << 20
 
@@ -167,6 +169,14 @@ class Post:
                 self._flush_later(line)
         marks = [(line.connection, line.connection.mark()) for line in lines if line.connection.waiting]
         self.wait(lambda: all(not c.waiting or c.taken >= mark for c, mark in marks), timeout)
+
+    def deliver(self, timeout: float) -> None:
+        """Wait until what was sent so far has arrived: that this process has ended is told in another way, which may be
+        the quicker one where lines are carried from machine to machine."""
+        deadline = monotonic() + timeout
+        self.drain(timeout)
+        asked = [self.ask(line.home, ARRIVED) for line in list(self._lines.values()) if not line.connection.shares]
+        self.wait(lambda: all(pending.status for pending in asked), max(0.0, deadline - monotonic()))
 
     def undisturbed(self) -> Undisturbed:
         """Within it, Ctrl-C waits: what is half sent would make the rest of the line unreadable."""
@@ -364,7 +374,9 @@ class Post:
     def _ask(self, line: Line | None, head: Any, letter: Letter) -> None:
         number, uuid, what = head
         resident = self._residents.find(uuid)
-        if resident is not None:
+        if what == ARRIVED:
+            Reply(self, line, number).answer(ARRIVED)
+        elif resident is not None:
             resident.asked(Reply(self, line, number), what, letter)
         elif number:
             Reply(self, line, number).answer(LOST)
@@ -430,7 +442,7 @@ def the_post() -> Post:
         with _making:
             post = _post = _post or Post(place().home)
             if place().up is not None and place().drain is None:  # a VM; its driver may end it when it has a result
-                place().drain = post.drain
+                place().drain, place().deliver = post.drain, post.deliver
     return post
 
 

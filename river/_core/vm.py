@@ -103,6 +103,6 @@ def _run_exit_functions() -> None:
         multiprocessing_util._exit_function()
     atexit._run_exitfuncs()
     flush_output()
-    drain = homes.place().drain
-    if drain is not None:
-        drain(_PATIENCE)
+    deliver = homes.place().deliver
+    if deliver is not None:
+        deliver(_PATIENCE)

@@ -212,9 +212,9 @@ def live(context: Any, process: Any, facts: dict[str, Any]) -> NoReturn:
             atexit.register(_util._exit_function)
         code = process._bootstrap(parent_sentinel=_watch(facts["parent"], "environ" in facts))
         atexit._run_exitfuncs()
-        drain = homes.place().drain
-        if drain is not None:
-            drain(_PATIENCE)
+        deliver = homes.place().deliver
+        if deliver is not None:
+            deliver(_PATIENCE)
     except BaseException:  # noqa: BLE001 - a fault in River, or a signal just now: told, as of any process
         import traceback
 

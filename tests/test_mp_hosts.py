@@ -124,3 +124,17 @@ def test_a_process_whose_machine_is_lost_has_ended(run):
     """, error="lost: its supervisor has ended")
 
     assert said.split() == ["255", "0", "0"]  # its scheduler never counted on either machine
+
+
+def test_what_a_process_has_put_comes_before_what_is_put_after_its_end(run):
+    said = run("""
+        for _ in range(20):
+            queue = mp.Queue()
+            process = mp.Process(target=queue.put, args=("its last",))
+            process.start()
+            process.join()
+            queue.put("after it")
+            print(queue.get(), queue.get(), sep=", ")
+    """)
+
+    assert said == "its last, after it\n" * 20

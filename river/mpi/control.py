@@ -7,66 +7,17 @@ May not: decide anything.
 
 from __future__ import annotations
 
-import math
+import multiprocessing.connection
 import os
-import pickle
-import select
-import socket
-import struct
 import threading
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..multiprocessing import streams
 
+Connection = multiprocessing.connection.Connection
 _NAME = "mpi"
-_LENGTH = struct.Struct("<Q")
-
-
-class Connection:
-    """One end: each message is a pickle with its length before it.
-
-    The standard library's can do no more for us, and takes much of it along."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        sock.setblocking(True)  # whatever the program has set for new sockets
-
-    def fileno(self) -> int:
-        return self._sock.fileno()
-
-    def send(self, message: Any) -> None:
-        data = pickle.dumps(message, 5)
-        self._sock.sendall(_LENGTH.pack(len(data)) + data)
-
-    def recv(self) -> Any:
-        """Raises EOFError."""
-        (size,) = _LENGTH.unpack(self._read(_LENGTH.size))
-        return pickle.loads(self._read(size))
-
-    def _read(self, size: int) -> bytearray:
-        data = bytearray(size)
-        rest = memoryview(data)
-        while rest:
-            count = self._sock.recv_into(rest)
-            if not count:
-                raise EOFError
-            rest = rest[count:]
-        return data
-
-    def close(self) -> None:
-        self._sock.close()
-
-
-def wait(ends: Iterable[Connection], timeout: float | None = None) -> list[Connection]:
-    """Those that have something, or have ended."""
-    poller = select.poll()
-    by_number = {end.fileno(): end for end in ends}
-    for number in by_number:
-        poller.register(number, select.POLLIN)
-    return [by_number[number] for number, _ in poller.poll(None if timeout is None else math.ceil(timeout * 1000))]
-
-
 _jobs: dict[str, Callable[[int, Connection], None]] = {}
 
 
@@ -85,14 +36,14 @@ def _arrived(sock: Any, is_carried: bool, job: str, rank: int) -> None:
     if accept is None:
         sock.close()
     else:
-        accept(rank, Connection(sock))
+        accept(rank, Connection(sock.detach()))
 
 
 class Line:
     """A rank's end.  What is said is answered by `handlers`, in a thread of its own."""
 
     def __init__(self, home: str, job: str, rank: int, handlers: dict[str, Callable[..., None]]) -> None:
-        self._connection = Connection(streams.dial(home, _NAME, job, rank))
+        self._connection = Connection(streams.dial(home, _NAME, job, rank).detach())
         self._lock = threading.Lock()
         self._handlers = handlers
         self._thread = threading.Thread(target=self._listen, name="river-mpi", daemon=True)
@@ -124,6 +75,4 @@ class Line:
             try:
                 self._handlers[what](*values)
             except Exception:  # noqa: BLE001 - a fault in River, or in what a program has combined: still it can be ended
-                import traceback
-
                 traceback.print_exc()

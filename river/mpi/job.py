@@ -13,6 +13,7 @@ May not: know what ranks say to each other.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -23,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import failures
 from .._core import homes, serial
-from .._core.connection import pair
 from ..cluster import Cluster
 from ..machine import RemoteVM
 from ..mishaps import RiverError
@@ -72,7 +72,7 @@ class Job:
         self._results: dict[int, Any] = {}
         # What they have done on each communicator, by its number and ranks (those of a Split have one number).
         self._calls: dict[tuple[int, tuple[int, ...]], dict[int, Calls]] = {}
-        self._wake_in, self._wake_out = map(control.Connection, pair())
+        self._wake_in, self._wake_out = multiprocessing.connection.Pipe(False)
         self._lock = threading.Lock()
         self._vms: list[RemoteVM] = []
         self._near: Near | None = None
@@ -141,7 +141,7 @@ class Job:
             ready = self._wait(self._lines, None if due is None else max(0, due - time.monotonic()))
             for rank in sorted(ready, reverse=True):  # what was said before counts more than what happened after it
                 if rank < 0:
-                    self._wake_in.recv()
+                    self._wake_in.recv_bytes()
                     self._tell_late()
                     self._check_ends()
                 elif rank in self._lines:
@@ -168,9 +168,9 @@ class Job:
 
     def _wait(self, lines: Mapping[int, control.Connection], timeout: float | None = None) -> list[int]:
         """The ranks that have said something; -1: something else has happened."""
-        numbers: dict[control.Connection, int] = {line: rank for rank, line in list(lines.items())}
+        numbers: dict[Any, int] = {line: rank for rank, line in list(lines.items())}
         numbers[self._wake_in] = -1
-        return [numbers[one] for one in control.wait(numbers, timeout)]
+        return [numbers[one] for one in multiprocessing.connection.wait(list(numbers), timeout)]
 
     def _start(self, program: Any) -> None:
         def calls(vms: Sequence[RemoteVM]) -> list[serial.Pickled]:
@@ -213,8 +213,8 @@ class Job:
 
     def _wake(self) -> None:
         with self._lock:
-            if self._wake_out.fileno() >= 0:
-                self._wake_out.send(None)
+            if not self._wake_out.closed:
+                self._wake_out.send_bytes(b"!")
 
     def _hear(self, rank: int, line: control.Connection) -> None:
         try:
@@ -301,7 +301,7 @@ class Job:
             if rank in self._results or rank in self._failed:
                 continue
             line = self._lines.get(rank)
-            while line is not None and rank in self._lines and control.wait([line], 0.2):
+            while line is not None and rank in self._lines and line.poll(0.2):
                 self._hear(rank, line)  # what it still said counts more than how it ended
             if rank not in self._results and rank not in self._failed:
                 code, why = facts["code"], _cause(facts)
@@ -335,7 +335,7 @@ class Job:
                 break
             for rank in self._wait(lines, left):
                 if rank < 0:
-                    self._wake_in.recv()
+                    self._wake_in.recv_bytes()
                     continue
                 try:
                     said, *values = lines[rank].recv()

@@ -42,11 +42,7 @@ class Blocks:
     def put(self, found: Sequence[Any]) -> None:
         """To their places, those that are not there yet."""
         for index, (target, each) in enumerate(zip(self.targets, found, strict=True)):
-            if each is target:
-                continue
-            if target is not None and len(each) == len(target):
-                target[:] = each
-            else:
+            if not _is_laid(target, each):
                 self[index].unpack(each)
 
 
@@ -89,9 +85,15 @@ def blocks_w(spec: Any, is_writable: bool, many: int) -> Blocks:
 
 def put(into: Buffer, found: Any) -> None:
     """To its place, unless it is there."""
-    if found is into.data:
-        return
-    if into.data is not None and len(found) == into.size:
-        into.data[:] = found
-    else:
+    if not _is_laid(into.data, found):
         into.unpack(found)
+
+
+def _is_laid(target: memoryview | None, found: Any) -> bool:
+    """Whether it is in that memory, now at the latest."""
+    if found is target:
+        return True
+    if target is None or len(found) != len(target):
+        return False
+    target[:] = found
+    return True

@@ -30,9 +30,7 @@ class Collectives(Plans):
 
     def _run(self, said: Head, ask: Callable[[Any], Any], put: Callable[[Any], Any] | None = None) -> Any:
         """Take part in a call, to its end."""
-        ground = self._named
-        if ground is None or ground.is_revoked:
-            ground = self._open
+        ground = self._open
         talk = shelf.talk(ground, said) if ground.remote is None else Across(ground, said)
         try:
             found = ask(talk) if type(talk) is Shelf else finish(ask(talk))

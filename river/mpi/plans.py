@@ -173,8 +173,7 @@ class Plans(PointToPoint):
             return into
         mine = simple(sendbuf, False)
         if into is not None:
-            if mine.datatype is not into.datatype or mine.count != into.count:
-                _check_same(mine, into, mine.count)
+            _check_same(mine, into, mine.count)
         return mine
 
     def _allreduce(self, sendbuf: Any, recvbuf: Any, op: Op) -> Plan:
@@ -253,7 +252,7 @@ def is_in_place(buf: Any) -> bool:
 
 
 def _check_same(mine: Buffer, into: Buffer, count: int) -> None:
-    if mine.datatype is not into.datatype and mine.datatype != into.datatype:
+    if mine.datatype != into.datatype:
         raise ValueError(f"the buffers are of {mine.datatype!r} and of {into.datatype!r}")
     if count != into.count:
         raise ValueError(f"the buffers have {mine.count} and {into.count} elements")

@@ -230,7 +230,7 @@ def _kind(buf: Any, found: Kind | None, said: Any) -> Kind:
     if found is not None:
         return found
     if buf is None or buf is BOTTOM:
-        return from_code("B")  # type: ignore[no-any-return]
+        return from_code("B")
     raise BufferError(f"no datatype is known for the elements of this {type(buf).__name__}; say one")
 
 
@@ -251,7 +251,7 @@ def as_datatype(spec: Any) -> Kind:
     if isinstance(spec, Kind):
         return spec
     if isinstance(spec, str):
-        return from_code(spec)  # type: ignore[no-any-return]
+        return from_code(spec)
     raise TypeError(f"a datatype or a code such as 'i' is expected, not {spec!r}")
 
 

@@ -149,7 +149,8 @@ class MPIPoolExecutor(Executor):
         """Have a function called by a worker."""
         if self._is_over:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        return self.bootup()._workers.submit(fn, *args, **kwargs)  # type: ignore[no-any-return]
+        future: Future[Any] = self.bootup()._workers.submit(fn, *args, **kwargs)
+        return future
 
     def map(
         self,

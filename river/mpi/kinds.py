@@ -124,10 +124,10 @@ class Kind(Attributes, Handle):
 
 _NAMED = (c.COMBINER_NAMED, c.COMBINER_F90_INTEGER, c.COMBINER_F90_REAL, c.COMBINER_F90_COMPLEX)
 # The predefined datatypes by the codes that numpy has for them; `datatypes` fills it in.
-by_code: dict[str, Any] = {}
+by_code: dict[str, Kind] = {}
 
 
-def from_code(code: str) -> Any:
+def from_code(code: str) -> Kind:
     """The predefined datatype of a code such as 'i', 'f8' or '<d'; raises KeyError."""
     found = by_code.get(code)
     return by_code[code.lstrip("@=<")] if found is None else found

@@ -51,9 +51,9 @@ def _of_format(view: memoryview) -> Kind | None:
     if view.format[:1] in _OTHER_ORDER:
         return None
     try:
-        return from_code(view.format)  # type: ignore[no-any-return]
+        return from_code(view.format)
     except KeyError:
-        return by_code["B"]  # type: ignore[no-any-return]
+        return by_code["B"]
 
 
 def _straight(buf: Any, view: memoryview) -> memoryview:

@@ -56,7 +56,8 @@ class Operand(bytearray):
 
     def cast(self, format: str, shape: Any = None) -> memoryview:
         flat: Any = memoryview(self)
-        return flat.cast(format) if shape is None else flat.cast(format, shape)  # type: ignore[no-any-return]
+        seen: memoryview = flat.cast(format) if shape is None else flat.cast(format, shape)
+        return seen
 
     def tobytes(self) -> bytes:
         return bytes(self)
@@ -159,14 +160,18 @@ def _combine(operation: Operation, a: Any, b: Any, into: memoryview, code: str) 
             getattr(numpy, operation.ufunc)(first, second, out=target)
         return
     try:
-        views = (memoryview(each).cast("B").cast(code) for each in (a, b, into))  # type: ignore[call-overload]
-        first, second, target = views
+        first, second, target = (_elements(each, code) for each in (a, b, into))
     except ValueError:
         raise fail(ERR_OP, f"{operation.name} of elements with the code {code!r} needs numpy") from None
     combined = [operation.on_objects(x, y) for x, y in zip(first, second, strict=True)]
     if code in _INTEGERS and operation.name in ("SUM", "PROD"):
         combined = [_wrapped(value, code) for value in combined]
     target[:] = memoryview(array.array(code, combined)) if code != "?" else memoryview(bytes(combined)).cast("?")
+
+
+def _elements(data: Any, code: str) -> Any:
+    view: Any = memoryview(data).cast("B")
+    return view.cast(code)
 
 
 def fold(values: list[Any], combine: Callable[..., Any], into: Any = None) -> Any:

@@ -227,7 +227,8 @@ class Shelf(Rounds):
         found, most = self.read_all(None, number)
         if max(size, most) > ROOM:
             self._end(number)
-            return finish(self._messages(number).swap(parts, targets))  # type: ignore[no-any-return]
+            swapped: list[Any] = finish(self._messages(number).swap(parts, targets))
+            return swapped
         for rank in self.others:
             found[rank] = _taken(self._part(found[rank], parts), targets[rank] if targets else None)
         self._end(number)

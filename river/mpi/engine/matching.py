@@ -95,10 +95,10 @@ class Matcher:
 
     def cancel(self, receive: Any) -> bool:
         """Whether it was still waiting; it does not any more."""
-        receives = self._receives.get(receive.context, ())
+        receives = self._receives.get(receive.context, deque())
         for index, one in enumerate(receives):
             if one is receive:
-                del receives[index]  # type: ignore[union-attr]  # there is something in it
+                del receives[index]
                 return True
         return False
 

@@ -156,7 +156,8 @@ class Trial:
         self.process.wait()
         while left := marked(self.mark):  # one may have started another while we looked
             for process in left:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ends by itself, now that its parent is gone
+                    process.kill()
             psutil.wait_procs(left, PATIENCE)
         for resource in (self._answers, self._line, self._log):
             resource.close()

@@ -1,6 +1,9 @@
 """The process that CPython's tests of multiprocessing run in: a test that hangs or fails costs nothing but itself."""
 
+import subprocess
+
 import cpython_trials
+import psutil
 import pytest
 from cpython_harness import cpython_modules
 from cpython_trials import FAILED, HUNG, PASSED, SKIPPED, Trial
@@ -40,6 +43,18 @@ def test_the_end_of_its_process_is_the_failure_of_a_test(trial):
     outcome, text = trial.run(QUICK)
 
     assert (outcome, "has died" in text) == (FAILED, True)
+    assert trial.run(QUICK)[0] == PASSED
+
+
+def test_what_ends_by_itself_while_it_is_to_be_killed_does_not_stop_the_tests(trial, monkeypatch):
+    with subprocess.Popen(["true"]) as ended:
+        gone = psutil.Process(ended.pid)
+    found = iter([[gone]])
+    monkeypatch.setattr(cpython_trials, "marked", lambda mark: next(found, []))
+    trial.start()
+    trial.process.kill()
+
+    assert trial.run(QUICK)[0] == FAILED
     assert trial.run(QUICK)[0] == PASSED
 
 

@@ -84,14 +84,7 @@ class Rounds:
 
     def post(self, data: Any, size: int, readers: Sequence[int]) -> int:
         """Begin a round by posting data, which are all or a part of so many bytes; returns its number."""
-        number = self.round + 1
-        if size <= _FEW and self.free >= number - _NOTES:  # the most common, by the shortest way
-            self.round = number
-            note = self._notes[self.rank][number % _NOTES]
-            self._form.pack_into(note, 0, size, self._said)
-            note[_DATA : _DATA + len(data)] = data
-        else:
-            self.open(size)[: len(data)] = data
+        self.open(size)[: len(data)] = data
         return self.show(readers)
 
     def open(self, size: int) -> memoryview:
@@ -132,19 +125,10 @@ class Rounds:
 
     def read_all(self, data: Any, number: int) -> tuple[list[Any], int]:
         """What all ranks have posted, this one these data; and the most bytes that any of the others has."""
-        words, unpack, said, turn = self._words, self._form.unpack_from, self._said, number % _NOTES
         found, most = [data] * self.size, 0
         for rank in self.others:
-            index = rank * _LINE
-            if words[index] < number:
-                self._wait(rank, index, number)
-            note = self._notes[rank][turn]
-            size, theirs = unpack(note)
-            if theirs != said:
-                self._check(rank, note)
-            found[rank] = note[_DATA : _DATA + size] if size <= _FEW else self._slots[rank][number % _SLOTS][:size]
-            if size > most:
-                most = size
+            size, found[rank] = self.read(rank, number)
+            most = max(most, size)
         return found, most
 
     def _check(self, rank: int, note: memoryview) -> None:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from ._core import memory, supervisor, tls
+from ._core import memory, process, supervisor, tls
 from ._core.carrier import carried
 from ._core.connection import Connection
 from ._core.handshake import HandshakeError, Talk, WrongKey
@@ -40,7 +40,7 @@ class Visit:
     def __init__(
         self, sock: socket.socket, report: socket.socket, key: bytes, server: int, identity: tls.Identity | None
     ) -> None:
-        self.sock = supervisor.beyond_standard(sock)
+        self.sock = process.beyond_standard(sock)
         self.report = report
         self.key = key
         self.server = server

@@ -35,19 +35,20 @@ class Books(Protocol):
 class Hired:
     """Those of one cluster.
 
-    A call is (function, arguments), pickled with the cluster's context.
+    A call is (function, arguments), pickled with the cluster's context.  imports: modules that it needs; whoever forks
+    VMs on this machine imports them once for all of them.
     Both raise RuntimeError when the cluster is closed, BrokenProcessPool when it cannot keep VMs alive."""
 
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    def start(self, call: serial.Pickled, on_end: OnEnd) -> RemoteVM:
+    def start(self, call: serial.Pickled, on_end: OnEnd, imports: Sequence[str]) -> RemoteVM:
         """Start a VM for this call, on the machine with the fewest VMs for its processors."""
         self._books.check_open()
         vm = self._books.fleet.hire(on_end)
         if vm is None:
             raise failures.of_pool("no machine is left to start a process on")
-        self._begin(vm, call)
+        self._begin(vm, call, imports)
         self._books.reader.interrupt()
         return vm
 
@@ -56,6 +57,7 @@ class Hired:
         count: int,
         calls: Callable[[list[RemoteVM]], Sequence[serial.Pickled]],
         on_end: Callable[[int, dict[str, Any]], None],
+        imports: Sequence[str],
     ) -> list[RemoteVM]:
         """The same for so many that know of each other: `calls` is given all of them, and returns a call for each."""
         self._books.check_open()
@@ -70,12 +72,13 @@ class Hired:
                 fleet.remove(vm)
             raise
         for vm, call in zip(vms, told, strict=True):
-            self._begin(vm, call)
+            self._begin(vm, call, imports)
         self._books.reader.interrupt()
         return vms
 
-    def _begin(self, vm: RemoteVM, call: serial.Pickled) -> None:
+    def _begin(self, vm: RemoteVM, call: serial.Pickled, imports: Sequence[str]) -> None:
         fleet = self._books.fleet
+        vm.imports = imports
         fleet.start(vm, call)
         if fleet.is_stranded(vm):
             fleet.remove(vm)

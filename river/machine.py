@@ -91,7 +91,7 @@ class Machine:
         if vm.supply is not None:
             options = {**options, "facts": {**options["facts"], "modules": vm.supply.names()}}
         homes = {"uuid": vm.uuid, "driver": place().home, "level": place().level + 1}
-        hired = {"is_hired": vm.on_end is not None, "is_one_of_many": vm.is_one_of_many}
+        hired = {"is_hired": vm.on_end is not None, "is_one_of_many": vm.is_one_of_many, "imports": vm.imports}
         message = vm.name, {**options, **homes, **hired, "name": vm.name, "initialize": packed}
         self.line.send(Kind.START, pickle.dumps(message, 5), buffers, descriptors)
         vm.let_go_of_end()
@@ -157,6 +157,7 @@ class RemoteVM:
         # Of a VM that is there for one call, which it has begun with: what is told when it has ended, and how.
         self.on_end: Callable[[dict[str, Any]], None] | None = None
         self.is_one_of_many = False  # it is started with all others that there will be, as far as anybody knows
+        self.imports: Sequence[str] = ()  # modules that who forks it imports before, once for all of them
 
     def let_go_of_end(self) -> None:
         """It has been passed on, or never will be.  Twice is fine."""

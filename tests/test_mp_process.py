@@ -3,6 +3,7 @@
 Most run as scripts, in a process of their own, as people write them: without a guard.
 """
 
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +85,58 @@ def test_a_child_finds_modules_where_its_parent_does_when_it_starts(tmp_path):
     )
 
     assert said.split() == ["first", "first", "second", "second"]
+
+
+THREADED = """
+    import threading
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+"""
+
+
+def test_what_processes_need_of_river_is_imported_once_for_all_of_them(tmp_path):
+    text = THREADED + """
+    def told():
+        print(os.getpid(), flush=True)
+    for _ in range(3):
+        process = mp.Process(target=told)
+        process.start()
+        process.join()
+    """
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", str(tools.script(tmp_path, HEAD + textwrap.dedent(text)))],
+        capture_output=True, text=True, env=tools.surroundings(), check=True,
+    )  # fmt: skip
+
+    assert len(told.stdout.split()) == 3
+    assert len(re.findall(r"river\.cluster$", told.stderr, re.MULTILINE)) == 2  # by the program; before forks
+
+
+@pytest.mark.parametrize("head", ["", THREADED], ids=["forked", "fresh because the program has threads"])
+def test_set_forkserver_preload_imports_modules_once_for_all_processes(head, tmp_path):
+    (tmp_path / "heavy.py").write_text("import os\nPLACE = os.getpid()\n")
+    (tmp_path / "wrong.py").write_text("import sys\nsys.exit(3)\n")
+    text = head + """
+    def told():
+        import heavy
+        print(heavy.PLACE == os.getppid(), flush=True)
+    def start():
+        process = mp.Process(target=told)
+        process.start()
+        process.join()
+        print(process.exitcode, flush=True)
+    start()
+    mp.set_forkserver_preload(["missing", "wrong", "heavy"])
+    start()
+    start()
+    try:
+        mp.set_forkserver_preload([1])
+    except TypeError as error:
+        print(error)
+    """
+
+    assert run(tmp_path, text).splitlines() == [
+        "False", "0", "True", "0", "True", "0", "module_names must be a list of strings"
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_sent_is_there_as_it_was_when_the_first_process_started(tmp_path):
@@ -249,7 +302,8 @@ def test_terminate_kill_and_interrupt_send_their_signals(tmp_path):
         def wait(ready):
             try:
                 ready.send(1)
-                time.sleep(100)
+                while True:  # Python does not see a signal that comes just before the system call of a sleep
+                    time.sleep(0.01)
             except KeyboardInterrupt:
                 sys.exit(3)
         for end in ("terminate", "kill", "interrupt"):

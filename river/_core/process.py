@@ -1,4 +1,5 @@
-"""A VM's process, beside its tasks: where it imports from, what it occupies and has printed, how a child of it ends.
+"""A process of River's, beside its tasks: where it imports from, what it occupies and has printed, where its standard
+streams lead, how a child of it ends.
 
 May not: know tasks or lines.
 May import only the standard library: a bare far interpreter starts from these files.
@@ -8,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 # Where its files are, as tracebacks have it: in the driver, if they have come from there.
@@ -42,13 +45,31 @@ def without_us(error: BaseException) -> BaseException:
     return error.with_traceback(trace)
 
 
-def learn(facts: dict[str, Any]) -> None:
-    """Take over what has changed in the driver: places to import from, multiprocessing's key and resource tracker.
+def import_all(names: Iterable[str], facts: dict[str, Any], tried: set[str]) -> None:
+    """Import what each child would, once for all of them; tried: those that this was asked for before."""
+    river = __name__.partition(".")[0]
+    for name in names:
+        if name in tried:
+            continue
+        tried.add(name)
+        if name.partition(".")[0] != river:  # River's own are found, whatever the program has where
+            find_where(facts)
+        with lasting(), contextlib.suppress(Exception, SystemExit):  # a child imports it again, and tells what is wrong
+            importlib.import_module(name)
+
+
+def find_where(facts: dict[str, Any]) -> None:
+    """Import from where the driver does.
 
     Who is told of the driver's modules is on another machine, where its places mean nothing."""
     for place_ in reversed(facts.get("path", ()) if "modules" not in facts else ()):
         if place_ not in sys.path:
             sys.path.insert(0, place_)
+
+
+def learn(facts: dict[str, Any]) -> None:
+    """Take over what has changed in the driver: places to import from, multiprocessing's key and resource tracker."""
+    find_where(facts)
     if "authkey" in facts:
         import multiprocessing.process
 
@@ -116,3 +137,27 @@ def flush_output() -> None:
             stream.flush()
         except Exception:  # noqa: BLE001 - closed, replaced by something odd, or nobody reads it any more
             pass
+
+
+def beyond_standard(sock: socket.socket) -> socket.socket:
+    """Nothing to read on descriptor 0, and something open on 1 and 2, whatever the driver had closed: else what is
+    opened next would be there, and taken for stdout or stderr; the line itself may be."""
+    null = os.open(os.devnull, os.O_RDWR)
+    missing = {0}
+    for number in (1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            missing.add(number)
+    if sock.fileno() <= 2:
+        import fcntl
+
+        missing.add(sock.fileno())
+        sock = socket.socket(fileno=fcntl.fcntl(sock.detach(), fcntl.F_DUPFD_CLOEXEC, 3))
+    if null <= 2:
+        missing.add(null)
+    for number in missing - {null}:
+        os.dup2(null, number)
+    if null > 2:
+        os.close(null)
+    return sock

@@ -29,6 +29,7 @@ from . import memory, output
 from . import vm as vm_
 from .child import Child, Spare, Start
 from .connection import Connection
+from .process import beyond_standard, import_all
 from .wire import Kind
 
 _MEMORY_PERIOD = 0.1  # seconds between two looks at VMs with a hard memory limit
@@ -90,6 +91,7 @@ class Supervisor:
         self._vms: dict[int, Child] = {}  # by pid
         self._spare: Spare | None = None
         self._has_hired = False  # a VM for one call
+        self._imported: set[str] = set()  # modules that VMs have from here
         self._sink = output.Sink()
         self._ooms = memory.oom_kills()
         self._wake_in, self._wake_out = os.pipe()
@@ -224,6 +226,8 @@ class Supervisor:
 
     def _start(self, start: Start) -> None:
         name, options, _, descriptors = start
+        if not self._is_far:  # there, modules come over the lines of VMs
+            import_all(options.get("imports", ()), options["facts"], self._imported)
         vm = self._told_spare(start) if options.get("is_hired") else None
         if vm is None:
             vm = Child(self._streams_read)
@@ -419,30 +423,6 @@ def run(make: Callable[[], Supervisor]) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(code)
-
-
-def beyond_standard(sock: socket.socket) -> socket.socket:
-    """Nothing to read on descriptor 0, and something open on 1 and 2, whatever the driver had closed: else what is
-    opened next would be there, and taken for stdout or stderr; the line itself may be."""
-    null = os.open(os.devnull, os.O_RDWR)
-    missing = {0}
-    for number in (1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            missing.add(number)
-    if sock.fileno() <= 2:
-        import fcntl
-
-        missing.add(sock.fileno())
-        sock = socket.socket(fileno=fcntl.fcntl(sock.detach(), fcntl.F_DUPFD_CLOEXEC, 3))
-    if null <= 2:
-        missing.add(null)
-    for number in missing - {null}:
-        os.dup2(null, number)
-    if null > 2:
-        os.close(null)
-    return sock
 
 
 def main(number: int) -> None:

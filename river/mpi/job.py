@@ -201,7 +201,7 @@ class Job:
                 for rank in range(self.ranks)
             ]
 
-        self._vms = self._cluster.hired.start_all(self.ranks, calls, self._rank_ended)
+        self._vms = self._cluster.hired.start_all(self.ranks, calls, self._rank_ended, [live.__module__])
 
     def _rank_ended(self, rank: int, facts: dict[str, Any]) -> None:
         self._ended[rank] = facts

@@ -28,6 +28,8 @@ _BaseProcess: Any = multiprocessing.process.BaseProcess
 
 METHODS = ("forkserver", "spawn", "fork")
 
+_preloaded: list[str] = []
+
 
 class RiverContext(multiprocessing.context.BaseContext):
     """All that a program may ask of multiprocessing, from one place.
@@ -82,6 +84,18 @@ class RiverContext(multiprocessing.context.BaseContext):
         if cluster.machines is not None:
             cluster.machines.wait_for_all()  # else the first processes would all be where the first machine is
         return cluster
+
+    def set_forkserver_preload(self, module_names: list[str]) -> None:
+        """Modules that are imported once for all processes that are started on this machine from now on.
+
+        A hint: what cannot be imported is left to the processes.  Raises TypeError for anything but a list of names."""
+        if not all(type(name) is str for name in module_names):
+            raise TypeError("module_names must be a list of strings")
+        _preloaded[:] = module_names
+
+    def imports(self) -> list[str]:
+        """What whoever forks its processes imports before."""
+        return [__name__, *(_preloaded if self._name == METHODS[0] else ())]
 
     def adopt(self) -> None:
         """This process was started by this context, which is its default, too."""

@@ -70,7 +70,7 @@ class Popen:
         heap = sys.modules.get(f"{__package__}.heap")
         with heap.keeping() if heap is not None else contextlib.nullcontext([]) as offered:
             pickled = serial.dumps((live, (context, _Sent(process), facts)), cluster.context)
-        self._vm: RemoteVM = cluster.hired.start(pickled, ended)
+        self._vm: RemoteVM = cluster.hired.start(pickled, ended, context.imports())
         cluster.wait(lambda: self._vm.pid or self.returncode is not None)
         self.pid = self._vm.pid
 

@@ -206,6 +206,12 @@ def start_large(peer, size):
     return figures
 
 
+def start_threaded(peer, size):
+    """The same in a program that has threads, as those of numpy."""
+    importlib.import_module("numpy")
+    return start(peer, size)
+
+
 def _start(mp):
     began = time.perf_counter()
     process = mp.Process(target=tasks.noop, args=(1,))
@@ -244,6 +250,10 @@ TABLE = (
     work("start", "Process: start and join", start, 100, 2, AHEAD_OF_ALL, STARTS, tuple(PEERS)),
     work(
         "start_large", "Process: the same with 200 MB of objects", start_large, 100, 1, AHEAD_OF_ALL, STARTS,
+        tuple(PEERS),
+    ),
+    work(
+        "start_threaded", "Process: the same with numpy imported", start_threaded, 100, 2, AHEAD_OF_ALL, STARTS,
         tuple(PEERS),
     ),
 )  # fmt: skip

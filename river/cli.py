@@ -397,4 +397,6 @@ _AROUND = (__name__, "river.exits", "river.session", "river.vr")
 
 def _tell(error: BaseException) -> None:
     sys.stdout.flush()
+    # Where the interpreter keeps what has ended a program.
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
     sys.excepthook(type(error), error, error.__traceback__)

@@ -21,12 +21,13 @@ def run(directory, text, *arguments, **options):
     return tools.python(tools.script(directory, HEAD + textwrap.dedent(text)), *arguments, **options)
 
 
-def started(directory, text):
+def started(directory, text, *command):
     """The same, going on; its stdout is read by the test."""
     path = tools.script(directory, HEAD + textwrap.dedent(text))
     return subprocess.Popen(
-        [sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=tools.surroundings()
-    )
+        [sys.executable, *command, str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=tools.surroundings(),
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ what it runs
@@ -360,28 +361,63 @@ def test_processes_end_with_a_driver_that_is_killed(tmp_path):
     assert process.returncode == -signal.SIGKILL
 
 
-def test_ctrl_c_ends_a_program_and_its_processes(tmp_path):
-    process = started(
-        tmp_path,
-        """
-        def wait():
-            try:
-                print("waits", flush=True)
-                time.sleep(1000)
-            except KeyboardInterrupt:
-                print("interrupted", flush=True)
-        process = mp.Process(target=wait)
-        process.start()
-        time.sleep(1000)
-    """,
-    )
-    with process:
+WAITER = """
+    def wait():
+        try:
+            print("waits", flush=True)
+            while True:  # Python does not see a signal that comes just before the system call of a sleep
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+            sys.exit(3)
+"""
+
+
+OWN_WAKEUP = """
+    ends = os.pipe()
+    os.set_blocking(ends[1], False)
+    signal.set_wakeup_fd(ends[1])
+"""
+
+
+@pytest.mark.parametrize("head", ["", OWN_WAKEUP], ids=["at once", "at the end, as the program has its own wakeup"])
+@pytest.mark.parametrize("command", [[], ["-m", "river"]], ids=["python", "river"])
+def test_ctrl_c_ends_a_program_and_its_processes(command, head, tmp_path):
+    text = WAITER + head + """
+    process = mp.Process(target=wait)
+    process.start()
+    time.sleep(1000)
+    """
+    with started(tmp_path, text, *command) as process:
         assert process.stdout.readline() == "waits\n"
         process.send_signal(signal.SIGINT)
         out, shown = process.communicate(timeout=60)
 
     assert out == "interrupted\n"
-    assert "KeyboardInterrupt" in shown and process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in shown and process.returncode == (130 if command else -signal.SIGINT)
+
+
+@pytest.mark.parametrize("command", [[], ["-m", "river"]], ids=["python", "river"])
+@pytest.mark.parametrize("handler", ["", "signal.signal(signal.SIGINT, lambda *_: 1 / 0)"], ids=["default", "own"])
+def test_processes_hear_of_ctrl_c_when_the_program_does(handler, command, tmp_path):
+    text = WAITER + f"""
+    {handler}
+    processes = [mp.Process(target=wait) for _ in range(2)]
+    try:
+        for process in processes:
+            process.start()
+        time.sleep(1000)
+    except (KeyboardInterrupt, ZeroDivisionError):
+        for process in processes:
+            process.join()
+            print(process.exitcode)
+    """
+    with started(tmp_path, text, *command) as process:
+        assert [process.stdout.readline() for _ in range(2)] == ["waits\n"] * 2
+        process.send_signal(signal.SIGINT)
+        out, shown = process.communicate(timeout=60)
+
+    assert (sorted(out.split()), shown) == (["3", "3", "interrupted", "interrupted"], "")
 
 
 def test_a_killed_supervisor_ends_its_processes_and_the_next_one_starts(tmp_path):

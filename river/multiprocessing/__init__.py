@@ -22,7 +22,7 @@ from .alias import serve_submodules
 
 # Submodules that need no context; all others rely on it.
 _BELOW = ("heap", "home", "streams")
-_INNER = ("hosts", "take", "launch", "adopt", "at_home", "forget_in_child")
+_INNER = ("hosts", "take", "launch", "imports", "adopt", "at_home", "forget_in_child")
 
 # For programs that look for them.
 SUBDEBUG = 5

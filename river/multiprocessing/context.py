@@ -13,7 +13,6 @@ import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.util
 import os
-import signal
 import sys
 import threading
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from .._core.homes import place
 from ..cluster import Cluster
 from . import alias
+from .interrupts import pass_on_interrupts
 from .process import Popen, Process
 
 _standard: Any = multiprocessing.context  # it has more names than its types, as BaseProcess has
@@ -61,7 +61,9 @@ class RiverContext(multiprocessing.context.BaseContext):
             from multiprocessing.popen_fork import Popen as Forked
 
             return Forked(process)
-        return Popen(process, self, self._opened())
+        started = Popen(process, self, self._opened())
+        pass_on_interrupts()  # not before: it is a thread, and VMs are forks of a program that has one
+        return started
 
     def _opened(self) -> Cluster:
         """The cluster whose VMs are processes; there is one for each context and process of the program."""
@@ -71,7 +73,6 @@ class RiverContext(multiprocessing.context.BaseContext):
                 cluster = self._cluster = self._open()
                 # After all that `multiprocessing` does at the end: it joins what still runs.
                 multiprocessing.util.Finalize(None, cluster.terminate, exitpriority=-1000)
-                _interrupt_at_exit()
             return cluster
 
     def _open(self) -> Cluster:
@@ -358,28 +359,6 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-
-
-# -- the end ----------------------------------------------------------------------------------------------------
-
-_is_watching = 0  # the process in which it is
-
-
-def _interrupt_at_exit() -> None:
-    """A terminal's Ctrl-C reaches this process only.  If it ends by one, its processes are to hear of it, too, before
-    they are waited for."""
-    global _is_watching
-    if _is_watching != os.getpid():
-        _is_watching = os.getpid()
-        multiprocessing.util.Finalize(None, _pass_on_interrupt, exitpriority=1000)
-
-
-def _pass_on_interrupt() -> None:
-    if getattr(sys, "last_type", None) is KeyboardInterrupt:
-        for process in multiprocessing.process.active_children():
-            popen = getattr(process, "_popen", None)
-            if isinstance(popen, Popen):
-                popen._send_signal(signal.SIGINT)
 
 
 def __getattr__(name: str) -> Any:

@@ -386,10 +386,11 @@ def test_ctrl_c_ends_a_program_and_its_processes(command, head, tmp_path):
     text = WAITER + head + """
     process = mp.Process(target=wait)
     process.start()
+    print("started", flush=True)
     time.sleep(1000)
     """
     with started(tmp_path, text, *command) as process:
-        assert process.stdout.readline() == "waits\n"
+        assert {process.stdout.readline() for _ in range(2)} == {"waits\n", "started\n"}
         process.send_signal(signal.SIGINT)
         out, shown = process.communicate(timeout=60)
 
@@ -406,6 +407,7 @@ def test_processes_hear_of_ctrl_c_when_the_program_does(handler, command, tmp_pa
     try:
         for process in processes:
             process.start()
+        print("started", flush=True)
         time.sleep(1000)
     except (KeyboardInterrupt, ZeroDivisionError):
         for process in processes:
@@ -413,7 +415,7 @@ def test_processes_hear_of_ctrl_c_when_the_program_does(handler, command, tmp_pa
             print(process.exitcode)
     """
     with started(tmp_path, text, *command) as process:
-        assert [process.stdout.readline() for _ in range(2)] == ["waits\n"] * 2
+        assert {process.stdout.readline() for _ in range(3)} == {"waits\n", "started\n"}
         process.send_signal(signal.SIGINT)
         out, shown = process.communicate(timeout=60)
 

@@ -329,5 +329,9 @@ class _Apart:
 
     def close(self) -> None:
         thread = threading.Thread(target=self._stream.close, name="river-logout", daemon=True)
-        self._closing.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # from Python 3.12 on, none can be started at the end of the interpreter
+            self._stream.close()
+        else:
+            self._closing.append(thread)

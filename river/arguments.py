@@ -71,6 +71,8 @@ def memory_limits(limit: Any) -> tuple[int, int] | None:
 def start_method(context: Any) -> str:
     if context is None:
         return "auto"
+    if (start := getattr(context, "_start", None)) is not None:  # one of River's
+        return str(start)
     method = context if isinstance(context, str) else context.get_start_method(allow_none=True)
     if method is None:
         return "auto"

@@ -88,6 +88,23 @@ def test_a_child_finds_modules_where_its_parent_does_when_it_starts(tmp_path):
     assert said.split() == ["first", "first", "second", "second"]
 
 
+def test_pools_have_what_the_program_has_also_after_locks_and_queues_were_made(tmp_path):
+    said = run(
+        tmp_path,
+        """
+        import json
+        json.dumps = lambda value: "patched"
+        kept = mp.Queue(), mp.Lock(), mp.Pipe()
+        with mp.Pool(1) as pool:
+            print(pool.apply(lambda: json.dumps(1)))
+        with mp.get_context("spawn").Pool(1) as pool:
+            print(pool.apply(lambda: json.dumps(1)))
+    """,
+    )
+
+    assert said.split() == ["patched", "1"]
+
+
 THREADED = """
     import threading
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()

@@ -77,7 +77,7 @@ class RiverContext(multiprocessing.context.BaseContext):
 
     def _open(self) -> Cluster:
         if self.hosts is None or place().up is not None:  # a VM reaches no other machines by itself
-            return Cluster(0, start="exec" if self._name == "spawn" else "auto", is_current=True)
+            return Cluster(0, start=self._start, is_current=True)
         from ..machines import chosen  # most programs have one machine
 
         here, far = chosen(self.hosts, None, None, *alias.terms, is_staffed=False)
@@ -97,6 +97,11 @@ class RiverContext(multiprocessing.context.BaseContext):
     def imports(self) -> list[str]:
         """What whoever forks its processes imports before."""
         return [__name__, *(_preloaded if self._name == METHODS[0] else ())]
+
+    @property
+    def _start(self) -> str:
+        """How those who fork VMs are started (see `launchers.local`)."""
+        return {"fork": "fork", "spawn": "exec"}.get(self._chosen()._name, "auto")
 
     def adopt(self) -> None:
         """This process was started by this context, which is its default, too."""

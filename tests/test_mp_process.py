@@ -105,6 +105,26 @@ def test_pools_have_what_the_program_has_also_after_locks_and_queues_were_made(t
     assert said.split() == ["patched", "1"]
 
 
+def test_what_is_registered_with_the_forking_pickler_counts_for_the_results_of_a_pool(tmp_path):
+    said = run(
+        tmp_path,
+        """
+        from multiprocessing.reduction import ForkingPickler
+        class Opened:
+            def __init__(self, number):
+                self.number, self.rest = number, (item for item in ())
+        def again(number):
+            return Opened(number + 100)
+        ForkingPickler.register(Opened, lambda opened: (again, (opened.number,)))
+        with mp.Pool(1) as pool:
+            opened = pool.apply(Opened, (1,))
+            print(isinstance(opened, Opened), opened.number, pool.apply(lambda opened: opened.number, (opened,)))
+    """,
+    )
+
+    assert said.split() == ["True", "101", "201"]
+
+
 THREADED = """
     import threading
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()

@@ -350,7 +350,8 @@ class _ResultPickler(pickle.Pickler):
                 return driver_class, (known, obj.__qualname__)
         elif "__slots__" in type(obj).__dict__:
             return self._slotted(obj)
-        return NotImplemented
+        reducer = _multiprocessing_reducer(obj)
+        return reducer(obj) if reducer is not None else NotImplemented
 
     @staticmethod
     def _slotted(obj: Any) -> Any:

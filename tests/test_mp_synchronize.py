@@ -62,7 +62,7 @@ def waiting(lock):
 
 
 def sleepers(condition):
-    return sum(1 for seat in condition._sleepers if seat.number)
+    return len(condition._asleep())
 
 
 # ------------------------------------------------------------------------------------------ a lock is a lock
@@ -452,6 +452,7 @@ def sleep_on(condition, pipe):
     with condition:
         pipe.send("here")
         pipe.send(condition.wait(PATIENCE))
+        pipe.send("recovered" if condition.recovered else "whole")
 
 
 def sleeper(context, condition):
@@ -494,6 +495,35 @@ def test_a_sleeper_that_is_killed_swallows_no_notify(context):
     other.close()
 
 
+def test_when_a_sleeper_is_killed_before_it_has_the_lock_back_another_one_is_woken(context):
+    condition = context.Condition()
+    (doomed, pipe), (living, other) = sleeper(context, condition), sleeper(context, condition)
+    with condition:
+        condition.notify()
+        kill(doomed)
+
+    assert [other.recv(), other.recv()] == ["here", True]
+    assert sleepers(condition) == 0
+    end(living)
+    pipe.close()
+    other.close()
+
+
+def test_a_sleeper_that_is_woken_for_a_dead_one_is_told_of_the_mess_of_another_dead_one():
+    context = mp.get_context("fork")
+    condition = context.Condition()
+    doomed, pipe = sleeper(context, condition)
+    living, other = sleeper(context, condition)
+    notifier = start(context, notify_and_die, condition, doomed.pid)
+    notifier.join(PATIENCE)
+    kill(doomed)
+
+    assert [other.recv(), other.recv(), other.recv()] == ["here", True, "recovered"]
+    end(living)
+    pipe.close()
+    other.close()
+
+
 def test_a_sleeper_gets_the_lock_when_who_woke_it_is_killed(context):
     condition = context.Condition()
     process, pipe = sleeper(context, condition)
@@ -505,9 +535,11 @@ def test_a_sleeper_gets_the_lock_when_who_woke_it_is_killed(context):
     pipe.close()
 
 
-def notify_and_die(condition):
+def notify_and_die(condition, *pids):
     condition.acquire()
     condition.notify()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -148,8 +148,9 @@ class Seats:
         while offset != newest:
             new.append(Seat(self._arena, offset))
             offset = new[-1].next
-        self._known = first, new + known
-        return iter(self._known[1])
+        seats = new + known
+        self._known = first, seats
+        return iter(seats)  # not what is known: another thread may know less yet
 
     def free(self) -> Seat | None:
         """One that nobody has, now of this process."""

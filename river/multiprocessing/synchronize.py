@@ -1,7 +1,8 @@
 """Locks and what is made of them, robust: whoever is killed hangs nobody.
 
     Lock, RLock, Semaphore, BoundedSemaphore    see `semlock`
-    Condition   each sleeper has a seat with a semaphore to sleep on; who is dead is passed over
+    Condition   each sleeper has a seat with a semaphore to sleep on; who is dead is passed over, and if one that was
+                woken is killed before it has the lock back, another one is woken
     Event       a word in shared memory, and a condition for those who wait
     Barrier     breaks when a process ends that was to come to it
 
@@ -12,6 +13,7 @@ May not: know how a semaphore survives.
 
 from __future__ import annotations
 
+import math
 import multiprocessing.process
 import multiprocessing.synchronize
 import multiprocessing.util
@@ -34,6 +36,8 @@ SEM_VALUE_MAX = MOST
 
 # Seconds after which who waits looks whether what he waits for can still come.
 _SLICE = 0.3
+# A sleeper's seat has its number until it is woken, then this plus the number of whoever had gone to sleep last.
+_WOKEN = 1 << 63
 
 
 class Semaphore(SemLock):
@@ -124,41 +128,68 @@ class Condition:
         assert lock._is_mine(), "must acquire() condition before using wait()"
         seat = self._sleepers.free() or self._added()
         seat.number = self._last[0] = self._last[0] + 1
-        count, woken, is_whole = lock._count(), False, False
+        count, is_whole = lock._count(), False
         for _ in range(count):
             self._lock.release()
         try:
-            woken = bool(seat.semaphore.acquire(True, timeout))
+            self._sleep(seat, timeout)
             is_whole = True
         finally:
             for _ in range(count):
                 self._lock.acquire()
-            woken = woken or bool(seat.semaphore.acquire(False))  # at the last moment
+            news = seat.number  # also that of the last moment
+            if news >= _WOKEN and not is_whole:
+                self._wake(1, news - _WOKEN)  # an exception woke this one, so another one may have it
             seat.clear()
-            if woken and not is_whole:
-                self.notify()  # an exception woke this one, so another one may have it
-        return woken
+        return news >= _WOKEN
+
+    def _sleep(self, seat: Seat, timeout: float | None) -> None:
+        """In slices: whoever was woken in place of this one may have been killed before it had the lock back."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while not seat.semaphore.acquire(True, min(_SLICE, end - time.monotonic())) and seat.number < _WOKEN:
+            if any(other.number >= _WOKEN and not other.is_alive for other in self._sleepers):
+                self._lock.acquire()
+                try:
+                    self._bury()
+                finally:  # who acquires it next is to be told of a mess: this one looks at nothing that it guards
+                    (self._lock.abandon if self._lock.recovered else self._lock.release)()
+            if time.monotonic() >= end:
+                break
+
+    def _bury(self) -> None:
+        """The seats of the dead are free; what they were woken for is for others, who slept then and still do."""
+        for seat in self._sleepers.dead():
+            if seat.number >= _WOKEN:
+                self._wake(1, seat.number - _WOKEN)
+            seat.clear()
 
     def _added(self) -> Seat:
-        for seat in self._sleepers.dead():
-            seat.clear()
+        self._bury()
         with self._block.arena.guard():
             return self._sleepers.free() or self._sleepers.added()
 
     def notify(self, n: int = 1) -> None:
         """Wake so many sleepers, those first who have slept longest; whoever is dead does not count."""
         assert self._lock._semlock._is_mine(), "lock is not owned"
-        sleepers = sorted((seat for seat in self._sleepers if seat.number), key=lambda seat: seat.number)
+        self._wake(n, self._last[0])
+
+    def _wake(self, n: int, last: int) -> None:
+        """The same, but only for those with at most that number: who went to sleep later is not woken by old news."""
+        sleepers = self._asleep(last)
         is_for_all = n >= len(sleepers)  # then it takes nothing from anybody to wake the dead
         for seat in sleepers:
             if n <= 0:
                 break
             if is_for_all or seat.is_alive:
+                seat.number = _WOKEN + last  # first: if this process is killed now, the sleeper sees it after a slice
                 seat.semaphore.release()
-                seat.number = 0
                 n -= 1
             else:
                 seat.clear()
+
+    def _asleep(self, last: int = _WOKEN - 1) -> list[Seat]:
+        """Who has not been woken, of those with at most this number."""
+        return sorted((seat for seat in self._sleepers if 0 < seat.number <= last), key=lambda seat: seat.number)
 
     def notify_all(self) -> None:
         self.notify(sys.maxsize)
@@ -177,7 +208,7 @@ class Condition:
         return _reopened, (type(self), home.here(), (self._lock, self._block), home.address(self))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}({self._lock}, {sum(1 for seat in self._sleepers if seat.number)})>"
+        return f"<{type(self).__name__}({self._lock}, {len(self._asleep())})>"
 
     @property
     def _sleeping_count(self) -> Any:

@@ -412,6 +412,47 @@ def test_memory_that_nobody_has_removed_goes_with_the_program(how, track, tmp_pa
         SharedMemory(name, track=False).unlink()
 
 
+ONLY_THERE = """
+import importlib, os, signal, sys
+import river.multiprocessing as mp
+from river import RiverPool
+
+def make(pipe):
+    memory = importlib.import_module(module).SharedMemory(create=True, size=16)
+    pipe.send((memory.name, os.getpid()))
+    pipe.recv()
+
+where, module, who = sys.argv[1:]
+ours, theirs = mp.Pipe()
+if where == "pool":
+    pool = RiverPool(1, mp_context="spawn")
+    pool.options(retries=0).submit(make, theirs)
+else:
+    mp.get_context(where).Process(target=make, args=(theirs,), daemon=True).start()
+name, pid = ours.recv()
+print(name, flush=True)
+os.kill(pid if who == "maker" else os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("who", ["maker", "driver"])
+@pytest.mark.parametrize(
+    ("where", "module"),
+    [
+        ("forkserver", "multiprocessing.shared_memory"),
+        ("spawn", "river.multiprocessing.shared_memory"),
+        ("pool", "river.multiprocessing.shared_memory"),
+    ],
+)
+def test_memory_of_a_process_that_is_killed_is_removed_though_only_it_knows_of_it(where, module, who, tmp_path):
+    program = [sys.executable, str(tools.script(tmp_path, ONLY_THERE)), where, module, who]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, env=tools.surroundings())
+    name = done.stdout.strip()
+
+    assert name
+    wait_until(lambda: name not in names(), 5, "the end of the memory")
+
+
 def test_memory_of_another_program_is_there_when_one_has_ended_that_opened_it():
     memory = SharedMemory(create=True, size=16)
     text = f"from river.multiprocessing.shared_memory import *; m = SharedMemory({memory.name!r}); m.buf[0] = 5"

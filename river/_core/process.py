@@ -104,6 +104,28 @@ def _share_tracker(pid: int, number: int, inode: int) -> None:
         pass  # the driver has ended, or its processes cannot be seen
 
 
+def keep_tracker_apart() -> None:
+    """In a VM: a resource tracker that it starts is not in its process group, and so not killed with it; it is there to
+    remove what was left then.  It ends when nobody has its pipe any more."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    start = getattr(util, "spawnv_passfds", None)  # another thread may be in the middle of importing it
+    if start is None or start.__module__ == __name__:
+        return
+
+    def start_apart(path: Any, args: Any, descriptors: Any) -> int:
+        if "multiprocessing.resource_tracker" not in str(args[-1]):
+            return int(start(path, args, descriptors))
+        import subprocess
+
+        process = subprocess.Popen(
+            args, executable=path, pass_fds=descriptors, restore_signals=False, start_new_session=True
+        )
+        process.returncode = 0  # whoever has asked for it waits for its end; Popen's finalizer must not complain
+        return process.pid
+
+    util.spawnv_passfds = start_apart
+
+
 def occupied() -> int:
     """Memory that this process occupies, in bytes."""
     try:

@@ -20,7 +20,7 @@ import sys
 import types
 from typing import Any
 
-from .._core import modules
+from .._core import homes, modules, process
 
 __all__ = ["SharedMemory", "ShareableList"]
 
@@ -28,6 +28,9 @@ _standard = multiprocessing.shared_memory
 _tracker: Any = multiprocessing.resource_tracker  # it has more names than its types
 _HAS_TRACK = sys.version_info >= (3, 13)
 _KIND = "shared_memory"
+
+if homes.place().up is not None:  # a VM that had nothing of multiprocessing's when it started
+    process.keep_tracker_apart()
 
 
 class SharedMemory(multiprocessing.shared_memory.SharedMemory):

@@ -231,22 +231,26 @@ class Reader:
         else:  # another thread turns it
             time.sleep(min(seconds, _PAUSE))
         return seconds > 0
+
     def _receive(self, owner: Machine | RemoteVM) -> list[tuple[Frame, list[int]]] | None:
         """What has come over a line, which first takes what waits for it; None when there was nothing, or it ended."""
         if owner.line.number >= 0:
             self._poller.flush(owner.line)
         try:
             return owner.line.receive()
-        except (EOFError, ProtocolError):
+        except (EOFError, ProtocolError) as error:
             self.unwatch(owner)
             owner.is_ended = True
+            # A VM is dead, or as good as dead: its supervisor says which, after it has made sure.  Who was hired for a
+            # call may have become another program by `exec`, though, whose end is his.
+            if isinstance(owner, RemoteVM) and (owner.on_end is None or isinstance(error, ProtocolError)):
+                self._books.signal(owner.name, signal.SIGKILL)
             return None
 
     def _read_vm(self, vm: RemoteVM) -> bool:
         """Take what has come from a VM; False when there was nothing."""
         frames = self._receive(vm)
-        if vm.is_ended:  # dead, or as good as dead: its supervisor says which, after it has made sure
-            self._books.signal(vm.name, signal.SIGKILL)
+        if vm.is_ended:
             return False
         for frame, descriptors in frames or ():
             payload = pickle.loads(frame.payload)

@@ -278,6 +278,30 @@ def test_the_exit_code_says_how_it_ended(tmp_path):
     assert said.split() == ["0", "9", "1", "-9"]
 
 
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_process_that_becomes_another_program_ends_when_that_ends(method, tmp_path):
+    text = f"""
+        mp.set_start_method({method!r})
+        path = os.path.abspath("pipe")
+        os.mkfifo(path)
+        process = mp.Process(target=os.execv, args=("/bin/sh", ["sh", "-c", f"read code <>'{{path}}'; exit $code"]))
+        process.start()
+        while not process._popen._vm.is_ended:  # its line: what follows from that has been done when another has ended
+            process.join(0.01)
+        other = mp.Process(target=abs, args=(1,))
+        other.start()
+        other.join()
+        with open(path, "r+b", buffering=0) as file:
+            file.write(b"5\\n")
+            process.join()
+        print(process.exitcode)
+        process = mp.Process(target=os.execv, args=("/bin/sh", ["sh", "-c", "exec sleep 600"]), daemon=True)
+        process.start()
+    """
+
+    assert run(tmp_path, text, cwd=tmp_path).split() == ["5"]
+
+
 def test_the_traceback_of_a_child_is_shown_in_its_parent(tmp_path):
     process = started(
         tmp_path,

@@ -63,7 +63,7 @@ def main(connection: Connection, cell: Any, options: dict[str, Any], initialize:
 
             traceback.print_exception(type(error), error, without_us(error).__traceback__)
             flush_output()
-            os._exit(1)  # at once: whoever sees a line end before its process makes sure of that, by SIGKILL
+            return 1
         if "logging" in sys.modules:
             sys.modules["logging"].getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
         _run_exit_functions()  # first: what it had logged or put into a queue must not be lost when the driver ends us

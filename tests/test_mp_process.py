@@ -153,6 +153,7 @@ def test_what_processes_need_of_river_is_imported_once_for_all_of_them(tmp_path)
 def test_set_forkserver_preload_imports_modules_once_for_all_processes(head, tmp_path):
     (tmp_path / "heavy.py").write_text("import os\nPLACE = os.getpid()\n")
     (tmp_path / "wrong.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "interrupted.py").write_text("raise KeyboardInterrupt\n")
     text = head + """
     def told():
         import heavy
@@ -163,7 +164,7 @@ def test_set_forkserver_preload_imports_modules_once_for_all_processes(head, tmp
         process.join()
         print(process.exitcode, flush=True)
     start()
-    mp.set_forkserver_preload(["missing", "wrong", "heavy"])
+    mp.set_forkserver_preload(["missing", "wrong", "interrupted", "heavy"])
     start()
     start()
     try:

@@ -54,7 +54,7 @@ def import_all(names: Iterable[str], facts: dict[str, Any], tried: set[str]) -> 
         tried.add(name)
         if name.partition(".")[0] != river:  # River's own are found, whatever the program has where
             find_where(facts)
-        with lasting(), contextlib.suppress(Exception, SystemExit):  # a child imports it again, and tells what is wrong
+        with lasting(), contextlib.suppress(BaseException):  # a child imports it again, and tells what is wrong
             importlib.import_module(name)
 
 

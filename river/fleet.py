@@ -101,7 +101,7 @@ class Fleet:
     def __init__(self, plan: Plan, reader: Reader) -> None:
         self._plan = plan
         self._reader = reader
-        self.launches = 0
+        self.launches = 0  # of this machine's supervisor, since one of them was of use
         self._machines: dict[str, Machine] = {}
         self._vms: dict[str, RemoteVM] = {}
         self._ended: deque[RemoteVM] = deque(maxlen=1000)
@@ -243,6 +243,9 @@ class Fleet:
 
     def remove(self, vm: RemoteVM) -> None:
         """A VM has ended, and what it had sent was read."""
+        # That a pool's has begun is no use yet: a task that kills its supervisor begins again and again.
+        if vm.machine.is_ours and (vm.done or (vm.pid and vm.on_end is not None)):
+            self.launches = 0
         place().down.pop(vm.uuid, None)
         self._reader.unwatch(vm)
         vm.line.close()

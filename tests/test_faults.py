@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 from collections import Counter
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy
 import psutil
@@ -212,6 +213,18 @@ def test_death_of_the_supervisor_costs_no_task_a_retry(start, tmp_path):
 
         assert [f.result(60) for f in futures] == list(range(6))
         assert pool.map(tasks.square, range(50)) == [x * x for x in range(50)]
+
+
+def test_supervisors_may_die_as_often_as_tasks_were_done_between_but_one_task_does_not_kill_them_for_ever():
+    with RiverPool(1, mp_context="fork") as pool:
+        for x in range(7):
+            assert pool.submit(tasks.square, x).result(60) == x * x
+            supervisor = tools.supervisor(pool)
+            tools.kill(supervisor.pid)
+            wait_until(lambda: not supervisor.is_running())  # noqa: B023 - called before the next one
+
+        with pytest.raises(BrokenProcessPool, match="the supervisor died 6 times"):
+            pool.submit(tasks.kill_its_supervisor).result(60)
 
 
 @both_starts

@@ -504,6 +504,38 @@ def test_a_killed_supervisor_ends_its_processes_and_the_next_one_starts(tmp_path
     assert said.split() == ["255", "0"]
 
 
+def test_supervisors_may_be_killed_as_often_as_there_was_a_process_between(tmp_path):
+    (tmp_path / "deadly.py").write_text("import os\nos._exit(1)\n")
+    said = run(
+        tmp_path,
+        """
+        def parent(pid):
+            with open(f"/proc/{pid}/stat") as file:
+                return int(file.read().rpartition(")")[2].split()[1])
+        for target, args in [(abs, (1,)), (time.sleep, (1000,))] * 7:  # those that have ended count, and those that run
+            process = mp.Process(target=target, args=args)
+            process.start()
+            if target is abs:
+                process.join()
+                continue
+            os.kill(parent(process.pid), signal.SIGKILL)
+            process.join(60)
+            print(process.exitcode)
+        mp.set_forkserver_preload(["deadly"])
+        for _ in range(50):  # but not for ever if each ends before it starts one
+            process = mp.Process(target=abs, args=(1,))
+            try:
+                process.start()
+            except Exception as error:
+                print(error)
+                break
+            process.join(60)
+    """,
+    )
+
+    assert said.splitlines() == ["255"] * 7 + ["the pool is broken: the supervisor died 6 times"]
+
+
 def test_a_fork_of_the_program_starts_processes_of_its_own(tmp_path):
     said = run(
         tmp_path,

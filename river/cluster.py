@@ -76,7 +76,7 @@ class Cluster:
         self.scheduler = Scheduler(vms, lifetime)
         self.functions = Functions(self.context)
         self.number = next_number
-        self.reader = Reader(self)
+        self.reader: Reader = Reader(self)
         self.fleet = Fleet(plan, self.reader)
         self.hired = Hired(self)
         self._callbacks = Callbacks()

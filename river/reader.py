@@ -61,6 +61,16 @@ class Books(Protocol):
     def interrupted(self, error: BaseException) -> None: ...
 
 
+class Other(Protocol):
+    """Something else that whoever reads does."""
+
+    number: int  # its descriptor
+
+    def turn(self) -> None: ...
+
+    def release(self) -> None: ...
+
+
 class Reader:
     """The lines of one cluster, read by whoever waits for something that will come over them."""
 
@@ -71,6 +81,7 @@ class Reader:
         self._poller = Poller()
         self._relay = Relay(self._turn, self._poller.ring, "river-reader")
         self._loop: Loop | None = None  # of links to other machines, which is turned along
+        self._others: dict[int, Other] = {}
 
     def start(self) -> None:
         self._relay.start()
@@ -84,6 +95,12 @@ class Reader:
         self._poller.watch(loop.number)
         self.interrupt()
         return True
+
+    def turn_with(self, other: Other) -> None:
+        """Turn this, too, when its descriptor is readable, and release it at the end."""
+        self._others[other.number] = other
+        self._poller.watch(other.number)
+        self.interrupt()
 
     def _ring(self) -> None:
         # Whoever begins to read looks at the loop before he waits, and so does who reads already when he is done.
@@ -119,6 +136,8 @@ class Reader:
             self._loop.release()
         self._lines.clear()
         self._poller.close()
+        while self._others:
+            self._others.popitem()[1].release()
 
     def forget_in_child(self) -> None:
         """After a fork of this process: let go of the lines, so that their ends are noticed when we die."""
@@ -178,6 +197,8 @@ class Reader:
                 owner = self._lines.get(descriptor)
                 if owner is not None:
                     self._read(owner)
+                elif descriptor in self._others:
+                    self._others[descriptor].turn()
                 elif loop is not None and descriptor == loop.number:
                     loop.turn()
                 else:  # `flush_later` came just after the VM's end, and the number may be another's by now

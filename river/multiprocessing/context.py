@@ -61,9 +61,9 @@ class RiverContext(multiprocessing.context.BaseContext):
             from multiprocessing.popen_fork import Popen as Forked
 
             return Forked(process)
-        started = Popen(process, self, self._opened())
-        pass_on_interrupts()  # not before: it is a thread, and VMs are forks of a program that has one
-        return started
+        cluster = self._opened()
+        pass_on_interrupts(cluster)
+        return Popen(process, self, cluster)
 
     def _opened(self) -> Cluster:
         """The cluster whose VMs are processes; there is one for each context and process of the program."""

@@ -43,7 +43,6 @@ class Popen:
     """The parent's end of a process that was started: what `Process` keeps as `_popen`."""
 
     method: ClassVar[str] = "forkserver"
-    is_apart = True  # not of the terminal's group of processes
 
     def __init__(self, process: Any, context: Any, cluster: Cluster) -> None:
         _util._flush_std_streams()

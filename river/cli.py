@@ -282,7 +282,7 @@ def _perform(order: _Order, name: str, module: types.ModuleType, code: Any) -> N
     from . import session
 
     session.propose(lambda: _find(order, name))
-    if not _WORDS.isdisjoint(_words(code)):
+    if _is_about_vms(code):
         session.the_session()
     elif order.hosts is not None:
         _reach(name)
@@ -295,14 +295,34 @@ def _perform(order: _Order, name: str, module: types.ModuleType, code: Any) -> N
             print(f"{name}: main has returned; {vrs} that still ran came to an end with it", file=sys.stderr)
 
 
-# By one of these a script that is about VMs names them; what else it may say of them, it says to what it has from here.
-_WORDS = {"connect", "river", "trickle", "vr"}
+# A script that is about VMs imports one of these, or says `connect`, which needs no import; what else it may say of
+# VMs, it says to what it has from here.
+_HOMES = {"river", "river.trickle", "river.vr", "vr"}
 
 
-def _words(code: Any) -> set[str]:
-    """All names in a script."""
-    inner = [_words(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return set(code.co_names).union(*inner)
+def _is_about_vms(code: Any) -> bool:
+    """Whether a script or a function of it imports from River, or says `connect` and has no `connect` of its own.
+
+    An attribute does not count: sockets and databases have a `connect`, too."""
+    steps = _steps(code)
+    imported = {name for step, name in steps if step == "IMPORT_NAME"} & _HOMES
+    if imported - {"vr"} or ("vr" in imported and _is_ours("vr")):
+        return True
+    done = {step for step, name in steps if name == "connect"}
+    return not done.isdisjoint({"LOAD_NAME", "LOAD_GLOBAL"}) and done.isdisjoint({"STORE_NAME", "STORE_GLOBAL"})
+
+
+def _steps(code: Any) -> set[tuple[str, str]]:
+    """What a script and its functions do with names, where one of those is among them that are asked about."""
+    found = set()
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _steps(constant)
+    if not _HOMES.union({"connect"}).isdisjoint(code.co_names):
+        import dis  # few scripts need it
+
+        found |= {(step.opname, step.argval) for step in dis.get_instructions(code) if isinstance(step.argval, str)}
+    return found
 
 
 def _find(order: _Order, name: str) -> Any:

@@ -112,6 +112,45 @@ def test_without_n_there_is_one_vm_for_each_usable_core(tmp_path):
     assert run("--quiet", write(tmp_path, "print(len(connect()))"))[0] == f"{river.cpu_count()}\n"
 
 
+ATTRIBUTES = """
+    import sqlite3
+    sqlite3.connect(":memory:").close()
+
+    class A:
+        river = vr = trickle = 1
+
+    river = vr = trickle = A.river + A.vr + A.trickle
+    print(river, vr, trickle)
+"""
+ITS_OWN = """
+    from sqlite3 import connect
+    connect(":memory:").close()
+
+    def use():
+        from sqlite3 import connect
+        return [connect(":memory:").close() for _ in "a"]
+    use()
+"""
+OURS = [
+    "print('first'); connect()",
+    "print('first')\ndef use(): connect()\nuse()",
+    "print('first')\ndef use():\n    from river import connect\n    connect()\nuse()",
+    "import river.trickle as words; print('first'); words.connect()",
+]
+
+
+@pytest.mark.parametrize("text", [ATTRIBUTES, ITS_OWN])
+def test_names_and_attributes_of_other_things_start_no_vms(text, tmp_path):
+    assert run("-n1", write(tmp_path, text))[1] == ""
+
+
+@pytest.mark.parametrize("text", OURS)
+def test_a_script_that_says_connect_or_imports_river_has_vms_before_it_begins(text, tmp_path):
+    with Terminal("-W", "error", *command("river"), "-n1", write(tmp_path, text)) as terminal:
+        assert terminal.end() == 0
+        assert terminal.said == "discovered 1 VM\nfirst\n"
+
+
 @pytest.mark.parametrize("name", ["river", "trickle"])
 def test_a_script_that_asks_for_vms_on_the_network_is_run_with_lan(name, tmp_path):
     path = write(tmp_path, "print(len(connect(1, lan=True)))")

@@ -1,4 +1,5 @@
 """What a VM does for joblib: the calls of a batch, one after another; and large arrays that calls have in common.
+For a map through `submit`: the calls of a chunk.
 
 Apart from the rest, because a VM on another machine may have no joblib: then it runs them all the same.
 
@@ -27,6 +28,11 @@ def run(calls: Sequence[Call], nesting_level: int) -> list[Any]:
 
 def _run(calls: Sequence[Call]) -> list[Any]:
     return [function(*args, **keywords) for function, args, keywords in calls]
+
+
+def each(function: Callable[..., Any], chunk: Sequence[Sequence[Any]]) -> list[Any]:
+    """The results of a function for all items of a chunk."""
+    return [function(*args) for args in chunk]
 
 
 class Lent:

@@ -38,7 +38,7 @@ from .futures import Future
 from .lookalikes import Lookalikes
 from .machine import Machine
 from .maps import Job
-from .streams import MapIterator, StreamJob
+from .streams import MapIterator, StreamJob, by_submit
 from .tasks import Options, TaskFuture
 
 if TYPE_CHECKING:
@@ -411,6 +411,9 @@ def executor_map(
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
     arguments.check_buffersize(buffersize)
+    # By what only River's maps take, they are asked for.
+    if getattr(pool.submit, "__func__", None) is not Face.submit and buffersize is None and not kw:
+        return by_submit(pool, fn, iterables, timeout, chunksize)
     deadline = None if timeout is None else time.monotonic() + timeout
     if buffersize is not None and not iterables:
         return iter(())

@@ -3,23 +3,33 @@
     tasks --settle--> StreamJob.deliver --> queue of chunks --take--> MapIterator --> the caller
 
 How much is fed follows what has been taken, where the input may be endless or `buffersize` says so.
+A pool whose `submit` is another one than River's maps through that.
 
 May not: decide where a chunk runs, or how large it is.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
+import itertools
 import sys
+import threading
 import weakref
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from . import batches
+from .cluster import Cluster
 from .maps import SKIPPED, Job
 
 # Results that nobody has taken yet should stay below this many bytes.
 UNTAKEN_BYTES = 64 << 20
 # Results of an unsized input that may lie untaken, however small they are.
 UNTAKEN_ITEMS = 4096
+# Seconds that callbacks get to be called before a map that they belong to ends.
+_PATIENCE = 1.0
 
 
 class StreamJob(Job):
@@ -217,3 +227,27 @@ class _Raised:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+
+
+def by_submit(
+    pool: Any, function: Callable[..., Any], iterables: tuple[Iterable[Any], ...], timeout: float | None, chunksize: int
+) -> Iterator[Any]:
+    """As ProcessPoolExecutor maps: through the pool's `submit`, which somebody has replaced, perhaps to count calls."""
+    maps = functools.partial(concurrent.futures.Executor.map, pool, timeout=timeout)
+    if chunksize == 1:
+        return _after_callbacks(maps(function, *iterables), pool._cluster)
+    items = zip(*iterables, strict=False)
+    chunks = iter(lambda: list(itertools.islice(items, chunksize)), [])
+    parts = maps(functools.partial(batches.each, function), chunks)
+    return _after_callbacks((value for part in parts for value in part), pool._cluster)
+
+
+def _after_callbacks(results: Iterator[Any], cluster: Cluster) -> Iterator[Any]:
+    """It ends when the callbacks of its calls have been called: they may move a bar, which is closed then.
+
+    One that waits for whoever takes the results holds them up for a moment only."""
+    yield from results
+    if not cluster.is_calling_back:
+        called = threading.Event()
+        cluster.later(called.set)
+        called.wait(_PATIENCE)

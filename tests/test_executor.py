@@ -280,6 +280,37 @@ def test_a_pools_map_with_several_iterables_or_timeout_or_buffersize_is_the_exec
             assert list(results) == [1, 4]
 
 
+@pytest.mark.parametrize(("chunksize", "count"), [(1, 12), (5, 3)])
+def test_map_goes_through_a_submit_that_replaces_the_pools_and_ends_after_the_callbacks(pool, chunksize, count):
+    view, done = pool.options(), []
+
+    def submit(*arguments):
+        future = pool.submit(*arguments)
+        future.add_done_callback(done.append)
+        return future
+
+    view.submit = submit  # as tqdm's process_map does
+    assert list(lazily(view, tasks.add, range(12), range(20), chunksize=chunksize)) == list(range(0, 24, 2))
+    assert len(done) == count
+    with pytest.raises(ValueError, match="7"):
+        list(lazily(view, tasks.raising, [7], chunksize=chunksize))
+
+
+@both_faces
+def test_map_goes_through_the_submit_of_a_subclass(face):
+    class Counting(face):
+        count = 0
+
+        def submit(self, *arguments):
+            self.count += 1
+            return super().submit(*arguments)
+
+    with Counting(1, mp_context="spawn") as pool:
+        assert list(lazily(pool, tasks.square, range(4))) == [0, 1, 4, 9]
+        assert list(lazily(pool, tasks.square, range(4), progress=lambda *_: None)) == [0, 1, 4, 9]
+        assert pool.count == 4  # by what only River's maps take, they are asked for
+
+
 def test_map_ends_with_the_shortest_iterable(pool):
     assert list(lazily(pool, pow, itertools.count(), [2, 2, 2])) == [0, 1, 4]
 

@@ -174,5 +174,6 @@ def unsendable(report: tuple[Any, str, str], value: BaseException | None, text: 
     """The error for a result that could not be pickled in the VM: each face has its own habit."""
     if is_pool or value is None:
         error = MaybeEncodingError(value if value is not None else RemoteError(report[1]), text)
+        error.value, error.args = text, (error.exc, text)  # it is a repr already, made where the value was
         return remote(report, error, is_pool)
     return remote(report, value, is_pool)

@@ -973,16 +973,19 @@ def test_what_cannot_be_pickled_is_an_error_that_says_what(bad, where):
         obj = obj.pop()
 
 
-def test_a_global_that_cannot_be_pickled_is_an_error(main):
+def test_a_global_that_cannot_be_pickled_is_an_error_that_names_it_and_who_reads_it(main):
     main("""
         import threading
         lock = threading.Lock()
         def f():
             with lock: return 1
+        def g(): return f()
         """)
 
-    with pytest.raises(TypeError, match="lock"):
-        dumps(main.f, Context())
+    with pytest.raises(TypeError, match="lock") as caught:
+        dumps(main.g, Context())
+    if sys.version_info >= (3, 11):
+        assert caught.value.__notes__ == ["while sending the global 'lock', which f() reads"]
 
 
 def test_an_attempt_that_fails_leaves_nothing_open():

@@ -239,7 +239,12 @@ class _Overrides:
             self._job.watch.append((namespace, name, value))
             if value is not MISSING and (id(namespace), name) not in self._job.shipped:
                 self._job.shipped.add((id(namespace), name))
-                self._global(namespace, name, value, data, live)
+                try:
+                    self._global(namespace, name, value, data, live)
+                except Exception as error:  # pickling runs user code
+                    if hasattr(error, "add_note") and not isinstance(self, _Light):  # from CPython 3.11 on
+                        error.add_note(f"while sending the global {name!r}, which {function.__qualname__}() reads")
+                    raise
         state = {
             "dict": dict(function.__dict__),
             "live": live,

@@ -49,7 +49,7 @@ class Cluster:
     vms: how many. lifetime: tasks until a VM is replaced. start, memory, env: see `Plan`.
     joined: machines on which VMs are started first, and on this one only beyond what they take. local: False: not on
     this one. hosts: machines to reach over SSH; their VMs come in addition, as they come up (see `Machines`).
-    is_current: see `reference.Context`.
+    is_current: see `reference.Context`. role: see `Plan`.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class Cluster:
         local: bool = True,
         hosts: Callable[[Cluster], Machines] | None = None,
         is_current: bool = False,
+        role: Callable[[], tuple[Any, ...]] | None = None,
     ) -> None:
         self.is_orphan = False  # True in a forked child: VMs are the parent's
         initialize = (initializer, tuple(initargs)) if initializer is not None else None
-        plan = Plan(start, initialize, memory, env or {}, cpus.thread_limits(vms, threads), is_current)
+        plan = Plan(start, initialize, memory, env or {}, cpus.thread_limits(vms, threads), is_current, role)
         self.context = plan.context
         self._lock = threading.Lock()
         self.scheduler = Scheduler(vms, lifetime)

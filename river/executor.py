@@ -22,16 +22,7 @@ from . import arguments
 from ._core import calls, cpus, serial, worker
 from .cluster import Cluster
 from .clusters import Cluster as PublicCluster
-from .ending import (
-    CLOSE,
-    RUN,
-    TERMINATE,
-    Life,
-    end_in_background,
-    is_left_open,
-    is_quiet,
-    remember,
-)
+from .ending import CLOSE, RUN, TERMINATE, Life, end_in_background, is_left_open, is_quiet, remember
 from .exits import is_exiting
 from .functions import Function
 from .futures import Future
@@ -80,6 +71,7 @@ class Face(Lookalikes, concurrent.futures.Executor):
         connect_timeout: float | None = None,
         joined: Sequence[Machine] = (),
         local: bool = True,
+        role: Callable[[], tuple[Any, ...]] | None = None,
     ) -> None:
         self._life = Life()
         self._is_view = False
@@ -115,6 +107,7 @@ class Face(Lookalikes, concurrent.futures.Executor):
             memory=arguments.memory_limits(max_memory),
             env={k: str(v) for k, v in (env or {}).items()},
             threads=threads_per_worker,
+            role=role,
         )
         if far is not None:
             self._vm_count = max(1, self._cluster.scheduler.wanted)

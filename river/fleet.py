@@ -34,7 +34,7 @@ class Plan:
 
     start: 'auto', 'fork' or 'exec' (see `launchers.local`). initialize: a function and its arguments, or None.
     memory: (soft, hard) limits in bytes for a VM, or None. env: variables for VMs. limits: others, that hold for this
-    machine. is_current: see `reference.Context`.
+    machine. is_current: see `reference.Context`. role: tells who the next VM is for multiprocessing; see `be_worker`.
     Raises what pickling the initializer raises.
     """
 
@@ -46,11 +46,13 @@ class Plan:
         env: dict[str, str],
         limits: dict[str, str],
         is_current: bool = False,
+        role: Callable[[], tuple[Any, ...]] | None = None,
     ) -> None:
         main = sys.modules["__main__"]
         self.is_forked = start == "fork" or (start == "auto" and local.may_fork())
         self.context = reference.Context(dict(main.__dict__) if self.is_forked else None, is_current)
         self._env = {**limits, **env}
+        self._role = role
         # By fork the initializer is inherited, else it travels.
         self._inherited = functools.partial(initialize[0], *initialize[1]) if initialize and self.is_forked else None
         self._pickled = serial.dumps(initialize, self.context) if initialize and not self.is_forked else None
@@ -82,7 +84,8 @@ class Plan:
         return vm
 
     def start(self, vm: RemoteVM, call: serial.Pickled | None = None) -> None:
-        vm.machine.start(vm, {**self._options, "facts": vm.facts}, call or self._pickled)
+        role = {"role": self._role()} if self._role is not None else {}
+        vm.machine.start(vm, {**self._options, **role, "facts": vm.facts}, call or self._pickled)
 
     def forget(self) -> None:
         """Let go of what is the user's."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import itertools
 import os
 import socket
 import sys
@@ -124,6 +125,37 @@ def keep_tracker_apart() -> None:
         return process.pid
 
     util.spawnv_passfds = start_apart
+
+
+def be_worker(is_here: bool, name: str, identity: tuple[int, ...], is_daemon: bool, parent: tuple[str, int]) -> None:
+    """Be a process of multiprocessing's to whoever asks for the current one, and a child of that parent.
+
+    That it is a daemon is only said: a worker of River's may have children."""
+    import multiprocessing.process
+
+    module: Any = multiprocessing.process
+    kind: Any = type("Process", (module.BaseProcess,), {"daemon": is_daemon})
+    worker = kind.__new__(kind)
+    facts = {"_name": name, "_identity": identity, "_parent_name": parent[0], "_parent_pid": parent[1]}
+    vars(worker).update({**vars(module._current_process), **facts})
+    module._current_process, module._children, module._process_counter = worker, set(), itertools.count(1)
+    module._parent_process = module._ParentProcess(*parent, watch(parent[1], is_here))
+
+
+def watch(pid: int, is_here: bool) -> int:
+    """A descriptor that becomes readable when the parent ends."""
+    try:
+        if is_here:
+            return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        pass
+    # With its driver's line a VM ends; it would never see more of the parent's end.
+    end, other = os.pipe()
+    _kept.append(other)
+    return end
+
+
+_kept: list[int] = []
 
 
 def occupied() -> int:

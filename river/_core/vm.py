@@ -17,7 +17,7 @@ from typing import Any
 from . import homes, modules, serial
 from .calls import place
 from .connection import Connection
-from .process import flush_output, keep_tracker_apart, learn, without_us
+from .process import be_worker, flush_output, keep_tracker_apart, learn, without_us
 from .wire import Kind
 from .worker import Worker, become
 
@@ -83,6 +83,8 @@ def _set_up(options: dict[str, Any]) -> None:
     os.environ.update(options["env"])
     learn(options["facts"])
     keep_tracker_apart()
+    if "role" in options:
+        be_worker(not options.get("is_far"), *options["role"])
     sys.argv[:] = options["argv"]
     if options["is_fresh"]:
         main_module = ModuleType("__main__")

@@ -31,7 +31,7 @@ class Pool(RiverPool):
         context: Any = None,
         **extras: Any,
     ) -> None:
-        extras = {**on_hosts(context, processes), **extras}
+        extras = {**on_hosts(context, processes), "role": roles(context, "PoolWorker", True), **extras}
         super().__init__(processes, initializer, tuple(initargs), maxtasksperchild, context, **extras)
 
 
@@ -48,8 +48,10 @@ class ProcessPoolExecutor(RiverExecutor):
         max_tasks_per_child: int | None = None,
         **extras: Any,
     ) -> None:
-        extras = {**on_hosts(mp_context, max_workers), "max_tasks_per_child": max_tasks_per_child, **extras}
-        super().__init__(max_workers, mp_context, initializer, initargs, **extras)
+        extras = {**on_hosts(mp_context, max_workers), "role": roles(mp_context, "Process", False), **extras}
+        super().__init__(
+            max_workers, mp_context, initializer, initargs, max_tasks_per_child=max_tasks_per_child, **extras
+        )
 
 
 def on_hosts(context: Any, processes: Any) -> dict[str, Any]:
@@ -58,8 +60,7 @@ def on_hosts(context: Any, processes: Any) -> dict[str, Any]:
 
     Nothing in a VM: its machine is one of the hosts, and reaches no others by itself."""
     if context is None:
-        # Not above: contexts name this module.
-        context = importlib.import_module(f"{__package__}.context").default
+        context = _contexts().default
     hosts = getattr(context, "hosts", None)
     if hosts is None or place().up is not None:
         return {}
@@ -73,6 +74,24 @@ def on_hosts(context: Any, processes: Any) -> dict[str, Any]:
             hosts = [dataclasses.replace(host, n=None) for host in found[: max(1, processes)]]
             least = None if least is None else min(least, len(hosts))
     return {"hosts": hosts, "min_hosts": least, "connect_timeout": timeout}
+
+
+def roles(context: Any, title: str, is_daemon: bool) -> Callable[[], tuple[Any, ...]]:
+    """What tells of each VM which process of its context it is, by the count of all processes that this one has made.
+
+    Programs choose a device by it, and logs name it."""
+
+    def role() -> tuple[Any, ...]:
+        chosen = _contexts().of(context) if isinstance(context, str) else context or _contexts().default
+        made = getattr(chosen, "_chosen", lambda: chosen)().Process()
+        return made.name.replace("Process", title), made._identity, is_daemon, (made._parent_name, made._parent_pid)
+
+    return role
+
+
+def _contexts() -> Any:
+    """The module, which names this one."""
+    return importlib.import_module(f"{__package__}.context")
 
 
 def __getattr__(name: str) -> Any:

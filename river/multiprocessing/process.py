@@ -26,6 +26,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
 from .._core import homes, serial
+from .._core.process import watch
 from ..cluster import Cluster
 from ..machine import RemoteVM
 
@@ -210,7 +211,7 @@ def live(context: Any, process: Any, facts: dict[str, Any]) -> NoReturn:
         atexit._clear()
         if sys.version_info >= (3, 13):  # before, _bootstrap calls it itself
             atexit.register(_util._exit_function)
-        code = process._bootstrap(parent_sentinel=_watch(facts["parent"], "environ" in facts))
+        code = process._bootstrap(parent_sentinel=watch(facts["parent"], "environ" in facts))
         atexit._run_exitfuncs()
         deliver = homes.place().deliver
         if deliver is not None:
@@ -230,22 +231,6 @@ def _become(here: Any, there: dict[str, str]) -> None:
     for name, value in there.items():
         if here.get(name) != value:
             here[name] = value
-
-
-def _watch(pid: int, is_here: bool) -> int:
-    """A descriptor that becomes readable when the parent ends."""
-    try:
-        if is_here:
-            return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        pass
-    # With its driver's line a VM ends; it would never see more of the parent's end.
-    end, other = os.pipe()
-    _kept.append(other)
-    return end
-
-
-_kept: list[int] = []
 
 
 def __getattr__(name: str) -> Any:

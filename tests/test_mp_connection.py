@@ -3,6 +3,7 @@
 What a process does is said here by functions of this module, which travel by value.
 """
 
+import multiprocessing
 import multiprocessing.connection as standard
 import multiprocessing.resource_sharer as standard_sharer
 import os
@@ -21,7 +22,7 @@ from tasks import PATIENCE, forever, wait_until
 from tools import functions_by_value  # noqa: F401
 
 import river.multiprocessing as mp
-from river._core import bridge, homes
+from river._core import bridge, homes, namespaces, shm
 from river.multiprocessing import connection, streams
 from river.multiprocessing.connection import Client, Listener, Pipe, wait
 
@@ -328,8 +329,8 @@ def bridged():
     made = []
 
     def bridged(end):
-        descriptor = bridge.far_end(end.fileno())
-        made.append(connection.Connection(os.dup(descriptor), end.readable, end.writable))
+        descriptor = os.dup(bridge.far_end(end.fileno()))
+        made.append(connection._rebuild(namespaces.Passed(shm.Asleep(descriptor)), end.readable, end.writable))
         end.close()
         return made[-1]
 
@@ -398,6 +399,41 @@ def test_a_far_end_is_told_when_nobody_reads_any_more(bridged):
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         while True:
             far.send_bytes(bytes(1 << 16))
+
+
+def test_an_end_over_there_that_nobody_uses_takes_nothing(bridged):
+    ours, theirs = Pipe()
+    with ours, theirs:
+        unused = bridged(connection.Connection(os.dup(ours.fileno())))
+        theirs.send("for us")
+        for _ in range(10):  # by then it would have been taken
+            here, there = Pipe()
+            with here:
+                here.send(1)
+                assert bridged(there).recv() == 1
+        assert ours.poll() and ours.recv() == "for us"
+
+        assert not unused.closed
+        unused.close()
+        assert unused.closed
+        theirs.send("still open")
+        assert ours.recv() == "still open"
+
+
+def test_an_end_over_there_is_used_by_a_fork_and_by_its_parent(bridged):
+    ours, theirs = Pipe()
+    far = bridged(theirs)
+    with ours:
+        child = multiprocessing.get_context("fork").Process(target=far.send_bytes, args=(b"fork",))
+        child.start()
+        child.join()
+        far.send_bytes(b"parent")
+        far.close()
+        whole = b""
+        while piece := os.read(ours.fileno(), 100):
+            whole += piece
+
+        assert whole == b"\0\0\0\4fork\0\0\0\6parent"
 
 
 def test_an_end_that_others_use_too_does_not_end_with_a_bridge(bridged):

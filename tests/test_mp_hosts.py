@@ -126,6 +126,42 @@ def test_a_process_whose_machine_is_lost_has_ended(run):
     assert said.split() == ["255", "0", "0"]  # its scheduler never counted on either machine
 
 
+def test_a_process_has_both_ends_of_a_pipe_and_what_it_sent_is_there_when_it_has_ended(run):
+    said = run("""
+        class Reports(mp.Process):
+            def __init__(self, *args):
+                super().__init__()
+                self.ours, self.theirs = mp.Pipe()
+            def run(self):
+                self.theirs.send("said")
+                self.theirs.send("and done")
+        for _ in range(10):
+            process = Reports()
+            process.start()
+            process.join()
+            while process.ours.poll():
+                print(process.ours.recv())
+    """)
+
+    assert said == "said\nand done\n" * 10
+
+
+def test_what_a_process_has_sent_is_there_when_it_has_ended_however_late_it_comes(run):
+    said = run("""
+        from river._core.bridge import _Bridge
+        give = _Bridge._to_descriptor
+        _Bridge._to_descriptor = lambda self: (time.sleep(0.2), give(self))
+        for end in ("join", "sentinel"):
+            ours, theirs = mp.Pipe()
+            process = mp.Process(target=theirs.send, args=("its last",))
+            process.start()
+            process.join() if end == "join" else mp.connection.wait([process.sentinel])
+            print(ours.poll() and ours.recv())
+    """)
+
+    assert said == "its last\n" * 2
+
+
 def test_what_a_process_has_put_comes_before_what_is_put_after_its_end(run):
     said = run("""
         for _ in range(20):

@@ -6,6 +6,9 @@ A pipe cannot be carried to another machine, and a socket that others have, too,
 being closed for them.  So who sends one there keeps the descriptor, and copies.  There is one thread for each: a
 descriptor of the user's may block whenever others use it, too.
 
+Whoever gets both ends of a pipe as arguments often uses one of them only, and what is read here for the other is lost
+to those who do.  So a `far_end` sleeps: nothing is copied before `shm.Asleep.wake`, which is called when it is used.
+
 May not: know what is copied.
 May import only the standard library and its neighbours: a bare far interpreter starts from these files.
 """
@@ -30,6 +33,8 @@ _open: set[int] = set()  # descriptors that a forked child must not keep open
 class Owned(int):
     """A descriptor that is closed when nobody names it any more."""
 
+    bridge: threading.Thread
+
     def __del__(self) -> None:
         os.close(self)
 
@@ -44,16 +49,22 @@ def is_stream(descriptor: int) -> bool:
 
 
 def far_end(descriptor: int) -> Owned:
-    """A socket's descriptor that can be carried to another machine, to be used there as this one is here."""
+    """A socket's descriptor that is carried to another machine, and used there, once woken, as this one is here."""
     ours, theirs = pair()
-    begin(os.dup(descriptor), ours)
-    return Owned(theirs.detach())
+    end = Owned(theirs.detach())
+    end.bridge = begin(os.dup(descriptor), ours, is_asleep=True)
+    return end
 
 
-def begin(descriptor: int, stream: socket.socket) -> None:
-    """Copy between the two from now on; both are closed in the end."""
+def begin(descriptor: int, stream: socket.socket, is_asleep: bool = False) -> threading.Thread:
+    """Copy between the two from now on; both are closed in the end, when the thread ends.
+
+    is_asleep: once a byte has come that says so."""
     _open.update((descriptor, stream.fileno()))
-    threading.Thread(target=_Bridge(descriptor, stream).run, name="river-bridge", daemon=True).start()
+    run = _Bridge(descriptor, stream).run
+    thread = threading.Thread(target=run, args=(is_asleep,), name="river-bridge", daemon=True)
+    thread.start()
+    return thread
 
 
 class _Bridge:
@@ -71,8 +82,10 @@ class _Bridge:
         self._out = memoryview(b"")  # read from the descriptor
         self._in = memoryview(b"")  # to be written to it
 
-    def run(self) -> None:
+    def run(self, is_asleep: bool) -> None:
         try:
+            if is_asleep:
+                self._sleep()
             while self._reads or self._writes:
                 self._turn()
         except EOFError:
@@ -83,6 +96,18 @@ class _Bridge:
                 self._socket.close()
             os.close(self._descriptor)
             self._stream.close()
+
+    def _sleep(self) -> None:
+        """Wait until the other side is used.  Raises EOFError if it never is."""
+        poller = select.poll()
+        poller.register(self._stream, select.POLLIN)
+        poller.poll()
+        try:
+            if self._stream.recv(1):
+                return
+        except OSError:
+            pass
+        raise EOFError
 
     def _turn(self) -> None:
         """Wait, and copy what there is.  Raises EOFError at the end of a side."""

@@ -43,6 +43,8 @@ def place(
             return buffers[-1 - index]
         if size == shm.PASSED:
             return descriptors[index]
+        if size == shm.CARRIED:
+            return shm.Asleep(descriptors[index])
         found = descriptors[index]
         if isinstance(found, shm.Landing):  # it is here, and the other side may have its own back
             released.append(loan)
@@ -79,7 +81,9 @@ def _specify_far(passed: shm.Passed, buffers: list[Any], descriptors: list[int])
     from . import bridge  # only programs with other machines need it
 
     if bridge.is_stream(passed.descriptor) and len(descriptors) < MAX_DESCRIPTORS:
-        descriptors.append(bridge.far_end(passed.descriptor))
-        return len(descriptors) - 1, shm.PASSED, 0
+        end = bridge.far_end(passed.descriptor)
+        passed.bridge = end.bridge
+        descriptors.append(end)
+        return len(descriptors) - 1, shm.CARRIED, 0
     buffers.append(b"")  # what it is unpickled into there says why: only that task fails
     return -len(buffers), 0, 0

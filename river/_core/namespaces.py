@@ -17,6 +17,8 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
+from .shm import Asleep
+
 IMPORTED, MAIN = -2, -1
 
 _namespaces: dict[tuple[str, int], dict[str, Any]] = {}
@@ -91,7 +93,14 @@ class Passed:
     def __init__(self, descriptor: Any) -> None:
         self._descriptor = descriptor
 
+    @property
+    def asleep(self) -> Asleep | None:
+        """The descriptor, if it leads to another machine and is to be woken by whoever uses it."""
+        return self._descriptor if isinstance(self._descriptor, Asleep) else None
+
     def detach(self) -> int:
+        if self.asleep is not None:
+            return self.asleep.wake()
         if not isinstance(self._descriptor, int):
             raise OSError(
                 "what shares memory with the driver (a multiprocessing Value or Array, say) cannot be used on another "

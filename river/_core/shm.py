@@ -18,7 +18,7 @@ import itertools
 import mmap
 import os
 from collections import deque
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -31,6 +31,7 @@ MOST_SEGMENTS = 256
 MOST_KEPT = 128 << 20
 # In place of a segment's size: this is no memory but a descriptor, to be handed over as it is.
 PASSED = -1
+CARRIED = -2  # the same to another machine
 
 _free: dict[int, list[tuple[int, mmap.mmap | None]]] = {}  # by size: descriptor, and our mapping if there is one
 _free_bytes = 0
@@ -164,12 +165,26 @@ def take_back(number: int) -> None:
     _lent.pop(number, None)
 
 
+class Asleep(int):
+    """A descriptor that leads to another machine, where nothing is sent or taken before it is woken; see `bridge`."""
+
+    is_awake = False
+
+    def wake(self) -> int:
+        """The same, from now on to be used as any other."""
+        if not self.is_awake:
+            self.is_awake = True
+            os.write(self, b"!")
+        return int(self)
+
+
 class Passed:
     """A descriptor of the driver's (a pipe's end, say) on its way to VMs; looks like a segment to the wire."""
 
-    __slots__ = ("descriptor", "size")
+    __slots__ = ("bridge", "descriptor", "size")
 
     def __init__(self, descriptor: int) -> None:
+        self.bridge: Any = None  # the thread, if it has gone to another machine
         self.descriptor = os.dup(descriptor)
         self.size = PASSED
 

@@ -6,7 +6,8 @@
                                                 where there are forks, whom nobody finds, as the standard library has it
 
 An address that River has made up for a Listener (a path) can be given to a Client on any machine of the program; other
-addresses mean what they always do.  Of an end that is on several machines only one may be read at a time.
+addresses mean what they always do.  Of an end that is on several machines only one may be read at a time; one that
+a process was given on another machine and does not use takes nothing from the others.
 
 A supervisor that is forked from this process closes the connections that it gets by that, or their ends would never
 come; a VM that finds one among what it has inherited fetches it from here when it is first used.
@@ -31,12 +32,13 @@ import select
 import socket
 import struct
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-from .._core import envelope
+from .._core import bridge, envelope, shm
 from .._core.homes import place
 from .._core.reference import is_findable
 from .._core.serial import PLAIN
@@ -91,6 +93,7 @@ class Connection(standard.Connection):
     _check_readable: Callable[[], None]
     _check_writable: Callable[[], None]
     _is_away = False  # it was inherited, and has not been fetched yet
+    _asleep: bridge.Owned | None = None  # leads to another machine, and has not been used yet
 
     def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
         super().__init__(handle, readable, writable)
@@ -101,12 +104,21 @@ class Connection(standard.Connection):
         if self._is_away:
             self._is_away = False
             self._handle = streams.fetch(place().driver, "inherited", self._number)
+        if self._asleep is not None:
+            with _waking:
+                self._wake()
         _typed.Connection._check_closed(self)
 
     @property
     def closed(self) -> bool:
         """Whether it was closed here."""
-        return self._handle is None and not self._is_away
+        return self._handle is None and not self._is_away and self._asleep is None
+
+    def _wake(self) -> None:
+        """(under the lock) It is used from now on."""
+        if self._asleep is not None:
+            self._handle = os.dup(shm.Asleep(self._asleep).wake())
+            self._asleep = None
 
     def leave(self) -> None:
         """In a supervisor: it is the parent's, who has it for VMs that ask."""
@@ -116,6 +128,7 @@ class Connection(standard.Connection):
 
     def close(self) -> None:
         self._is_away = False
+        self._asleep = None
         super().close()
 
     def send(self, obj: Any) -> None:
@@ -201,10 +214,26 @@ class Connection(standard.Connection):
 
 _numbers = itertools.count()
 _living: weakref.WeakValueDictionary[int, Connection] = weakref.WeakValueDictionary()
+# Nobody else wakes a connection, and no fork is made: what two have woken has one byte too many.
+_waking = threading.Lock()
 
 
 def _rebuild(kept: Any, readable: bool, writable: bool) -> Connection:
-    return Connection(kept.detach(), readable, writable)
+    asleep = getattr(kept, "asleep", None)
+    connection = Connection(kept.detach() if asleep is None else asleep, readable, writable)
+    if asleep is not None:
+        connection._handle, connection._asleep = None, bridge.Owned(asleep)
+    return connection
+
+
+def _before_fork() -> None:
+    _waking.acquire()
+    for connection in list(_living.values()):
+        connection._wake()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_waking.release, after_in_child=_waking.release)
 
 
 def _ours(connection: Any) -> Any:

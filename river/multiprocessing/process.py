@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import multiprocessing.connection
 import multiprocessing.process
 import multiprocessing.util
@@ -21,6 +22,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
@@ -71,7 +73,11 @@ class Popen:
         heap = sys.modules.get(f"{__package__}.heap")
         with heap.keeping() if heap is not None else contextlib.nullcontext([]) as offered:
             pickled = serial.dumps((live, (context, _Sent(process), facts)), cluster.context)
-        self._vm: RemoteVM = cluster.hired.start(pickled, ended, context.imports())
+        bridges: list[threading.Thread] = []  # over which it has ends of pipes
+        on_end = functools.partial(_once_arrived, cluster, bridges, ended)
+        self._vm: RemoteVM = cluster.hired.start(pickled, on_end, context.imports())
+        if is_far:
+            bridges += filter(None, (getattr(segment, "bridge", None) for segment in pickled.segments))
         cluster.wait(lambda: self._vm.pid or self.returncode is not None)
         self.pid = self._vm.pid
 
@@ -115,6 +121,24 @@ class Popen:
     @staticmethod
     def duplicate_for_child(descriptor: int) -> int:
         return descriptor
+
+
+def _once_arrived(
+    cluster: Cluster, bridges: list[threading.Thread], ended: Callable[[dict[str, Any]], None], facts: dict[str, Any]
+) -> None:
+    """A process has ended, which is told when all has arrived that it had sent over these bridges.  Does not wait."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + _PATIENCE  # a process of its own that lives on may have its ends, too
+        for bridge in bridges:
+            bridge.join(max(0.0, deadline - time.monotonic()))
+        ended(facts)
+        cluster.nudge()
+
+    if cluster.is_closed or not any(bridge.is_alive() for bridge in bridges):
+        ended(facts)
+    else:
+        threading.Thread(target=wait, name="river-process-end", daemon=True).start()
 
 
 class Process(multiprocessing.process.BaseProcess):

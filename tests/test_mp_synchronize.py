@@ -337,6 +337,34 @@ def test_a_semaphore_that_counts_events_gives_none_back():
     assert not semaphore.acquire(timeout=1)
 
 
+@pytest.mark.parametrize("free", [0, 1, 2])
+def test_who_has_no_descriptor_left_takes_nobody_who_lives_for_dead(free):
+    context, lock = mp.get_context("fork"), synchronize.Lock()
+    living = holder(context, lock)
+
+    assert in_child(context, acquired_without_descriptors, lock, free) is False
+    kill(living)
+    assert acquired(lock)
+
+
+def acquired_without_descriptors(lock, free):
+    import resource  # Windows has none
+
+    lock.acquire(False)  # a seat
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    taken = []
+    with contextlib.suppress(OSError):
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    for descriptor in taken[:free]:
+        os.close(descriptor)
+    try:
+        return outcome(lambda lock: lock.acquire(timeout=0.5), lock)
+    finally:
+        for descriptor in taken[free:]:
+            os.close(descriptor)
+
+
 # Each step of acquire and release is over, and then the process is killed.
 def claimed(lock):
     lock._books.claim()

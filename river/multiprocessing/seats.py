@@ -22,17 +22,17 @@ MOST: int = _multiprocessing.SemLock.SEM_VALUE_MAX
 
 
 def _born(pid: int) -> int:
-    """When it was started, in ticks of the kernel's; 0 if it has ended, even if nobody has waited for it."""
+    """When it was started, in ticks of the kernel's; 0 if it has ended, even if nobody has waited for it.
+
+    Raises OSError if that cannot be known now, as when no descriptor is free."""
     try:
         file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        try:
+            facts = os.read(file, 4096).rpartition(b")")[2].split()
+        finally:
+            os.close(file)
+    except (FileNotFoundError, ProcessLookupError):
         return 0
-    try:
-        facts = os.read(file, 4096).rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    finally:
-        os.close(file)
     return 0 if facts[0] in b"ZX" else int(facts[19])
 
 
@@ -49,7 +49,11 @@ def me() -> int:
 
 
 def is_alive(process: int) -> bool:
-    return process == _me or _born(process >> PROCESS_BITS) == process & ((1 << PROCESS_BITS) - 1)
+    """Whether it may be: what cannot be known now is not taken for dead."""
+    try:
+        return process == _me or _born(process >> PROCESS_BITS) == process & ((1 << PROCESS_BITS) - 1)
+    except OSError:
+        return True
 
 
 @functools.lru_cache(maxsize=1)

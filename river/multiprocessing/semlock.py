@@ -23,6 +23,7 @@ May not: know what a lock is for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -248,7 +249,8 @@ class Books:
         while True:
             if now - self._looked >= _SLICE:
                 self._looked = now
-                self._look()
+                with contextlib.suppress(OSError):  # without a free descriptor nothing can be known of others now
+                    self._look()
             self._flags[0] = 1
             self.claim()
             if self.lock.acquire(False):

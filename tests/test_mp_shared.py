@@ -5,9 +5,11 @@ What a process does is said here by functions of this module, which travel by va
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -165,6 +167,45 @@ def make_two(pipe):
     made = [mp.RawValue("i", 7), mp.RawValue("i", 7)]
     pipe.send(made)
     pipe.recv()
+
+
+def test_a_guard_ends_with_its_holder_though_another_thread_has_forked_meanwhile():
+    arena = heap.allocate(16).arena
+    ours, theirs = mp.Pipe()
+    holder = os.fork()
+    if not holder:
+        fork_while_guarded(arena, theirs)
+    assert ours.recv() == "forked"
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+
+    door = os.open(f"/proc/self/fd/{arena._descriptor}", os.O_RDWR)
+    try:
+        fcntl.flock(door, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(door)
+        ours.send("the fork may end")
+        ours.close()
+        theirs.close()
+
+
+def fork_while_guarded(arena, pipe):
+    try:
+        inside = threading.Event()
+        threading.Thread(target=stay_in_guard, args=(arena, inside), daemon=True).start()
+        inside.wait()
+        if os.fork():
+            forever()
+        pipe.send("forked")
+        pipe.recv()
+    finally:
+        os._exit(0)
+
+
+def stay_in_guard(arena, inside):
+    with arena.guard():
+        inside.set()
+        forever()
 
 
 def hold(value, pipe):

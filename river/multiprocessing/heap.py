@@ -88,12 +88,15 @@ class Arena:
         it ends with whoever holds it."""
         import fcntl
 
-        mine = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        with _opening:
+            mine = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDWR | os.O_CLOEXEC)
+            _guards.add(mine)
         try:
             fcntl.flock(mine, fcntl.LOCK_EX)
             yield
         finally:
-            fcntl.flock(mine, fcntl.LOCK_UN)  # closing is not enough if another thread forked meanwhile
+            fcntl.flock(mine, fcntl.LOCK_UN)  # closing is not enough if another thread is just forking
+            _guards.discard(mine)
             os.close(mine)
 
     def offer(self) -> tuple[Any, ...]:
@@ -205,14 +208,24 @@ def allocate(size: int) -> Block:
         return Block(arena, offset, size)
 
 
+# The files that guards of this process have open.  A child that kept one would keep it locked when its parent is killed
+# that holds the guard.  So it closes them, and nobody forks while one is open that is not in here yet.
+_guards: set[int] = set()
+_opening = threading.RLock()
+
+
 def _forked() -> None:
-    """The parent goes on handing out its arena."""
+    """The parent goes on handing out its arena, and its threads hold its guards."""
     global _current, _lock
     _current, _lock = None, threading.RLock()
+    while _guards:
+        with contextlib.suppress(OSError):  # somebody has closed all there were
+            os.close(_guards.pop())
+    _opening.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_forked)
 
 
 class BufferWrapper(Block):

@@ -17,8 +17,6 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from .shm import Asleep
-
 IMPORTED, MAIN = -2, -1
 
 _namespaces: dict[tuple[str, int], dict[str, Any]] = {}
@@ -94,13 +92,13 @@ class Passed:
         self._descriptor = descriptor
 
     @property
-    def asleep(self) -> Asleep | None:
-        """The descriptor, if it leads to another machine and is to be woken by whoever uses it."""
-        return self._descriptor if isinstance(self._descriptor, Asleep) else None
+    def asleep(self) -> Any:
+        """The descriptor (`shm.Asleep`), if it leads to another machine and whoever uses it is to wake it."""
+        return self._descriptor if hasattr(self._descriptor, "wake") else None
 
     def detach(self) -> int:
         if self.asleep is not None:
-            return self.asleep.wake()
+            return int(self.asleep.wake())
         if not isinstance(self._descriptor, int):
             raise OSError(
                 "what shares memory with the driver (a multiprocessing Value or Array, say) cannot be used on another "

@@ -14,6 +14,7 @@ May not: know tasks, frames or connections.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import mmap
 import os
@@ -174,7 +175,8 @@ class Asleep(int):
         """The same, from now on to be used as any other."""
         if not self.is_awake:
             self.is_awake = True
-            os.write(self, b"!")
+            with contextlib.suppress(OSError):  # the way there has ended, which is seen by what is done next
+                os.write(self, b"!")
         return int(self)
 
 

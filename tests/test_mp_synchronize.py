@@ -10,6 +10,7 @@ import pickle
 import random
 import signal
 import threading
+import types
 
 import pytest
 import tools
@@ -18,7 +19,7 @@ from tasks import PATIENCE, forever, wait_until
 from tools import functions_by_value  # noqa: F401
 
 import river.multiprocessing as mp
-from river.multiprocessing import home, synchronize
+from river.multiprocessing import home, semlock, synchronize
 
 LOCKS = ["Lock", "RLock", "Semaphore", "BoundedSemaphore"]
 
@@ -363,6 +364,54 @@ def acquired_without_descriptors(lock, free):
     finally:
         for descriptor in taken[free:]:
             os.close(descriptor)
+
+
+@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("step", ["claim", "acquire", "release", "disclaim"])
+def test_an_exception_after_any_step_leaves_nothing_that_keeps_a_dead_ones_lock(name, step):
+    context, lock = mp.get_context("fork"), getattr(synchronize, name)()
+    lock.share()
+    lock.acquire()  # a seat
+    threads = [threading.Thread(target=add_one, args=(lock, context.RawValue("i", 0))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: lock._books._flags[0])
+    in_order = lock.acquire, lock.release
+    if step in ("claim", "acquire"):
+        lock.release()
+        for thread in threads:
+            thread.join()
+    interrupt_after(step, lock)
+    with pytest.raises(KeyboardInterrupt):
+        lock.acquire() if step in ("claim", "acquire") else lock.release()
+    lock._books.__dict__.update(claim=lock._books._mine.release, disclaim=lock._books._mine.acquire)
+    lock.acquire, lock.release = in_order
+    if step == "acquire":
+        lock.release()
+    for thread in threads:
+        thread.join()
+
+    kill(holder(context, lock))
+    assert in_child(context, acquired, lock)
+
+
+def interrupt_after(step, lock):
+    """As if a signal came while that step is made."""
+    books = lock._books
+    whose = books if step in ("claim", "disclaim") else lock._semlock
+    deed = getattr(whose, step)
+
+    def interrupted(*args):
+        deed(*args)
+        raise KeyboardInterrupt
+
+    if whose is books:
+        setattr(books, step, interrupted)
+        return
+    books.lock = types.SimpleNamespace(acquire=whose.acquire, release=whose.release, _count=whose._count)
+    setattr(books.lock, step, interrupted)
+    lock.acquire, lock.release, *_ = semlock.ways(books)
+    books.lock = whose
 
 
 # Each step of acquire and release is over, and then the process is killed.

@@ -15,6 +15,10 @@ was claimed and not taken is not missing.  Each step is one atomic operation of 
 Waiters do not wait for a permit, which they would have before they could claim it, but for news: who releases posts
 some if the word beside the lock says that somebody waits.  News that gets lost costs a slice of waiting.
 
+An exception between two steps, as a signal's handler may raise it, leaves a claim that stands for no permit; it is
+taken back (`mend`).  If another such exception comes meanwhile, or other threads of the process are always between two
+steps, it stays until the next exception or the end of the process, and a dead one's permits are not seen to be missing.
+
 Where a process releases what it has not acquired, the semaphore counts events and not holders: from then on nothing is
 given back.  A method that was taken out of a lock before the lock was shared (`take = lock.acquire`) keeps no books.
 
@@ -28,6 +32,8 @@ import os
 import threading
 import time
 import weakref
+from itertools import islice, repeat, starmap
+from sys import _current_frames
 from typing import Any
 
 from . import heap, home, seats
@@ -38,6 +44,8 @@ _SLICE = 0.2
 # So often in a row permits must be missing: looking takes a moment in which the living may hand one on.
 _LOOKS = 8
 _BREAK = 0.001
+# So often it is tried to mend after an exception: other threads may always be in the middle.
+_MENDS = 100
 _EVENTS = 1 << 63  # in place of the number of permits: this counts events
 
 # The words of a lock; those of 32 bytes are a sem_t.
@@ -117,7 +125,7 @@ class SemLock:
         return _reopened, (type(self), home.here(), self._block, lock.kind, lock.maxvalue, home.address(self))
 
 
-_changing = threading.Lock()
+_changing, _mending = threading.Lock(), threading.Lock()
 _locks: weakref.WeakValueDictionary[tuple[int, int], SemLock] = weakref.WeakValueDictionary()
 
 
@@ -147,8 +155,8 @@ def _before_fork() -> None:
 
 
 def _forked() -> None:
-    global _changing
-    _changing = threading.Lock()
+    global _changing, _mending
+    _changing, _mending = threading.Lock(), threading.Lock()
     for lock in _all():
         lock._forked()
 
@@ -168,40 +176,67 @@ def ways(books: Books) -> tuple[Any, ...]:
     state, tell, wait = books.state, books.tell, books.wait
 
     def acquire(block: bool = True, timeout: float | None = None) -> bool:
-        books.claim()
-        if take(False):
-            if state[0] >= _RECOVERED:
-                books.be_told()
-            return True
-        books.disclaim(False)
-        return wait(block, timeout)
+        try:
+            books.claim()
+            if take(False):
+                if state[0] >= _RECOVERED:
+                    books.be_told()
+                return True
+            books.disclaim(False)
+            return wait(block, timeout)
+        except BaseException:
+            books.mend()
+            raise
 
     def enter() -> bool:
-        books.claim()
-        if take(False):
-            if state[0] >= _RECOVERED:
-                books.be_told()
-            return True
-        books.disclaim(False)
-        return wait(True, None)
+        try:
+            books.claim()
+            if take(False):
+                if state[0] >= _RECOVERED:
+                    books.be_told()
+                return True
+            books.disclaim(False)
+            return wait(True, None)
+        except BaseException:
+            books.mend()
+            raise
 
     def release() -> None:
-        give()
-        if not books.disclaim(False) and count() < 0:
-            books.all[0] = _EVENTS
-        books.recovered = False
-        if state[0]:
-            tell()
+        try:
+            give()
+            if not books.disclaim(False) and count() < 0:
+                books.all[0] = _EVENTS
+            books.recovered = False
+            if state[0]:
+                tell()
+        except BaseException:
+            books.mend()
+            raise
 
     def leave(_: Any = None, __: Any = None, ___: Any = None) -> None:
-        give()
-        if not books.disclaim(False) and count() < 0:
-            books.all[0] = _EVENTS
-        books.recovered = False
-        if state[0]:
-            tell()
+        try:
+            give()
+            if not books.disclaim(False) and count() < 0:
+                books.all[0] = _EVENTS
+            books.recovered = False
+            if state[0]:
+                tell()
+        except BaseException:
+            books.mend()
+            raise
 
     return acquire, release, enter, leave
+
+
+def _is_between(frame: Any) -> bool:
+    """Whether the thread that is there may be between two steps: it is in one of `ways`, and does not wait for news."""
+    above = ""
+    while frame is not None:
+        name = frame.f_code.co_name if frame.f_globals is globals() else ""
+        if name in ("acquire", "enter", "release", "leave", "wait") and above not in ("wait", "_rest"):
+            return True
+        above, frame = name, frame.f_back
+    return False
 
 
 class Books:
@@ -217,6 +252,7 @@ class Books:
         self._seats = seats.Seats(block, _SEATS)
         self._guard = block.arena.guard
         self._looked = time.monotonic()
+        self._mine: Any = None
 
     def claim(self) -> None:
         """The first one takes a seat, whose semaphore counts them from then on."""
@@ -227,6 +263,7 @@ class Books:
                     if not seat.count:
                         seat.clear()
             seat = mine or self._seats.free() or self._seats.added()
+        self._mine = seat.semaphore
         # In the place of our methods, as they are called with each `acquire`.
         self.disclaim = seat.semaphore.acquire  # type: ignore[method-assign]
         self.claim = seat.semaphore.release  # type: ignore[method-assign]
@@ -240,6 +277,7 @@ class Books:
         """In a forked child, whose seat is not its parent's."""
         self.__dict__.pop("claim", None)
         self.__dict__.pop("disclaim", None)
+        self._mine = None
         self.recovered = False
 
     def wait(self, block: bool, timeout: float | None) -> bool:
@@ -263,8 +301,35 @@ class Books:
             left = _SLICE if end is None else min(_SLICE, end - now)
             if left <= 0:
                 return False
-            self._news.acquire(True, left)
+            self._rest(left)
             now = time.monotonic()
+
+    def _rest(self, seconds: float) -> None:
+        """Wait for news; between no two steps, see `_is_between`."""
+        self._news.acquire(True, seconds)
+
+    def mend(self) -> None:
+        """After an exception in one of `ways`, which a signal's handler may raise anywhere: disclaim what is not held.
+
+        Claims that are too many while no other thread is between two steps stay so until somebody mends."""
+        mine, mending = self._mine, _mending
+        if mine is None or not mending.acquire(timeout=_SLICE):
+            return
+        try:
+            # What an iterator in C does for one item happens at one moment: no other thread runs meanwhile.
+            facts = mine._get_value, self.lock._count, _current_frames
+            looks = zip(*(starmap(fact, repeat(())) for fact in facts), strict=True)
+            for claims, held, frames in islice(looks, _MENDS):
+                del frames[threading.get_ident()]  # or it would refer to itself
+                if held < 0:
+                    self.all[0] = _EVENTS
+                if not any(map(_is_between, frames.values())):
+                    for _ in range(claims - held):
+                        mine.acquire(False)
+                    return
+                time.sleep(_BREAK)
+        finally:
+            mending.release()
 
     def tell(self) -> None:
         """Wake a waiter, if there may be one.  He sets the flag again."""

@@ -188,20 +188,7 @@ def ways(books: Books) -> tuple[Any, ...]:
             books.mend()
             raise
 
-    def enter() -> bool:
-        try:
-            books.claim()
-            if take(False):
-                if state[0] >= _RECOVERED:
-                    books.be_told()
-                return True
-            books.disclaim(False)
-            return wait(True, None)
-        except BaseException:
-            books.mend()
-            raise
-
-    def release() -> None:
+    def release(*_: Any) -> None:  # as __exit__ it is given three
         try:
             give()
             if not books.disclaim(False) and count() < 0:
@@ -213,19 +200,7 @@ def ways(books: Books) -> tuple[Any, ...]:
             books.mend()
             raise
 
-    def leave(_: Any = None, __: Any = None, ___: Any = None) -> None:
-        try:
-            give()
-            if not books.disclaim(False) and count() < 0:
-                books.all[0] = _EVENTS
-            books.recovered = False
-            if state[0]:
-                tell()
-        except BaseException:
-            books.mend()
-            raise
-
-    return acquire, release, enter, leave
+    return acquire, release, acquire, release
 
 
 def _is_between(frame: Any) -> bool:
@@ -233,7 +208,7 @@ def _is_between(frame: Any) -> bool:
     above = ""
     while frame is not None:
         name = frame.f_code.co_name if frame.f_globals is globals() else ""
-        if name in ("acquire", "enter", "release", "leave", "wait") and above not in ("wait", "_rest"):
+        if name in ("acquire", "release", "wait") and above not in ("wait", "_rest"):
             return True
         above, frame = name, frame.f_back
     return False

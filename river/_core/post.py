@@ -32,8 +32,6 @@ from .relay import Undisturbed
 from .residents import Resident, Residents
 from .wire import Kind, ProtocolError
 
-# What the post itself is asked: all that was sent before on this line is delivered then.
-ARRIVED = "arrived"
 # Beyond so many bytes that a line has not taken, whoever sends has to wait.
 MOST_UNSENT = 8 << 20
 
@@ -175,7 +173,8 @@ class Post:
         the quicker one where lines are carried from machine to machine."""
         deadline = monotonic() + timeout
         self.drain(timeout)
-        asked = [self.ask(line.home, ARRIVED) for line in list(self._lines.values()) if not line.connection.shares]
+        # Nobody lives at this address, which is an answer, too, and comes after all that was sent before it.
+        asked = [self.ask(line.home, "") for line in list(self._lines.values()) if not line.connection.shares]
         self.wait(lambda: all(pending.status for pending in asked), max(0.0, deadline - monotonic()))
 
     def undisturbed(self) -> Undisturbed:
@@ -374,9 +373,7 @@ class Post:
     def _ask(self, line: Line | None, head: Any, letter: Letter) -> None:
         number, uuid, what = head
         resident = self._residents.find(uuid)
-        if what == ARRIVED:
-            Reply(self, line, number).answer(ARRIVED)
-        elif resident is not None:
+        if resident is not None:
             resident.asked(Reply(self, line, number), what, letter)
         elif number:
             Reply(self, line, number).answer(LOST)

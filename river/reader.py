@@ -64,7 +64,9 @@ class Books(Protocol):
 class Other(Protocol):
     """Something else that whoever reads does."""
 
-    number: int  # its descriptor
+    @property
+    def number(self) -> int:
+        """Its descriptor."""
 
     def turn(self) -> None: ...
 
@@ -92,8 +94,7 @@ class Reader:
             return False
         self._loop = loop
         loop.ring = self._ring
-        self._poller.watch(loop.number)
-        self.interrupt()
+        self.turn_with(loop)
         return True
 
     def turn_with(self, other: Other) -> None:
@@ -132,12 +133,10 @@ class Reader:
     def close(self) -> None:
         """Read no more; whoever waits is told so."""
         self._relay.close()
-        if self._loop is not None:
-            self._loop.release()
-        self._lines.clear()
-        self._poller.close()
         while self._others:
             self._others.popitem()[1].release()
+        self._lines.clear()
+        self._poller.close()
 
     def forget_in_child(self) -> None:
         """After a fork of this process: let go of the lines, so that their ends are noticed when we die."""
@@ -199,8 +198,6 @@ class Reader:
                     self._read(owner)
                 elif descriptor in self._others:
                     self._others[descriptor].turn()
-                elif loop is not None and descriptor == loop.number:
-                    loop.turn()
                 else:  # `flush_later` came just after the VM's end, and the number may be another's by now
                     self._poller.forget(descriptor)
             if loop is not None and loop.left() == 0.0:

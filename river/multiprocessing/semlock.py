@@ -188,7 +188,7 @@ def ways(books: Books) -> tuple[Any, ...]:
             books.mend()
             raise
 
-    def release(*_: Any) -> None:  # as __exit__ it is given three
+    def release(_: Any = None, __: Any = None, ___: Any = None) -> None:  # what __exit__ is given
         try:
             give()
             if not books.disclaim(False) and count() < 0:
